@@ -1,0 +1,5 @@
+"""Airflow provider that delivers files to Amili (Norway) and keeps receipts."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

@@ -1,0 +1,177 @@
+"""
+What can go wrong, as one tree; the class alone says whether Airflow retries.
+
+::
+
+    AirflowException
+    └── AmiliError                           everything this package raises on purpose
+        ├── AmiliConnectionError             Amili not reached, or told to come back: Airflow may retry
+        ├── AmiliStorageError                a storage could not be listed, read or written: Airflow may retry
+        ├── AmiliLedgerUnavailable           the ledger cannot be read or written, nothing was sent: Airflow may retry
+        ├── AmiliDeliveryIncomplete          some files could not be tried now: Airflow may retry
+        └── AmiliPermanentError              also an AirflowFailException: retrying the task cannot help
+            ├── AmiliAuthenticationError     401 after one renewal of the token, or 403
+            ├── AmiliRequestError            any other refusal of the whole request (3xx, 4xx)
+            ├── AmiliResponseError           an answer that is not what the API describes
+            ├── AmiliStorageSettingsError    a storage that cannot work as configured
+            ├── AmiliUploadRejected          Amili refused files, in its own words
+            ├── AmiliOutcomeUnknown          sent, but the answer was lost or not understood
+            ├── AmiliDeliveryFailed          files that cannot be sent as they are
+            └── AmiliResultFailed            a later check says that Amili refused files
+
+Wrong arguments are ``ValueError``; a named file that is missing is ``FileNotFoundError``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+
+class AmiliError(AirflowException):
+    """
+    The root of every error that this package raises on purpose.
+
+    :param message: what was tried, on what, what came back, and what to do next.
+    """
+
+    def __init__(self, message: str = "", **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        # Keyword-only details live in the instance dictionary, so that every class of the tree survives pickling.
+        self.__dict__.update(details)
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, {k: v for k, v in self.__dict__.items() if k != "message"})
+
+
+def _rebuild(cls: type[AmiliError], message: str, details: dict[str, Any]) -> AmiliError:
+    error = cls(message)
+    error.__dict__.update(details)
+    return error
+
+
+class AmiliConnectionError(AmiliError):
+    """
+    Amili was not reached, or asked us to come back later; nothing of this request was accepted.
+
+    :param retry_after: seconds that Amili asked us to wait (``Retry-After``, RFC 9110 section 10.2.3), if it did.
+    :param status_code: the HTTP status, if there was an answer.
+    """
+
+    def __init__(
+        self, message: str = "", *, retry_after: float | None = None, status_code: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.status_code = status_code
+
+
+class AmiliStorageError(AmiliError):
+    """A storage could not be listed, read or written. It never means "no files"."""
+
+
+class AmiliLedgerUnavailable(AmiliError):  # noqa: N818 - a state of the ledger, in the words of the tree
+    """The ledger cannot be read or written. Nothing is sent without it."""
+
+
+class AmiliDeliveryIncomplete(AmiliError):  # noqa: N818
+    """
+    Some files could not be tried now, for causes that pass; the message lists every file that is not delivered.
+
+    :param receipts: the receipts of the files that are not delivered.
+    :param retry_after: seconds that Amili asked us to wait before the next attempt, if it did.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        receipts: list[dict[str, Any]] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.receipts = receipts or []
+        self.retry_after = retry_after
+
+
+class AmiliPermanentError(AmiliError, AirflowFailException):
+    """Retrying the task cannot help: Airflow fails it at once, whatever ``retries`` says."""
+
+
+class AmiliAuthenticationError(AmiliPermanentError):
+    """
+    Amili does not let us in: 401 after the token was renewed once, or 403.
+
+    :param status_code: the HTTP status, if there was an answer.
+    """
+
+    def __init__(self, message: str = "", *, status_code: int | None = None) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+
+
+class AmiliRequestError(AmiliPermanentError):
+    """
+    Amili refused the request as a whole (3xx, or 4xx other than 401 and 403).
+
+    :param status_code: the HTTP status.
+    :param answer: Amili's answer in short, as one safe line.
+    """
+
+    def __init__(self, message: str = "", *, status_code: int | None = None, answer: str = "") -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.answer = answer
+
+
+class AmiliResponseError(AmiliPermanentError):
+    """
+    The answer is not what the API describes: not JSON, too large, or of another shape.
+
+    :param status_code: the HTTP status.
+    """
+
+    def __init__(self, message: str = "", *, status_code: int | None = None) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+
+
+class AmiliStorageSettingsError(AmiliPermanentError):
+    """A storage that cannot work as configured: unknown scheme, missing package, connection of another type."""
+
+
+class _AboutFiles(AmiliPermanentError):
+    """
+    A permanent failure of named files.
+
+    :param receipts: the receipts of the files that are not delivered.
+    """
+
+    def __init__(self, message: str = "", *, receipts: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(message)
+        self.receipts = receipts or []
+
+
+class AmiliUploadRejected(_AboutFiles):  # noqa: N818
+    """Amili's answer refuses files. The message names each with Amili's own words."""
+
+
+class AmiliOutcomeUnknown(_AboutFiles):  # noqa: N818
+    """
+    Files were sent, but the answer was lost or not understood.
+
+    Sending them again could invoice somebody twice, so nothing resends them on its own.
+    """
+
+
+class AmiliDeliveryFailed(_AboutFiles):  # noqa: N818
+    """Files cannot be sent as they are (equal names, a refused name, changed while being read); others went through."""
+
+
+class AmiliResultFailed(_AboutFiles):  # noqa: N818
+    """A later check of the results says that Amili refused files."""

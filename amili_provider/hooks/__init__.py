@@ -1,0 +1,3 @@
+"""Hooks for Amili."""
+
+from __future__ import annotations

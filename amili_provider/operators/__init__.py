@@ -1,0 +1,3 @@
+"""Operators for Amili."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""A local Amili to try, develop and test against."""
+
+from __future__ import annotations

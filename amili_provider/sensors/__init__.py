@@ -1,0 +1,3 @@
+"""Sensors for Amili."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Triggers for Amili."""
+
+from __future__ import annotations

@@ -1,0 +1,55 @@
+"""Rings: the directory of a test says what it may touch. The environment is set before Airflow is imported."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RINGS = ("unit", "wire", "storage", "dags", "chaos")
+_HERE = Path(__file__).parent
+
+# Airflow reads its configuration when it is first imported: a home of our own, and nothing from the developer's.
+_HOME = tempfile.mkdtemp(prefix="amili-tests-airflow-")
+for _name in [n for n in os.environ if n.startswith(("AIRFLOW_", "AWS_", "AIRFLOW__"))]:
+    del os.environ[_name]
+os.environ.update(
+    AIRFLOW_HOME=_HOME,
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__CORE__UNIT_TEST_MODE="False",
+    AIRFLOW__CORE__DAGS_FOLDER=str(_HERE.parent / "example_dags"),
+    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_HOME}/airflow.db",
+    AIRFLOW__LOGGING__BASE_LOG_FOLDER=f"{_HOME}/logs",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test the marker of its ring; a test without a ring is an error."""
+    for item in items:
+        ring = item.path.relative_to(_HERE).parts[0]
+        if ring not in RINGS:
+            raise pytest.UsageError(f"{item.nodeid} is in no ring: move it to one of tests/{{{','.join(RINGS)}}}.")
+        item.add_marker(ring)
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_sockets_in_units(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A unit test that opens a connection fails."""
+    if "unit" in request.node.keywords:
+
+        def refuse(_self: socket.socket, address: Any) -> None:
+            raise AssertionError(f"a unit test connects to {address}")
+
+        monkeypatch.setattr(socket.socket, "connect", refuse)
+    yield
