@@ -1,0 +1,76 @@
+"""The sandbox as an ASGI application: which path is served by what."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from amili_provider.sandbox.exchange import Answer, Exchange
+from amili_provider.sandbox.reading import batch, file_result, health, list_files, nothing_here, token
+from amili_provider.sandbox.state import API_PATH, Sandbox
+from amili_provider.sandbox.uploading import upload
+
+Handler = Callable[[Exchange], Awaitable[Answer]]
+
+_FILES = API_PATH + "/clients/{clientno}/files"
+
+
+class _Endpoint:
+    """One path: an ASGI application, so that the answer can be cut, slowed down or left out."""
+
+    def __init__(self, sandbox: Sandbox, kind: str, handler: Handler, *, open_to_all: bool = False) -> None:
+        self._sandbox = sandbox
+        self._kind = kind
+        self._handler = handler if open_to_all else _with_token(handler)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._sandbox.in_flight += 1
+        try:
+            exchange = Exchange(self._sandbox, Request(scope, receive), self._kind)
+            reply = await exchange.run(self._handler)
+            await reply(scope, receive, send)
+        finally:
+            self._sandbox.in_flight -= 1
+
+
+def _with_token(handler: Handler) -> Handler:
+    async def checked(exchange: Exchange) -> Answer:
+        if exchange.sandbox.tokens.is_valid(exchange.request.headers.get("authorization")):
+            return await handler(exchange)
+        return Answer(401, {"message": "No token, or one that has expired"}, {"www-authenticate": "Bearer"})
+
+    return checked
+
+
+def make_app(sandbox: Sandbox) -> Starlette:
+    """Return the application of *sandbox*."""
+
+    def route(path: str, method: str, kind: str, handler: Handler, *, open_to_all: bool = False) -> Route:
+        endpoint = _Endpoint(sandbox, kind, handler, open_to_all=open_to_all)
+        return Route(path, endpoint, methods=[method])
+
+    async def other(scope: Scope, receive: Receive, send: Send) -> None:
+        await _Endpoint(sandbox, "other", nothing_here)(scope, receive, send)
+
+    async def no_icon(_request: Request) -> Response:
+        return Response(status_code=204)
+
+    app = Starlette(
+        routes=[
+            route("/token", "POST", "token", token, open_to_all=True),
+            route(_FILES, "POST", "upload", upload),
+            route(_FILES, "GET", "list", list_files),
+            route(_FILES + "/{fileid}", "GET", "result", file_result),
+            route(API_PATH + "/clients/{clientno}/batches/{batchuuid}", "GET", "batch", batch),
+            route(API_PATH + "/health", "GET", "health", health, open_to_all=True),
+            route("/health", "GET", "health", health, open_to_all=True),
+            Route("/favicon.ico", no_icon),
+        ],
+    )
+    app.router.default = other
+    return app

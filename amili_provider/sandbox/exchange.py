@@ -1,0 +1,232 @@
+"""One request: its record, the fault that takes it, and the connection under it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope, Send
+
+from amili_provider.sandbox.faults import Fault
+from amili_provider.sandbox.garbage import GARBAGE
+from amili_provider.sandbox.state import Sandbox
+
+TRANSPORT = "amili.transport"
+"""Where the server puts the connection into the ASGI scope."""
+
+_TICK_SECONDS = 0.02
+_JSON = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is answered; *body* is JSON unless it is bytes."""
+
+    status: int
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def as_bytes(self) -> bytes:
+        """Return the body as it goes over the wire."""
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+
+def end_connection(transport: asyncio.Transport, how: str) -> None:
+    """
+    End a connection.
+
+    :param transport: the connection.
+    :param how: ``reset`` sends RST at once; ``close`` sends what is written, then FIN.
+    """
+    if how == "close":
+        transport.close()
+        return
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.fileno() >= 0:
+        linger_for_no_time = struct.pack("ii", 1, 0)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_for_no_time)
+    transport.abort()
+
+
+class GoneError(Exception):
+    """There is nobody to answer any more."""
+
+
+class InsteadError(Exception):
+    """A fault answers instead."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class Exchange:
+    """
+    One request in the hands of the sandbox.
+
+    :param sandbox: whose request it is.
+    :param request: the request.
+    :param kind: token, upload, list, result, batch, health or other.
+    """
+
+    def __init__(self, sandbox: Sandbox, request: Request, kind: str) -> None:
+        self.sandbox = sandbox
+        self.request = request
+        self.transport: asyncio.Transport | None = request.scope.get("extensions", {}).get(TRANSPORT)
+        self._generation = sandbox.generation
+        length = request.headers.get("content-length", "")
+        client = request.client
+        self.record = sandbox.records.open_request(
+            kind=kind,
+            method=request.method,
+            path=request.url.path,
+            peer=f"{client.host}:{client.port}" if client else "",
+            user_agent=request.headers.get("user-agent", ""),
+            content_length=int(length) if length.isdigit() else None,
+        )
+        self.fault: Fault | None = sandbox.faults.take(kind, request.url.path)
+        self.record.fault = self.fault.number if self.fault else None
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the sandbox was reset, or is stopping, since this request began."""
+        return self._generation != self.sandbox.generation
+
+    async def run(self, handler: Callable[[Exchange], Awaitable[Answer]]) -> _Reply:
+        """Serve the request with *handler*, with the fault applied."""
+        try:
+            if self.fault and self.fault.expire_tokens:
+                self.sandbox.tokens.expire_all()
+            await self._suffer("head")
+            answer = await handler(self)
+            if self.fault and self.fault.stage == "accepted" and self.fault.after_bytes is None:
+                answer = await self._play(answer)
+        except InsteadError as instead:
+            answer = instead.answer
+        except (GoneError, ClientDisconnect):
+            self.record.ended = self.record.ended or "left"
+            return _Reply(self, None)
+        if self.outdated:
+            self._end_connection("reset")
+            return _Reply(self, None)
+        self.record.status, self.record.ended = answer.status, "answered"
+        return _Reply(self, answer)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Read the body, as it arrives."""
+        limit = self.fault.after_bytes if self.fault else None
+        async for chunk in self.request.stream():
+            self.record.body_bytes += len(chunk)
+            if limit is not None and self.record.body_bytes >= limit:
+                limit = None
+                await self._cut()
+            if self.outdated:
+                self._end_connection("reset")
+                raise GoneError
+            if chunk:
+                yield chunk
+        self.record.body_complete = True
+
+    async def body_was_read(self) -> None:
+        """Say that the whole body was read; a fault of that stage strikes here."""
+        await self._suffer("body")
+
+    async def _cut(self) -> None:
+        assert self.fault is not None  # it has just said after how many bytes
+        await self._wait(self.fault.delay)
+        if self.fault.drop:
+            self._end_connection(self.fault.drop)
+            raise GoneError
+
+    async def _suffer(self, stage: str) -> None:
+        fault = self.fault
+        if fault is None or fault.stage != stage or fault.after_bytes is not None:
+            return
+        answer = await self._play(Answer(200, {"status": "PROCESSED", "result": "CREATED", "files": []}))
+        if fault.replaces_answer or fault.cut_answer_at is not None:
+            raise InsteadError(answer)
+
+    async def _play(self, answer: Answer) -> Answer:
+        fault = self.fault
+        assert fault is not None  # a stage was reached that only a fault has
+        await self._wait(fault.delay)
+        if fault.drop and fault.cut_answer_at is None:
+            self._end_connection(fault.drop)
+            raise GoneError
+        headers = {**answer.headers, **fault.headers}
+        status = fault.status or answer.status
+        if fault.garbage is not None:
+            return Answer(status, GARBAGE[fault.garbage](answer.body), headers)
+        if fault.body is not None:
+            return Answer(status, fault.body.encode() if isinstance(fault.body, str) else fault.body, headers)
+        if fault.status is not None:
+            return Answer(status, {"message": f"Answer {status} by script"}, headers)
+        return Answer(status, answer.body, headers)
+
+    async def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            await asyncio.sleep(min(_TICK_SECONDS, left))
+            if self.outdated or (self.transport and self.transport.is_closing()):
+                self._end_connection("reset")
+                raise GoneError
+
+    def _end_connection(self, how: str) -> None:
+        self.record.ended = "dropped"
+        if self.transport is not None:
+            end_connection(self.transport, how)
+
+    async def until_gone(self, receive: Receive) -> None:
+        """Wait until the server has noticed that the connection ended, so that it does not try to answer."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+class _Reply:
+    """An answer on its way, as the ASGI application that sends it; with a fault, slowly or in part."""
+
+    def __init__(self, exchange: Exchange, answer: Answer | None) -> None:
+        self._exchange = exchange
+        self._answer = answer
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        if self._answer is None:
+            await self._exchange.until_gone(receive)
+            return
+        body = self._answer.as_bytes()
+        headers = {**_JSON, "content-length": str(len(body)), **_lower(self._answer.headers)}
+        start = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": self._answer.status, "headers": start})
+        fault = self._exchange.fault
+        try:
+            if fault and fault.trickle:
+                await self._trickle(body, fault.trickle, send)
+            if fault and fault.cut_answer_at is not None:
+                await self._send_part(body[: fault.cut_answer_at], fault, receive, send)
+                return
+        except GoneError:
+            await self._exchange.until_gone(receive)
+            return
+        rest = b"" if fault and fault.trickle else body
+        await send({"type": "http.response.body", "body": rest})
+
+    async def _trickle(self, body: bytes, seconds: float, send: Send) -> None:
+        for byte in body:
+            await send({"type": "http.response.body", "body": bytes([byte]), "more_body": True})
+            await self._exchange._wait(seconds)  # noqa: SLF001 - two halves of one thing
+
+    async def _send_part(self, part: bytes, fault: Fault, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+        self._exchange._end_connection(fault.drop or "close")  # noqa: SLF001
+        await self._exchange.until_gone(receive)
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): str(value) for name, value in headers.items()}
