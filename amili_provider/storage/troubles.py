@@ -1,0 +1,101 @@
+"""
+What a storage says when it fails, in one sentence: what was tried, with which connection, what to do.
+
+The one place where the errors of a dozen storage libraries become ours.
+"""
+
+from __future__ import annotations
+
+from amili_provider.exceptions import AmiliError, AmiliStorageError, AmiliStorageSettingsError
+from amili_provider.storage.connections import StorageConnection, said
+
+
+class WrongSettings(OSError):
+    """
+    The server is there, but not as the connection says: raised by our own filesystems.
+
+    :param words: what the server said, and what to do.
+    """
+
+
+class StorageLost(OSError):
+    """The connection to the server broke; another one may work."""
+
+
+# What the object storage libraries call credentials that are missing or wrong. They share no base class, and
+# importing them only to name them would load every library.
+_WRONG_CREDENTIALS = frozenset(
+    {
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "CredentialRetrievalError",
+        "ProfileNotFound",
+        "NoAuthTokenError",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "DefaultCredentialsError",
+        "MalformedError",
+        "ClientAuthenticationError",
+        "CredentialUnavailableError",
+        "AuthenticationFailed",
+    }
+)
+_NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"})
+
+
+def explain(action: str, url: str, connection: StorageConnection | None, error: BaseException) -> Exception:
+    """
+    Return *error* as one of ours, with a sentence that a person can act on.
+
+    :param action: what was tried, as a verb: ``list``, ``read``, ``open``.
+    :param url: on what.
+    :param connection: with which connection, if any.
+    """
+    if isinstance(error, AmiliError):
+        return error
+    through = f" with the connection {connection.conn_id!r}" if connection else ""
+    tried = f"Cannot {action} {url}{through}"
+    words = said(error, connection)
+    codes = _codes(error)
+    if isinstance(error, WrongSettings):
+        return AmiliStorageSettingsError(f"{tried}: {words}.")
+    if codes & _WRONG_CREDENTIALS:
+        return AmiliStorageSettingsError(f"{tried}: {words}. Correct the credentials in the connection.")
+    if codes & _NO_BUCKET:
+        return AmiliStorageSettingsError(
+            f"{tried}: {words}. Correct the bucket or container in the path, or choose another connection."
+        )
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(f"{tried}: it does not exist.")
+    if isinstance(error, NotADirectoryError):
+        return NotADirectoryError(f"{tried}: it is a file, not a folder.")
+    if isinstance(error, PermissionError):
+        return AmiliStorageError(
+            f"{tried}: permission denied{_detail(words, url)}. Give its login the right to {action} it."
+        )
+    kind = type(error).__name__
+    return AmiliStorageError(f"{tried}: {words if kind in words else f'{kind}: {words}'}.")
+
+
+def _detail(words: str, url: str) -> str:
+    """Return what the server said if it says more than the name of the file."""
+    plain = words.strip("'\"").rstrip("/")
+    return "" if not plain or url.rstrip("/").endswith(plain) else f" ({words})"
+
+
+def _codes(error: BaseException) -> set[str]:
+    """Return the names by which *error* and what caused it can be known: classes and the services' own codes."""
+    found: set[str] = set()
+    seen: BaseException | None = error
+    for _ in range(5):
+        if seen is None:
+            break
+        found.add(type(seen).__name__)
+        code = getattr(seen, "error_code", None)
+        if code is not None:
+            found.add(str(getattr(code, "value", code)))
+        response = getattr(seen, "response", None)
+        if isinstance(response, dict):
+            found.add(str(response.get("Error", {}).get("Code", "")))
+        seen = seen.__cause__ or seen.__context__
+    return found
