@@ -1,0 +1,230 @@
+"""
+The delivery's dialogue with the ledger: may this file be sent, is it ours now, what became of it.
+
+Also the place where unknown outcomes are asked for. Without a ledger every file may be sent, and nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amili_provider.client import AmiliClient
+from amili_provider.delivery.outcomes import Result, not_sent, unknown
+from amili_provider.delivery.plan import Item, Plan
+from amili_provider.exceptions import (
+    AmiliConnectionError,
+    AmiliError,
+    AmiliRequestError,
+)
+from amili_provider.ledger import Claim, ClaimFacts, ClaimLost, Ledger, SetAside, Standing, State
+from amili_provider.ledger.identity import file_id as identity_of
+from amili_provider.models import Meaning, Outcome, Verdict, one_line
+
+
+class NotOurs(Exception):  # noqa: N818 - news about files that somebody else has
+    """
+    Files of a request that are not ours to send; nothing of the request was released.
+
+    :param results: what becomes of each, by ``file_id``.
+    """
+
+    def __init__(self, results: dict[str, Result]) -> None:
+        super().__init__(f"{len(results)} file(s) are not ours to send")
+        self.results = results
+
+
+class Books:
+    """
+    What the run knows of the ledger. Safe to use from several threads, for different files.
+
+    :param ledger: None to work without.
+    :param plan: how to deliver.
+    :param client: to ask Amili for results.
+    """
+
+    def __init__(self, ledger: Ledger | None, plan: Plan, client: AmiliClient) -> None:
+        self._ledger = ledger
+        self._plan = plan
+        self._client = client
+        self._standings: dict[str, Standing] = {}
+        self._claims: dict[str, Claim] = {}
+        self._set_aside = SetAside.NOTHING
+        if plan.if_unknown == "resend":
+            self._set_aside = SetAside.UNKNOWN
+        if plan.force:
+            self._set_aside = SetAside.EVERYTHING
+
+    def file_id(self, sha256: str) -> str:
+        """Return who a file with this content is."""
+        plan = self._plan
+        return identity_of(
+            environment=plan.environment, client_no=plan.client_no, file_type=plan.file_type, sha256=sha256
+        )
+
+    def consult(self, item: Item) -> Result | None:
+        """
+        Return what the ledger makes of *item*, or None if it may be sent.
+
+        :raises AmiliLedgerUnavailable: if the ledger cannot be read.
+        """
+        result = self._consult(item) if self._ledger is not None else None
+        if not self._plan.dry_run or (result is not None and result.outcome.delivered):
+            return result
+        note = "would be sent" if result is None else f"would be {result.outcome}: {result.verdict.message}"
+        return Result(Verdict(Outcome.LEFT, message=one_line(f"Dry run: {note}")))
+
+    def _consult(self, item: Item) -> Result | None:
+        standing = self._look_up(item.file_id)
+        self._standings[item.file_id] = standing
+        if standing.state in (State.UPLOADED, State.IN_FLIGHT):
+            return _result_of(standing)
+        asks = standing.unknown and self._plan.if_unknown != "fail" and not self._plan.force
+        if asks and not self._plan.dry_run:
+            answer = self._ask(item, standing)
+            if answer is not None:
+                return answer
+        return None if standing.state is State.FREE else _result_of(standing)
+
+    def _look_up(self, file_id: str) -> Standing:
+        assert self._ledger is not None
+        return self._ledger.look_up(file_id, chain=self._plan.run.chain, set_aside=self._set_aside)
+
+    # Unknown outcomes
+
+    def _ask(self, item: Item, standing: Standing) -> Result | None:
+        """Ask Amili for the result of *item*; return what is to become of it, or None if Amili does not know it."""
+        try:
+            found = self._client.get_file_result(self._plan.client_no, item.file_id)
+        except AmiliRequestError as error:
+            # The result endpoint is assumed: one that is not there knows nothing.
+            return None if self._resends(standing) else self._still_unknown(standing, str(error))
+        except AmiliConnectionError as error:
+            return self._still_unknown(standing, f"Amili could not be asked: {error}")
+        except AmiliError as error:
+            return self._still_unknown(standing, str(error))
+        if found is None:
+            if self._resends(standing):
+                return None
+            return self._still_unknown(standing, "Amili's result endpoint does not know the file")
+        meaning = self._client.vocabulary.meaning(found.status, found.result)
+        outcome = {Meaning.ACCEPTED: Outcome.UPLOADED, Meaning.REFUSED: Outcome.REJECTED}.get(meaning)
+        if outcome is None:
+            words = one_line(f"{found.status}/{found.result}")
+            return self._still_unknown(standing, f"Amili's result endpoint says {words}, which is not final")
+        return self._resolve(item, standing, Verdict(outcome, found.status, found.result, found.message, per_file=True))
+
+    def _resends(self, standing: Standing) -> bool:
+        """Whether the user asked to send this file again; what this chain of attempts sent is not sent once more."""
+        return self._plan.if_unknown == "resend" and standing.state is State.FREE
+
+    def _resolve(self, item: Item, standing: Standing, verdict: Verdict) -> Result:
+        assert self._ledger is not None
+        try:
+            receipt = self._ledger.resolve(standing, verdict, self._facts(item, "result asked"))
+        except ClaimLost:
+            return self._lost(item.file_id)
+        said = f": {verdict.message}" if verdict.message else ""
+        note = one_line(f"Amili's result endpoint knows the file{said}")
+        outcome = Outcome.ALREADY_UPLOADED if verdict.outcome is Outcome.UPLOADED else verdict.outcome
+        return Result(
+            Verdict(outcome, verdict.status, verdict.result, note, per_file=True),
+            refused_itself=outcome is Outcome.REJECTED,
+            at=receipt.uploaded_at,
+        )
+
+    def _still_unknown(self, standing: Standing, why: str) -> Result:
+        known = "; ".join(a.describe() for a in standing.attempts if a.attempt in standing.unknown)
+        return unknown(f"Sent before, outcome unknown: {known}. Asked now: {why}")
+
+    # Claims
+
+    def claim(self, group: Sequence[Item], request: str) -> None:
+        """
+        Write the claims of a request whose tail is about to be released.
+
+        :param group: its files.
+        :param request: its name in the log.
+        :raises NotOurs: if somebody else has one of them; nothing is claimed then.
+        :raises AmiliLedgerUnavailable: if a claim cannot be written; nothing is claimed then.
+        """
+        if self._ledger is None:
+            return
+        wanted = [(self._standings[item.file_id], self._facts(item, request)) for item in group]
+        try:
+            claims = self._ledger.claim_all(wanted)
+        except ClaimLost as lost:
+            raise NotOurs({file_id: self._lost(file_id) for file_id in lost.standings}) from None
+        self._claims.update((claim.file_id, claim) for claim in claims)
+
+    def check_margin(self, group: Sequence[Item]) -> None:
+        """
+        Check that the claims of *group* still leave time for an answer; costs nothing.
+
+        :raises AmiliLedgerUnavailable: if not.
+        """
+        if self._ledger is not None:
+            self._ledger.check_margin(self._claims[item.file_id] for item in group)
+
+    def release(self, group: Sequence[Item]) -> None:
+        """
+        Give back the claims of files of which nothing was accepted; those never claimed are passed over.
+
+        :raises AmiliLedgerUnavailable: if that cannot be written.
+        """
+        mine = [item.file_id for item in group if item.file_id in self._claims]
+        if self._ledger is None or not mine:
+            return
+        verdict = Verdict(Outcome.NOT_SENT, message="Nothing of the request was accepted.")
+        self._ledger.settle_all([(self._claims.pop(file_id), verdict) for file_id in mine])
+        for file_id in mine:
+            self._standings[file_id] = self._look_up(file_id)
+
+    def settle(self, group: Sequence[Item], results: dict[str, Result]) -> None:
+        """
+        Write what became of the files of *group*; those never claimed are passed over.
+
+        :raises AmiliLedgerUnavailable: if that cannot be written; the claims then become unknown outcomes.
+        """
+        if self._ledger is None:
+            return
+        outcomes = [
+            (self._claims.pop(item.file_id), results[item.file_id].verdict)
+            for item in group
+            if item.file_id in self._claims
+        ]
+        if outcomes:
+            self._ledger.settle_all(outcomes)
+
+    def _lost(self, file_id: str) -> Result:
+        standing = self._look_up(file_id)
+        if standing.state is State.FREE:
+            return not_sent("Another run tried to send the same bytes at the same time.", passing=True)
+        return _result_of(standing)
+
+    def _facts(self, item: Item, request: str) -> ClaimFacts:
+        receipt = item.receipt
+        assert receipt.sha256 is not None
+        return ClaimFacts(
+            file_type=self._plan.file_type,
+            name=receipt.name,
+            source=receipt.source,
+            size=item.file.size,
+            sha256=receipt.sha256,
+            run=self._plan.run,
+            request=request,
+        )
+
+
+def _result_of(standing: Standing) -> Result:
+    """Return what becomes of a file that is not ours to send."""
+    first = standing.first_receipt
+    if standing.state is State.UPLOADED:
+        assert first is not None
+        message = one_line(f"Accepted before as {first.name} from {first.source}: {first.describe()}")
+        verdict = Verdict(Outcome.ALREADY_UPLOADED, first.status, first.result, message)
+        return Result(verdict, at=first.uploaded_at)
+    if standing.state is State.IN_FLIGHT:
+        return not_sent(f"In flight elsewhere: {standing.describe()}", passing=True)
+    return unknown(f"Sent before, outcome unknown: {standing.describe()}")
+
+

@@ -1,0 +1,144 @@
+"""One task's delivery from its order to its receipts: list, name, deliver, move."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from amili_provider.connection_form import AmiliSettings, checked_client_no
+from amili_provider.delivery.books import Books
+from amili_provider.delivery.moving import Mover
+from amili_provider.delivery.order import FileFacts, Order
+from amili_provider.delivery.outcomes import Halt
+from amili_provider.delivery.pipeline import Delivery
+from amili_provider.delivery.plan import Item, Plan
+from amili_provider.delivery.progress import shown_bytes
+from amili_provider.delivery.report import failure
+from amili_provider.exceptions import AmiliError
+from amili_provider.hooks.amili import AmiliHook
+from amili_provider.ledger import Ledger
+from amili_provider.models import Outcome, Receipt
+from amili_provider.storage import names, stability
+from amili_provider.storage.listing import StorageFile, list_files
+
+_WHY_A_LEDGER = (
+    "No ledger is named, and nothing was sent. Without one, nobody remembers what Amili accepted: a retry, a cleared "
+    "task or a backfill would invoice debtors twice. Either name a folder on any storage, in the field '{label}' of "
+    "connection {conn_id!r} or as ledger='s3://bucket/amili-ledger/', or say ledger=None and accept that a re-run may "
+    "send files twice."
+)
+
+
+class DeliveryRun:
+    """
+    Delivers one order. Call it from the task's own thread: connections are looked up there.
+
+    :param order: what to deliver.
+    :param hook: the connection to Amili.
+    :param log: the task's logger.
+    """
+
+    def __init__(self, order: Order, hook: AmiliHook, *, log: logging.Logger) -> None:
+        self._order = order
+        self._hook = hook
+        self._log = log
+        self._items: list[Item] = []
+        self._halt: Halt | None = None
+        self._has_ledger = False
+
+    @property
+    def receipts(self) -> list[Receipt]:
+        """One receipt per listed file, in the order of the listing; final once :meth:`run` has ended."""
+        return [item.receipt for item in self._items]
+
+    def failure(self) -> AmiliError | None:
+        """Return the error that the task must end with, or None."""
+        return failure(self.receipts, halt=self._halt, has_ledger=self._has_ledger)
+
+    def run(self) -> None:
+        """
+        List and deliver. What becomes of single files is in the receipts; what concerns all of them is raised.
+
+        :raises ValueError: for a wrong or missing argument or connection field.
+        :raises FileNotFoundError: if a named file or folder does not exist.
+        :raises AmiliStorageError: if the storage cannot be listed.
+        :raises AmiliLedgerUnavailable: if the ledger cannot be reached; nothing was sent.
+        """
+        plan = self._plan(self._hook.settings)
+        ledger = self._open_ledger(plan, self._hook.settings)
+        self._has_ledger = ledger is not None
+        try:
+            files = self._list()
+            self._items = self._prepare(files, plan)
+            # Opened before anything is sent, so that a wrong folder is not found out after the fact.
+            mover = Mover(self._order, log=self._log)
+            self._deliver(plan, ledger)
+            mover.move(self._items)
+        finally:
+            if ledger is not None:
+                ledger.close()
+
+    def _plan(self, settings: AmiliSettings) -> Plan:
+        order = self._order
+        client_no = order.client_no if order.client_no not in (None, "") else settings.client_no
+        return Plan(
+            client_no=checked_client_no(client_no, "client_no"),
+            file_type=order.file_type,
+            environment=settings.environment,
+            user_id=order.user_id or settings.user_id,
+            if_unknown=order.if_unknown,
+            force=order.force,
+            dry_run=order.dry_run,
+            max_request_bytes=order.max_request_bytes or settings.max_request_bytes,
+            max_files_per_request=order.max_files_per_request or settings.max_files_per_request,
+            max_concurrent_requests=order.max_concurrent_requests,
+            max_memory_bytes=order.max_memory_bytes,
+            spool_dir=order.spool_dir,
+            run=order.run,
+        )
+
+    def _open_ledger(self, plan: Plan, settings: AmiliSettings) -> Ledger | None:
+        url = settings.ledger if self._order.ledger_from_connection else self._order.ledger
+        if url is None:
+            if self._order.ledger_from_connection:
+                raise ValueError(_WHY_A_LEDGER.format(label="Ledger folder", conn_id=settings.conn_id))
+            self._log.warning("No ledger: a re-run of this task may send files a second time.")
+            return None
+        return Ledger.open(
+            url,
+            settings.ledger_conn_id,
+            environment=plan.environment,
+            client_no=plan.client_no,
+            answer_timeout=settings.answer_timeout,
+        )
+
+    def _list(self) -> list[StorageFile]:
+        source = self._order.source
+        if not isinstance(source, str) and not source:
+            return []
+        started = time.monotonic()
+        files = list_files(source, self._order.source_conn_id, max_files=self._order.max_files)
+        self._log.info(
+            "Found %d file(s), %s, in %.1f s",
+            len(files),
+            shown_bytes(sum(f.size for f in files)),
+            time.monotonic() - started,
+        )
+        return files
+
+    def _prepare(self, files: Sequence[StorageFile], plan: Plan) -> list[Item]:
+        """Give each file its item, and settle those that are not to be sent."""
+        items = [Item(file, self._receipt(file, index, plan)) for index, file in enumerate(files)]
+        for item in items:
+            if not item.done and (reason := names.reason_to_leave(item.file, self._order.leave)):
+                self._settle(item, Outcome.LEFT, reason)
+        if self._order.stable_for:
+            going = [item for item in items if not item.done]
+            unstable = stability.unstable_files([i.file for i in going], self._order.stable_for)
+            for item in going:
+                if (reason := unstable.get(item.file.url)) is not None:
+                    self._settle(item, Outcome.LEFT, reason)
+        return items

@@ -1,0 +1,68 @@
+"""What one task was asked to deliver: the operator's arguments, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from amili_provider.delivery.plan import DEFAULT_MAX_CONCURRENT_REQUESTS, DEFAULT_MAX_MEMORY_BYTES, Run
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """
+    What a name template knows of a file, as ``file``.
+
+    :param name: base name.
+    :param stem: base name without its last suffix.
+    :param suffix: last suffix with its dot, or empty.
+    :param path: the whole path, as it is shown.
+    :param index: position in the listing, from 0.
+    """
+
+    name: str
+    stem: str
+    suffix: str
+    path: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """
+    What to deliver. The operator's parameters of the same names say what each means.
+
+    :param rename: from the facts of a file to the name for Amili; None for the base name.
+    :param ledger_from_connection: whether the ledger is the one that the connection names.
+    :param run: which task run this is.
+    """
+
+    source: str | Sequence[str]
+    file_type: str
+    source_conn_id: str | None = None
+    client_no: str | int | None = None
+    user_id: str | None = None
+    rename: Callable[[FileFacts], str] | None = None
+    leave: tuple[str, ...] = ("hidden", "temporary", "empty")
+    stable_for: float = 0.0
+    max_files: int = 10_000
+    if_no_files: str = "skip"
+    if_unknown: str = "fail"
+    force: bool = False
+    ledger: str | None = None
+    ledger_from_connection: bool = True
+    archive_to: str | None = None
+    reject_to: str | None = None
+    dry_run: bool = False
+    max_request_bytes: int | None = None
+    max_files_per_request: int | None = None
+    max_concurrent_requests: int = DEFAULT_MAX_CONCURRENT_REQUESTS
+    max_memory_bytes: int = DEFAULT_MAX_MEMORY_BYTES
+    spool_dir: str | None = None
+    run: Run = field(default_factory=Run)
+
+    def limit(self, name: str, default: Any) -> Any:
+        """Return the limit *name*, or *default*, the connection's, if the task names none."""
+        value = getattr(self, name)
+        return default if value is None else value

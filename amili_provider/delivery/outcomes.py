@@ -1,0 +1,84 @@
+"""What became of the files of one request, and whether the run can go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from amili_provider.exceptions import AmiliPermanentError
+from amili_provider.models import Outcome, Verdict, one_line
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """
+    What became of one file.
+
+    :param verdict: the outcome, in Amili's words where there are any.
+    :param passing: of a file not sent: whether the cause may pass by itself.
+    :param refused_itself: whether a refusal names this very file, or was given to a request of this file alone.
+    :param at: when the answer came, ISO 8601 in UTC.
+    """
+
+    verdict: Verdict
+    passing: bool = False
+    refused_itself: bool = False
+    at: str | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome alone."""
+        return self.verdict.outcome
+
+
+def not_sent(reason: str | BaseException, *, passing: bool | None = None) -> Result:
+    """
+    Return the result of a file that could not be tried.
+
+    :param reason: a sentence, or the error.
+    :param passing: whether a retry may help; by default what the error's class says.
+    """
+    if passing is None:
+        passing = not isinstance(reason, AmiliPermanentError | ValueError)
+    return Result(Verdict(Outcome.NOT_SENT, message=_words(reason)), passing=passing)
+
+
+def unknown(reason: str | BaseException) -> Result:
+    """Return the result of a file that was sent, and whose answer is missing."""
+    return Result(Verdict(Outcome.UNKNOWN, message=_words(reason)))
+
+
+def _words(reason: str | BaseException) -> str:
+    text = str(reason)
+    if isinstance(reason, BaseException) and not text:
+        text = type(reason).__name__
+    return one_line(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """
+    Why nothing more is tried in this run.
+
+    :param reason: a sentence for the receipts of the files that are not tried.
+    :param passing: whether a retry of the task may help.
+    :param error: the error to raise at the end, if it says more than the receipts.
+    :param retry_after: seconds that Amili asked us to wait.
+    """
+
+    reason: str
+    passing: bool
+    error: BaseException | None = None
+    retry_after: float | None = None
+
+
+@dataclass(slots=True)
+class Sent:
+    """What one batch came to: a result per ``file_id``, how it was sent, and whether the run can go on."""
+
+    results: dict[str, Result] = field(default_factory=dict)
+    requests: int = 0
+    bytes_out: int = 0
+    seconds: float = 0.0
+    halt: Halt | None = None
+    unreachable: bool = False
+    """Whether the last request ended without reaching Amili."""

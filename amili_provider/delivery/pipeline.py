@@ -1,0 +1,283 @@
+"""
+The run: reading ahead, asking the ledger, packing and sending overlap, within one bound on memory.
+
+One coordinator, the task's own thread, decides everything; reader and sender threads only do and report. Nothing
+needs a lock: readers and senders put events in a queue, and only the coordinator changes items and counts.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from amili_provider.client import AmiliClient
+from amili_provider.delivery.books import Books
+from amili_provider.delivery.outcomes import Halt, Result, Sent, not_sent
+from amili_provider.delivery.packing import Packer
+from amili_provider.delivery.plan import STREAM_BYTES, Item, Plan
+from amili_provider.delivery.progress import Progress
+from amili_provider.delivery.sending import Sender
+from amili_provider.models import Outcome, Verdict
+from amili_provider.storage.contents import read_content
+
+READERS = 16
+"""Threads that read ahead: they wait for storage and ledger most of the time."""
+FILES_PER_READ = 32
+"""Small files read by one job at most; a job costs the coordinator more than a small file does."""
+BYTES_PER_READ = 1024 * 1024
+GRACE_SECONDS = 3.0
+"""How long a stopped run waits for answers that are on their way."""
+UNREACHABLE_REQUESTS = 3
+"""After so many requests in a row that did not reach Amili, each tried several times, the rest is not tried."""
+
+
+class Delivery:
+    """
+    Delivers items.
+
+    :param plan: how.
+    :param client: to whom.
+    :param books: where claims and outcomes are written.
+    :param log: the task's logger.
+    """
+
+    def __init__(self, plan: Plan, client: AmiliClient, books: Books, *, log: logging.Logger) -> None:
+        self._plan = plan
+        self._client = client
+        self._books = books
+        self._log = log
+        self._stop = threading.Event()
+        self._sender = Sender(plan, client, books, stop=self._stop, log=log)
+        self._packer = Packer(plan)
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._leaders: dict[str, Item] = {}
+        self._todo: deque[Item] = deque()
+        self._reading = 0
+        self._sending = 0
+        self._streams = 0
+        self._held_bytes = 0
+        self._unreachable = 0
+        self.halt: Halt | None = None
+        """Why not everything was tried, if so."""
+
+    def run(self, items: Iterable[Item]) -> None:
+        """
+        Deliver *items*: when this returns or raises, each has its final receipt.
+
+        An exception that is raised in this thread meanwhile (a time-out of the task, Ctrl-C) stops the run: what
+        has not been sent is not sent, answers on their way are waited for a moment, and what is known is settled.
+        """
+        self._todo.extend(items)
+        self._progress = Progress(self._log, files=len(self._todo), size=sum(i.file.size for i in self._todo))
+        readers = ThreadPoolExecutor(READERS, thread_name_prefix="amili-read")
+        senders = ThreadPoolExecutor(self._plan.max_concurrent_requests, thread_name_prefix="amili-send")
+        try:
+            self._loop(readers, senders)
+        except BaseException:
+            self._end_early()
+            raise
+        finally:
+            readers.shutdown(wait=True, cancel_futures=True)
+            senders.shutdown(wait=True, cancel_futures=True)
+            for item in self._leaders.values():
+                item.let_go()
+
+    def _loop(self, readers: ThreadPoolExecutor, senders: ThreadPoolExecutor) -> None:
+        while True:
+            self._start_reads(readers)
+            self._start_sends(senders)
+            if not self._reading and not self._sending:
+                break
+            self._next_event()
+
+    def _next_event(self, timeout: float = 5.0) -> None:
+        try:
+            event = self._events.get(timeout=timeout)
+        except queue.Empty:
+            pass
+        else:
+            event()
+        self._progress.tell()
+
+    # Reading ahead
+
+    def _start_reads(self, readers: ThreadPoolExecutor) -> None:
+        if self.halt:
+            while self._todo:
+                self._finish(self._todo.popleft(), not_sent(self.halt.reason, passing=self.halt.passing))
+            return
+        while self._todo and self._reading < READERS and self._has_room(self._todo[0]):
+            job = [self._take()]
+            wanted = min(FILES_PER_READ, max(1, len(self._todo) // READERS))
+            while (
+                len(job) < wanted
+                and self._todo
+                and sum(i.held_bytes for i in job) + self._todo[0].file.size <= BYTES_PER_READ
+                and self._has_room(self._todo[0])
+            ):
+                job.append(self._take())
+            self._reading += 1
+            readers.submit(self._reader_job, job)
+
+    def _streamed(self, item: Item) -> bool:
+        return item.file.size > self._plan.in_memory_bytes
+
+    def _has_room(self, item: Item) -> bool:
+        if not self._held_bytes:
+            return True
+        if self._streamed(item) and self._streams > self._plan.max_concurrent_requests:
+            # One more than can be sent at once, so that the next is hashed meanwhile; it also bounds the spool.
+            return False
+        cost = STREAM_BYTES if self._streamed(item) else item.file.size
+        return self._held_bytes + cost <= self._plan.max_memory_bytes
+
+    def _take(self) -> Item:
+        item = self._todo.popleft()
+        streamed = self._streamed(item)
+        item.held_bytes = STREAM_BYTES if streamed else max(item.file.size, 1)
+        self._held_bytes += item.held_bytes
+        self._streams += streamed
+        return item
+
+    def _reader_job(self, job: list[Item]) -> None:
+        """Read, hash and look up; in a reader's thread."""
+        outcomes: list[tuple[Item, Result | None]] = []
+        for item in job:
+            try:
+                outcomes.append((item, self._read(item)))
+            except Exception as error:  # noqa: BLE001 - whatever a storage raises is this file's outcome, never lost
+                outcomes.append((item, not_sent(error)))
+        self._events.put(lambda: self._on_read(outcomes))
+
+    def _read(self, item: Item) -> Result | None:
+        if self._stop.is_set():
+            return not_sent("The run was stopped before this file was read.")
+        item.content = read_content(
+            item.file,
+            in_memory_bytes=self._plan.in_memory_bytes,
+            spool_dir=self._plan.spool_dir,
+            on_bytes=self._keep_reading,
+        )
+        item.receipt.sha256 = item.content.sha256
+        item.receipt.file_id = self._books.file_id(item.content.sha256)
+        return self._books.consult(item)
+
+    def _keep_reading(self, _: int) -> None:
+        if self._stop.is_set():
+            raise InterruptedError("The run was stopped before this file was read.")
+
+    def _on_read(self, outcomes: list[tuple[Item, Result | None]]) -> None:
+        self._reading -= 1
+        for item, result in outcomes:
+            leader = self._leaders.get(item.receipt.file_id or "")
+            if leader is not None:
+                self._follow(leader, item)
+            elif result is not None:
+                if item.receipt.file_id:
+                    self._leaders[item.file_id] = item
+                self._finish(item, result)
+            elif self.halt:
+                self._finish(item, not_sent(self.halt.reason, passing=self.halt.passing))
+            else:
+                self._leaders[item.file_id] = item
+                self._packer.add(item)
+
+    def _follow(self, leader: Item, item: Item) -> None:
+        """*item* holds the same bytes as *leader*: it shares its outcome and is not sent."""
+        self._release(item)
+        if leader.done:
+            self._finish(item, _as_follower(leader))
+        else:
+            leader.followers.append(item)
+
+    # Sending
+
+    def _start_sends(self, senders: ThreadPoolExecutor) -> None:
+        if self.halt:
+            for item in self._packer.drain():
+                self._finish(item, not_sent(self.halt.reason, passing=self.halt.passing))
+        while self._sending < self._plan.max_concurrent_requests:
+            # A batch that is not full waits for more files as long as more can come.
+            batch = self._packer.next_batch(even_if_not_full=not self._reading)
+            if batch is None:
+                break
+            self._sending += 1
+            senders.submit(self._sender_job, batch)
+
+    def _sender_job(self, batch: list[Item]) -> None:
+        sent = self._sender.send(batch)
+        self._events.put(lambda: self._on_sent(batch, sent))
+
+    def _on_sent(self, batch: list[Item], sent: Sent) -> None:
+        self._sending -= 1
+        for item in batch:
+            self._finish(item, sent.results[item.file_id])
+        self._progress.request(batch, sent)
+        self._unreachable = self._unreachable + 1 if sent.unreachable else 0
+        halt = sent.halt
+        if halt is None and self._unreachable >= UNREACHABLE_REQUESTS:
+            halt = Halt(f"Not tried: {self._unreachable} requests in a row did not reach Amili.", passing=True)
+        if halt is not None and (self.halt is None or (self.halt.passing and not halt.passing)):
+            self.halt = halt
+
+    # Ending
+
+    def _finish(self, item: Item, result: Result) -> None:
+        """Write the final receipt of *item* and of those that follow it, and give back what they hold."""
+        receipt, verdict = item.receipt, result.verdict
+        receipt.outcome = verdict.outcome
+        receipt.status, receipt.result, receipt.message = verdict.status, verdict.result, verdict.message
+        receipt.uploaded_at = result.at if verdict.outcome.delivered else None
+        receipt.passing = result.passing
+        item.refused_itself = result.refused_itself
+        item.done = True
+        self._release(item)
+        self._progress.finished(item)
+        for follower in item.followers:
+            self._finish(follower, _as_follower(item))
+        item.followers.clear()
+
+    def _release(self, item: Item) -> None:
+        if item.held_bytes:
+            self._streams -= self._streamed(item)
+            self._held_bytes -= item.held_bytes
+            item.held_bytes = 0
+        item.let_go()
+
+    def _end_early(self) -> None:
+        """Stop promptly: nothing more is sent, answers on their way get a moment, and what is known is settled."""
+        self._stop.set()
+        self.halt = Halt("The run was stopped before this file was sent.", passing=True)
+        deadline = time.monotonic() + GRACE_SECONDS
+        aborted = False
+        while self._reading or self._sending:
+            if not aborted and time.monotonic() >= deadline:
+                self._client.abort()
+                aborted = True
+            if aborted and time.monotonic() >= deadline + GRACE_SECONDS:
+                break
+            self._next_event(timeout=0.1)
+        stopped = not_sent(self.halt.reason, passing=True)
+        for item in [*self._todo, *self._packer.drain()]:
+            self._finish(item, stopped)
+        self._todo.clear()
+
+
+def _as_follower(leader: Item) -> Result:
+    """Return the outcome of a file with the same bytes as *leader*."""
+    receipt = leader.receipt
+    if receipt.outcome is Outcome.UPLOADED:
+        message = f"The same bytes as {receipt.source}, sent in this run."
+        return Result(
+            Verdict(Outcome.ALREADY_UPLOADED, receipt.status, receipt.result, message), at=receipt.uploaded_at
+        )
+    verdict = Verdict(receipt.outcome, receipt.status, receipt.result, receipt.message)
+    return Result(
+        verdict, passing=receipt.passing, refused_itself=leader.refused_itself, at=receipt.uploaded_at
+    )
+

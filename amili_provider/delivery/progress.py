@@ -1,0 +1,96 @@
+"""What a person reads in the task's log while the run goes on, and at its end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from amili_provider.delivery.outcomes import Sent
+from amili_provider.delivery.plan import Item
+from amili_provider.models import Outcome, Receipt
+
+TELL_EVERY_SECONDS = 30.0
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def shown_bytes(size: float) -> str:
+    """Return a number of bytes as a person reads it."""
+    for unit in _UNITS:
+        if size < 1024 or unit == _UNITS[-1]:  # noqa: PLR2004 - the step between the units
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError
+
+
+class Progress:
+    """
+    Tells how a run goes: one line per request, and one now and then on long runs.
+
+    :param log: the task's logger.
+    :param files: files of the run.
+    :param size: their bytes.
+    :param clock: seconds from any start.
+    """
+
+    def __init__(
+        self, log: logging.Logger, *, files: int, size: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._log = log
+        self._files = files
+        self._size = size
+        self._clock = clock
+        self._started = self._told = clock()
+        self._done_files = 0
+        self._done_bytes = 0
+        self._requests = 0
+
+    def request(self, batch: Sequence[Item], sent: Sent) -> None:
+        """Tell of one batch that came back."""
+        self._requests += sent.requests
+        size = sum(item.file.size for item in batch)
+        counts = Counter(str(result.outcome) for result in sent.results.values())
+        again = f" in {sent.requests} requests" if sent.requests > 1 else ""
+        self._log.info(
+            "Sent %d file(s), %s%s in %.1f s (%s/s): %s",
+            len(batch),
+            shown_bytes(size),
+            again,
+            sent.seconds,
+            shown_bytes(size / sent.seconds if sent.seconds else 0),
+            ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items())),
+        )
+
+    def finished(self, item: Item) -> None:
+        """Count one file that has its final receipt."""
+        self._done_files += 1
+        self._done_bytes += item.file.size
+
+    def tell(self) -> None:
+        """Tell how far the run is, if it was not told for a while."""
+        now = self._clock()
+        if now - self._told < TELL_EVERY_SECONDS:
+            return
+        self._told = now
+        seconds = now - self._started
+        self._log.info(
+            "%d of %d files done, %s of %s, %s/s",
+            self._done_files,
+            self._files,
+            shown_bytes(self._done_bytes),
+            shown_bytes(self._size),
+            shown_bytes(self._done_bytes / seconds if seconds else 0),
+        )
+
+
+def summary(receipts: Sequence[Receipt], seconds: float) -> str:
+    """Return a table of the outcomes of a run."""
+    lines = [f"{'outcome':<18}{'files':>8}{'bytes':>12}"]
+    for outcome in Outcome:
+        mine = [r for r in receipts if r.outcome is outcome]
+        if mine:
+            lines.append(f"{outcome:<18}{len(mine):>8}{shown_bytes(sum(r.size or 0 for r in mine)):>12}")
+    total = sum(r.size or 0 for r in receipts)
+    lines.append(f"{'in all':<18}{len(receipts):>8}{shown_bytes(total):>12}   in {seconds:.1f} s")
+    return "\n".join(lines)

@@ -1,0 +1,105 @@
+"""How a run ends: green, or with the one error that says which files are not delivered and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amili_provider.delivery.outcomes import Halt
+from amili_provider.exceptions import (
+    AmiliAuthenticationError,
+    AmiliDeliveryFailed,
+    AmiliDeliveryIncomplete,
+    AmiliError,
+    AmiliOutcomeUnknown,
+    AmiliRequestError,
+    AmiliUploadRejected,
+)
+from amili_provider.models import Outcome, Receipt
+
+MOST_NAMED = 500
+"""Files named in a message at most; every one is in the receipts."""
+
+_REMEDIES = {
+    "unknown": (
+        "Unknown files were sent, but Amili's answer was lost or not understood; sending them again could invoice "
+        "somebody twice, so nothing resends them on its own. Ways on: ask Amili and settle them with the DAG "
+        "'amili_ledger'; or run again with if_unknown='check' (asks Amili's result endpoint, never sends) or "
+        "if_unknown='resend' (asks first, then sends what Amili does not know)."
+    ),
+    "rejected": "Rejected files were refused by Amili in the words shown: correct them at their source and run again.",
+    "passing": "The other files could not be tried now; a retry sends them and repeats nothing.",
+    "permanent": "Files that were not sent stay where they are: mend what the message says and run again.",
+    "no_ledger": (
+        "Without a ledger (ledger=None) nothing remembers what was accepted, so this task is not retried "
+        "automatically: a retry would send the uploaded files a second time. Name a ledger folder, or run again for "
+        "the files above only."
+    ),
+}
+
+
+def failure(receipts: Sequence[Receipt], *, halt: Halt | None, has_ledger: bool) -> AmiliError | None:
+    """
+    Return the error that the task must end with, or None if every file is delivered or left by choice.
+
+    The order where several kinds occur: a cause that passes (Airflow retries), then unknown, then a wrong
+    configuration, then refused, then what cannot be sent. Without a ledger, unknown comes first, and nothing is
+    retried once something was accepted, since a retry would send it again.
+
+    :param receipts: all receipts of the run.
+    :param halt: why not everything was tried, if so.
+    :param has_ledger: whether a ledger remembers what was accepted.
+    """
+    failed = [r for r in receipts if r.outcome.failed]
+    if not failed:
+        return None
+    unknown = any(r.outcome is Outcome.UNKNOWN for r in failed)
+    rejected = any(r.outcome is Outcome.REJECTED for r in failed)
+    waiting = any(r.outcome is Outcome.NOT_SENT for r in failed)
+    passing = any(r.outcome is Outcome.NOT_SENT and r.passing for r in failed)
+    accepted_now = any(r.outcome is Outcome.UPLOADED for r in receipts)
+    may_retry = passing and (has_ledger or not (unknown or accepted_now))
+
+    remedies = []
+    if unknown:
+        remedies.append(_REMEDIES["unknown"])
+    if rejected:
+        remedies.append(_REMEDIES["rejected"])
+    if may_retry:
+        remedies.append(_REMEDIES["passing"])
+    elif passing:
+        remedies.append(_REMEDIES["no_ledger"])
+    elif waiting:
+        remedies.append(_REMEDIES["permanent"])
+    message = "\n".join([_headline(receipts, failed), *_lines(failed), *remedies])
+    published = [r.as_dict() for r in failed]
+
+    if may_retry:
+        return AmiliDeliveryIncomplete(
+            message, receipts=published, retry_after=halt.retry_after if halt is not None else None
+        )
+    if unknown:
+        return AmiliOutcomeUnknown(message, receipts=published)
+    if halt is not None and isinstance(halt.error, AmiliAuthenticationError):
+        return AmiliAuthenticationError(message, status_code=halt.error.status_code)
+    if halt is not None and isinstance(halt.error, AmiliRequestError):
+        return AmiliRequestError(message, status_code=halt.error.status_code, answer=halt.error.answer)
+    if rejected:
+        return AmiliUploadRejected(message, receipts=published)
+    return AmiliDeliveryFailed(message, receipts=published)
+
+
+def _headline(receipts: Sequence[Receipt], failed: Sequence[Receipt]) -> str:
+    client_no, file_type = failed[0].client_no, failed[0].file_type
+    return f"{len(failed)} of {len(receipts)} file(s) not delivered to Amili (client {client_no}, {file_type}):"
+
+
+def _lines(failed: Sequence[Receipt]) -> list[str]:
+    lines = []
+    for receipt in failed[:MOST_NAMED]:
+        words = "/".join(w for w in (receipt.status, receipt.result) if w)
+        said = ": ".join(w for w in (words, receipt.message) if w) or "no reason given"
+        size = f", {receipt.size} bytes" if receipt.size is not None else ""
+        lines.append(f"  {receipt.outcome}: {receipt.source}{size}: {said}")
+    if len(failed) > MOST_NAMED:
+        lines.append(f"  ... and {len(failed) - MOST_NAMED} more; the task's XCom has the receipt of each.")
+    return lines

@@ -1,0 +1,244 @@
+"""
+Sending one batch: post, judge, isolate, settle.
+
+Runs in a sender's thread and touches nothing of Airflow. Every file of the batch leaves with one result.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from amili_provider.client import AmiliClient, UploadReply
+from amili_provider.delivery.books import Books, NotOurs
+from amili_provider.delivery.outcomes import Halt, Result, Sent, not_sent, unknown
+from amili_provider.delivery.plan import Item, Plan
+from amili_provider.exceptions import (
+    AmiliAuthenticationError,
+    AmiliConnectionError,
+    AmiliLedgerUnavailable,
+    AmiliOutcomeUnknown,
+    AmiliRequestError,
+)
+from amili_provider.models import (
+    Outcome,
+    UnreadableAnswer,
+    Verdict,
+    judge_upload,
+    read_message,
+    read_upload_answer,
+)
+from amili_provider.payload import PartUnreadable, UploadBody, UploadPart
+
+ANSWERS = (200, 201, 207)
+"""Statuses whose body says what became of each file (200 and 207 are documented, 201 is in the example's label)."""
+ISOLATED = (400, 413, 422)
+"""Refusals of a whole request that one bad file can cause."""
+REQUEST_TIMEOUT = 408
+
+
+class Stopped(Exception):  # noqa: N818 - the run ends; nothing went wrong with this request
+    """The run is being stopped; the tail of this request was not released."""
+
+
+class Sender:
+    """
+    Sends batches.
+
+    :param plan: how.
+    :param client: to whom.
+    :param books: where claims and outcomes are written.
+    :param stop: set when the run is to end.
+    :param log: the task's logger.
+    :param clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        client: AmiliClient,
+        books: Books,
+        *,
+        stop: threading.Event,
+        log: logging.Logger,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._plan = plan
+        self._client = client
+        self._books = books
+        self._stop = stop
+        self._log = log
+        self._clock = clock
+        self._requests = itertools.count(1)
+
+    def send(self, batch: Sequence[Item]) -> Sent:
+        """Send *batch*, in as many requests as it takes, and return what became of each file."""
+        sent = Sent()
+        started = time.monotonic()
+        waiting: list[list[Item]] = [list(batch)]
+        while waiting:
+            group = waiting.pop()
+            if sent.halt is None and self._stop.is_set():
+                sent.halt = Halt("The run was stopped before this file was sent.", passing=True)
+            if sent.halt is not None:
+                sent.results |= {i.file_id: not_sent(sent.halt.reason, passing=sent.halt.passing) for i in group}
+                continue
+            waiting.extend(reversed(self._post(group, sent)))
+        sent.seconds = time.monotonic() - started
+        return sent
+
+    def _post(self, group: list[Item], sent: Sent) -> list[list[Item]]:
+        """Send one request; write results into *sent*; return the groups that are to be sent again."""
+        body = self._body(group)
+        sent.requests += 1
+        sent.unreachable = False
+        try:
+            reply = self._client.post_files(self._plan.client_no, body)
+        except PartUnreadable as news:
+            return self._without(group, {news.file_id: not_sent(news.cause)}, sent)
+        except NotOurs as news:
+            return self._without(group, news.results, sent)
+        except Stopped:
+            self._close(group, not_sent("The run was stopped before this file was sent."), sent)
+        except AmiliConnectionError as error:
+            self._close(group, not_sent(error), sent)
+            sent.unreachable = True
+            if error.retry_after is not None:
+                sent.halt = Halt(
+                    f"Not tried: Amili asked for a pause. {error}", passing=True, retry_after=error.retry_after
+                )
+        except AmiliLedgerUnavailable as error:
+            self._close(group, not_sent(error), sent)
+            sent.halt = sent.halt or Halt(f"Not tried: {error}", passing=True, error=error)
+        except (AmiliAuthenticationError, AmiliRequestError) as error:
+            self._close(group, not_sent(error), sent)
+            sent.halt = sent.halt or Halt(f"Not tried: {error}", passing=False, error=error)
+        except AmiliOutcomeUnknown as error:
+            self._close(group, unknown(error), sent)
+        except Exception as error:
+            # A bug, or an error that nothing foresaw: what it leaves behind is still told exactly.
+            self._log.exception("Sending a request failed unexpectedly")
+            reason = f"{type(error).__name__} while sending"
+            self._close(group, unknown(reason) if body.released else not_sent(reason, passing=False), sent)
+            sent.halt = sent.halt or Halt(f"Not tried: {reason}", passing=False, error=error)
+        else:
+            sent.bytes_out += body.content_length
+            return self._understand(group, reply, sent)
+        return []
+
+    def _body(self, group: list[Item]) -> UploadBody:
+        parts = []
+        for item in group:
+            assert item.content is not None
+            parts.append(UploadPart(item.file_id, item.receipt.name, self._plan.file_type, item.content))
+
+        def before_tail() -> None:
+            self._stop_if_asked()
+            self._books.claim(group, f"#{next(self._requests)}")
+            # Claiming takes a while; a claim whose tail is not released is given back by whoever catches this.
+            self._stop_if_asked()
+            self._books.check_margin(group)
+
+        return UploadBody(
+            parts,
+            user_id=self._plan.user_id,
+            before_tail=before_tail,
+            before_replay=lambda: self._books.release(group),
+            on_bytes=lambda _: self._stop_if_asked(),
+        )
+
+    def _stop_if_asked(self) -> None:
+        if self._stop.is_set():
+            raise Stopped
+
+    def _without(self, group: list[Item], results: dict[str, Result], sent: Sent) -> list[list[Item]]:
+        """Nothing of *group* was accepted: take out those with *results*, send the others again."""
+        self._let_go_of_claims(group, sent)
+        sent.results |= results
+        rest = [item for item in group if item.file_id not in results]
+        return [rest] if rest else []
+
+    def _let_go_of_claims(self, group: list[Item], sent: Sent) -> None:
+        try:
+            self._books.release(group)
+        except AmiliLedgerUnavailable as error:
+            sent.halt = sent.halt or Halt(f"Not tried: {error}", passing=True, error=error)
+
+    def _close(self, group: list[Item], result: Result, sent: Sent) -> None:
+        """Settle all of *group* with one result."""
+        self._settle(group, {item.file_id: result for item in group}, sent)
+
+    def _settle(self, group: list[Item], results: dict[str, Result], sent: Sent) -> None:
+        try:
+            self._books.settle(group, results)
+        except AmiliLedgerUnavailable as error:
+            # What is true is reported; but until a person has looked at the ledger, nothing more may be sent.
+            note = f"The outcome could not be written to the ledger, where it will read as unknown: {error}"
+            results = {
+                key: Result(
+                    Verdict(r.outcome, r.verdict.status, r.verdict.result, _joined(r.verdict.message, note)),
+                    at=r.at,
+                )
+                for key, r in results.items()
+            }
+            sent.halt = Halt(f"Not tried: {error}", passing=False, error=error)
+        sent.results |= results
+
+    def _understand(self, group: list[Item], reply: UploadReply, sent: Sent) -> list[list[Item]]:
+        """Judge an answer that came after the tail."""
+        at = datetime.fromtimestamp(self._clock(), tz=UTC).isoformat(timespec="seconds")
+        code = reply.status_code
+        named = self._named(group, reply)
+        refused_whole = 400 <= code < 500 and code not in (409, REQUEST_TIMEOUT)  # noqa: PLR2004
+        if code in ANSWERS or (refused_whole and any(v.per_file for v in named.values())):
+            return self._judged(group, named, at, sent, isolate=refused_whole and code in ISOLATED)
+        if not refused_whole:
+            self._close(group, unknown(f"Amili answered {code}: {read_message(reply.body)}"), sent)
+            return []
+        words = f"Amili answered {code}: {read_message(reply.body)}"
+        if len(group) > 1 and code in ISOLATED:
+            if not self._client.settings.isolate_refused:
+                self._close(group, unknown(f"{words} (for a request of {len(group)} files)"), sent)
+                return []
+            self._log.info("%s, for a request of %d files: sending it in two halves", words, len(group))
+            self._let_go_of_claims(group, sent)
+            middle = len(group) // 2
+            return [group[:middle], group[middle:]]
+        verdict = Verdict(Outcome.REJECTED, status=str(code), message=words)
+        self._close(group, Result(verdict, refused_itself=len(group) == 1, at=at), sent)
+        return []
+
+    def _named(self, group: list[Item], reply: UploadReply) -> dict[str, Verdict]:
+        """Return what the body says of each file; where it cannot be read, that."""
+        ids = [item.file_id for item in group]
+        try:
+            answer = read_upload_answer(reply.body)
+        except UnreadableAnswer as reason:
+            note = f"Amili answered {reply.status_code}, but {reason}"
+            return {file_id: Verdict(Outcome.UNKNOWN, message=note) for file_id in ids}
+        return judge_upload(answer, ids, self._client.vocabulary)
+
+    def _judged(
+        self, group: list[Item], named: dict[str, Verdict], at: str, sent: Sent, *, isolate: bool
+    ) -> list[list[Item]]:
+        again: list[Item] = []
+        results: dict[str, Result] = {}
+        for item in group:
+            verdict = named[item.file_id]
+            if isolate and not verdict.per_file and self._client.settings.isolate_refused and len(group) > 1:
+                again.append(item)
+            else:
+                results[item.file_id] = Result(
+                    verdict, refused_itself=verdict.outcome is Outcome.REJECTED and verdict.per_file, at=at
+                )
+        self._let_go_of_claims(again, sent)
+        self._settle([i for i in group if i.file_id in results], results, sent)
+        return [again] if again else []
+
+
+def _joined(*sentences: str | None) -> str:
+    return " ".join(s for s in sentences if s)

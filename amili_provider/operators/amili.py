@@ -1,0 +1,263 @@
+"""Hand files from any Airflow storage connection to Amili."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
+
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from amili_provider.delivery.order import Order
+    from amili_provider.delivery.plan import Run
+    from amili_provider.models import Receipt
+
+FROM_CONNECTION = "connection"
+"""The value of ``ledger`` that stands for the ledger named by the connection."""
+
+
+class AmiliFileUploadOperator(BaseOperator):
+    """
+    Upload files from any Airflow storage connection to Amili, and return a receipt for each.
+
+    Green means that Amili's answer accepts every file, now or in an earlier run: what the ledger says was accepted
+    is not sent again. Files that Amili refuses never stop the others. The receipts are the task's XCom, also when
+    it fails. Source of the API: "POST (upload) one or more OS files".
+
+    :param source: a file, a folder (ending in ``/``), a glob, or a list of these: ``s3://bucket/outbound/*.csv``, or
+        a path without scheme, for the storage of *source_conn_id*. (templated)
+    :param file_type: one of the OS file types that Amili configured for the client, for example
+        ``InvoiciaFormatDocFile``. (templated)
+    :param source_conn_id: connection of the storage; None for files of the worker or default credentials. (templated)
+    :param client_no: Amili's client number; default: the connection's. (templated)
+    :param user_id: ``metadata.userId`` of the request; default: the connection's. (templated)
+    :param amili_conn_id: connection of type ``amili``. (templated)
+    :param file_name: template for the name that Amili gets, rendered for each file with ``file.name``, ``file.stem``,
+        ``file.suffix``, ``file.path``, ``file.index`` and the task's context; default: the file's base name.
+    :param leave: kinds of files that are left alone: any of ``hidden``, ``temporary``, ``empty``.
+    :param stable_for: seconds for which a file must not have changed; others are left for the next run.
+    :param max_files: more files than this are an error before anything is sent.
+    :param if_no_files: ``skip``, ``fail`` or ``succeed`` if nothing matches.
+    :param if_unknown: what to do about files whose earlier outcome is unknown: ``fail``; ``check`` asks Amili's result
+        endpoint and never sends; ``resend`` asks, and sends what Amili does not know. (templated)
+    :param force: send files again that were accepted before; Airflow's retries do not repeat it. (templated)
+    :param ledger: folder of the ledger, on any storage; ``None`` to work without one and accept that a re-run may
+        send files twice; default: the connection's. (templated)
+    :param archive_to: folder to which delivered files are moved. (templated)
+    :param reject_to: folder to which refused files are moved. (templated)
+    :param dry_run: list, hash and ask the ledger, send nothing, end as skipped. (templated)
+    :param max_request_bytes: encoded bytes of a request with several files; a larger file travels alone; default: the
+        connection's, or 32 MiB.
+    :param max_files_per_request: files in one request; default: the connection's, or 500.
+    :param max_concurrent_requests: requests in flight at once.
+    :param max_memory_bytes: bytes of content held in memory at once.
+    :param spool_dir: folder for large files that are not local; default: the system's temporary folder.
+    :raises ValueError: for a wrong argument, before anything is sent.
+    :raises FileNotFoundError: if a named file is missing, or nothing matches and *if_no_files* is ``fail``.
+    :raises AmiliDeliveryIncomplete: if files could not be tried for causes that pass; Airflow retries.
+    :raises AmiliOutcomeUnknown: if files were sent and the answer was lost or not understood; no retry.
+    :raises AmiliUploadRejected: if Amili refused files; no retry.
+    :raises AmiliAuthenticationError: if Amili does not let us in; no retry.
+    :raises AmiliRequestError: if the request as such is refused (wrong URL, client, redirect); no retry.
+    :raises AmiliDeliveryFailed: if files cannot be sent as they are; no retry.
+    """
+
+    template_fields: Sequence[str] = (
+        "source",
+        "source_conn_id",
+        "file_type",
+        "client_no",
+        "user_id",
+        "amili_conn_id",
+        "if_unknown",
+        "force",
+        "ledger",
+        "archive_to",
+        "reject_to",
+        "dry_run",
+    )
+    ui_color = "#d9e8e3"
+
+    def __init__(
+        self,
+        *,
+        source: str | Sequence[str],
+        file_type: str,
+        source_conn_id: str | None = None,
+        client_no: str | int | None = None,
+        user_id: str | None = None,
+        amili_conn_id: str = "amili_default",
+        file_name: str | None = None,
+        leave: Sequence[str] = ("hidden", "temporary", "empty"),
+        stable_for: float | timedelta | None = None,
+        max_files: int = 10_000,
+        if_no_files: Literal["skip", "fail", "succeed"] = "skip",
+        if_unknown: str = "fail",
+        force: bool | str = False,
+        ledger: str | None = FROM_CONNECTION,
+        archive_to: str | None = None,
+        reject_to: str | None = None,
+        dry_run: bool | str = False,
+        max_request_bytes: int | None = None,
+        max_files_per_request: int | None = None,
+        max_concurrent_requests: int = 4,
+        max_memory_bytes: int = 64 * 1024 * 1024,
+        spool_dir: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source = source
+        self.file_type = file_type
+        self.source_conn_id = source_conn_id
+        self.client_no = client_no
+        self.user_id = user_id
+        self.amili_conn_id = amili_conn_id
+        self.file_name = file_name
+        self.leave = leave
+        self.stable_for = stable_for
+        self.max_files = max_files
+        self.if_no_files = if_no_files
+        self.if_unknown = if_unknown
+        self.force = force
+        self.ledger = ledger
+        self.archive_to = archive_to
+        self.reject_to = reject_to
+        self.dry_run = dry_run
+        self.max_request_bytes = max_request_bytes
+        self.max_files_per_request = max_files_per_request
+        self.max_concurrent_requests = max_concurrent_requests
+        self.max_memory_bytes = max_memory_bytes
+        self.spool_dir = spool_dir
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """
+        Deliver the files and return their receipts.
+
+        :param context: Airflow's; an empty one will do.
+        """
+        from amili_provider.delivery.deliver import DeliveryRun
+        from amili_provider.hooks.amili import AmiliHook
+
+        order = self._order(context)
+        started = time.monotonic()
+        with AmiliHook(self.amili_conn_id) as hook:
+            run = DeliveryRun(order, hook, log=self.log)
+            try:
+                run.run()
+            except BaseException:
+                self._publish(context, run.receipts)
+                raise
+        receipts = run.receipts
+        self._tell(receipts, time.monotonic() - started)
+        published = [receipt.as_dict() for receipt in receipts]
+        if (failure := run.failure()) is not None:
+            self._publish(context, receipts)
+            raise failure
+        if not receipts:
+            self._no_files(order, context)
+        elif order.dry_run:
+            self._publish(context, receipts)
+            raise AirflowSkipException(f"Dry run: nothing was sent; {len(receipts)} receipt(s) say what would be.")
+        self._fill_outlets(context, receipts)
+        return published
+
+    def _order(self, context: Context) -> Order:
+        """Check every argument, before anything is sent."""
+        from amili_provider.delivery.order import Order
+        from amili_provider.operators import arguments
+        from amili_provider.storage.names import KINDS_LEFT
+
+        optional = arguments.optional_text
+        limits = {
+            name: arguments.number_of(name, value)
+            for name, value in (
+                ("max_request_bytes", self.max_request_bytes),
+                ("max_files_per_request", self.max_files_per_request),
+            )
+            if value is not None
+        }
+        return Order(
+            source=arguments.source_of(self.source),
+            source_conn_id=optional("source_conn_id", self.source_conn_id),
+            file_type=arguments.file_type_of(self.file_type),
+            client_no=self.client_no,
+            user_id=optional("user_id", self.user_id),
+            rename=self._renamer(context),
+            leave=arguments.kinds_of(self.leave, KINDS_LEFT),
+            stable_for=arguments.seconds_of("stable_for", self.stable_for),
+            max_files=arguments.number_of("max_files", self.max_files),
+            if_no_files=arguments.choice_of("if_no_files", self.if_no_files, ("skip", "fail", "succeed")),
+            if_unknown=arguments.choice_of("if_unknown", self.if_unknown, ("fail", "check", "resend")),
+            force=arguments.bool_of("force", self.force),
+            ledger=arguments.ledger_of(self.ledger),
+            ledger_from_connection=self.ledger == FROM_CONNECTION,
+            archive_to=optional("archive_to", self.archive_to),
+            reject_to=optional("reject_to", self.reject_to),
+            dry_run=arguments.bool_of("dry_run", self.dry_run),
+            max_concurrent_requests=arguments.number_of("max_concurrent_requests", self.max_concurrent_requests),
+            max_memory_bytes=arguments.number_of("max_memory_bytes", self.max_memory_bytes, least=1024 * 1024),
+            spool_dir=self.spool_dir,
+            run=self._this_run(context),
+            **limits,
+        )
+
+    def _this_run(self, context: Context) -> Run:
+        from amili_provider.delivery.plan import Run
+
+        ti = context.get("ti")
+        if ti is None:
+            return Run(task_id=self.task_id, chain=uuid4().hex)
+        facts = {
+            "dag_id": str(getattr(ti, "dag_id", "")),
+            "run_id": str(getattr(ti, "run_id", "")),
+            "task_id": str(getattr(ti, "task_id", self.task_id)),
+        }
+        map_index = getattr(ti, "map_index", -1)
+        # A retry keeps max_tries, a clear raises it: so a chain is what the user asked for once.
+        chain = "/".join([*facts.values(), str(map_index), str(getattr(ti, "max_tries", 0))])
+        return Run(
+            **facts,
+            map_index=-1 if map_index is None else int(map_index),
+            try_number=int(getattr(ti, "try_number", 1) or 1),
+            chain=chain,
+        )
+
+    def _renamer(self, context: Context) -> Any:
+        """Return a function from file facts to the name for Amili, or None for the base name."""
+        if self.file_name is None:
+            return None
+        template = self.file_name
+
+        def rename(facts: Any) -> str:
+            return str(self.render_template(template, {**context, "file": facts}))  # type: ignore[arg-type]
+
+        return rename
+
+    def _no_files(self, order: Order, context: Context) -> None:
+        if order.if_no_files == "fail":
+            self._publish(context, [])
+            raise FileNotFoundError(f"No files match {self.source!r}, and if_no_files='fail'.")
+        if order.if_no_files == "skip":
+            self._publish(context, [])
+            raise AirflowSkipException(f"No files match {self.source!r}.")
+
+    def _publish(self, context: Context, receipts: Sequence[Receipt]) -> None:
+        """Push the receipts of a task that does not succeed; a successful one returns them."""
+        ti = context.get("ti")
+        if ti is not None and self.do_xcom_push:
+            ti.xcom_push(key="return_value", value=[receipt.as_dict() for receipt in receipts])
+
+    def _tell(self, receipts: Sequence[Receipt], seconds: float) -> None:
+        from amili_provider.delivery.progress import summary
+
+        self.log.info("Receipts\n%s", summary(receipts, seconds))
+
+    def _fill_outlets(self, context: Context, receipts: Sequence[Receipt]) -> None:
+        from amili_provider.operators.assets import fill_outlet_events
+
+        fill_outlet_events(context, self.outlets, receipts)

@@ -1,0 +1,130 @@
+"""
+The operator's arguments, checked after templates were rendered: a wrong one is a ValueError that names it.
+
+Templated values arrive as text, so numbers and booleans are read from text too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from amili_provider.connection_form import as_bool
+
+_PRINTED = re.compile(r"^\s*[\[({].*[\])}]\s*$", re.DOTALL)
+"""Text that looks like a list, tuple, set or dictionary that was printed."""
+
+
+def source_of(value: Any) -> str | list[str]:
+    """
+    Return *source*: a path, or a list of paths.
+
+    :raises ValueError: if it is empty, of another type, or text that looks like a printed list.
+    """
+    if isinstance(value, str):
+        return _path(value)
+    if hasattr(value, "__fspath__") or hasattr(value, "as_uri") or type(value).__name__ == "ObjectStoragePath":
+        return _path(str(value))
+    if isinstance(value, Mapping) or not isinstance(value, Sequence | set | frozenset):
+        raise ValueError(
+            f"source must be a path or a list of paths, not {type(value).__name__}. Give for example "
+            f"source='s3://bucket/outbound/*.csv', or source=list_task.output."
+        )
+    paths = [str(v) for v in value] if not isinstance(value, set | frozenset) else sorted(str(v) for v in value)
+    return [_path(path) for path in paths]
+
+
+def _path(text: str) -> str:
+    if not text.strip():
+        raise ValueError("source is empty. Give a file, a folder (ending in '/'), a glob, or a list of these.")
+    if _PRINTED.match(text) and ("," in text or "'" in text or '"' in text):
+        raise ValueError(
+            f"source looks like a list that was printed as text: {text[:80]!r}. Pass the list itself: "
+            f"source=list_task.output (or set render_template_as_native_obj=True on the DAG)."
+        )
+    return text
+
+
+def file_type_of(value: Any) -> str:
+    """Return *file_type* without blanks around it; ValueError if it is empty or not one line of text."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(
+            "file_type is empty. Give one of the OS file types that Amili configured for the client, for example "
+            "file_type='InvoiciaFormatDocFile'."
+        )
+    if not value.isprintable() or len(value) > 200:  # noqa: PLR2004
+        raise ValueError(f"file_type must be one line of at most 200 printable characters, not {value[:80]!r}.")
+    return value.strip()
+
+
+def choice_of(name: str, value: Any, choices: Sequence[str]) -> str:
+    """Return *value* if it is one of *choices* (without case); ValueError if not."""
+    text = str(value).strip().casefold() if isinstance(value, str) else value
+    if text not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}.")
+    return str(text)
+
+
+def bool_of(name: str, value: Any) -> bool:
+    """Return *value* as a boolean; ValueError if it is neither a boolean nor a word for one."""
+    return as_bool(value, name)
+
+
+def number_of(name: str, value: Any, *, least: int = 1) -> int:
+    """Return *value* as a whole number of at least *least*; ValueError if it is not one."""
+    try:
+        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+            raise ValueError  # noqa: TRY301 - the message below is the same for all
+        number = int(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, not {value!r}.")
+    return number
+
+
+def seconds_of(name: str, value: Any) -> float:
+    """Return *value*, a number of seconds or a timedelta, as seconds, 0 for None; ValueError if it is negative."""
+    if value is None or value == "":
+        return 0.0
+    total = getattr(value, "total_seconds", None)
+    try:
+        seconds = float(total()) if callable(total) else float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number of seconds or a timedelta, not {value!r}.") from None
+    if isinstance(value, bool) or not 0 <= seconds < float("inf"):
+        raise ValueError(f"{name} must be 0 or more seconds, not {value!r}.")
+    return seconds
+
+
+def kinds_of(value: Any, allowed: Sequence[str]) -> tuple[str, ...]:
+    """Return *leave*: the kinds of files that are left alone; ValueError if one is not known."""
+    kinds = [value] if isinstance(value, str) else list(value or ())
+    for kind in kinds:
+        if kind not in allowed:
+            raise ValueError(f"leave takes any of {', '.join(map(repr, allowed))}, not {kind!r}.")
+    return tuple(kinds)
+
+
+def optional_text(name: str, value: Any) -> str | None:
+    """Return *value* without blanks around it, None for None or nothing; ValueError if it is not one line of text."""
+    if value is None:
+        return None
+    text = str(value)
+    if not text.replace(" ", "").isprintable():
+        raise ValueError(f"{name} must be one line of printable text, not {text[:80]!r}.")
+    return text.strip() or None
+
+
+def ledger_of(value: Any) -> str | None:
+    """Return *ledger*: a folder, or None for None or 'none'; ValueError if it is empty."""
+    if value is None:
+        return None
+    text = str(value).strip()
+    if not text:
+        raise ValueError(
+            "ledger is empty. Name a folder on any storage, for example ledger='s3://bucket/amili-ledger/', or say "
+            "ledger=None (as text: 'none') to work without one and accept that a re-run may send files twice."
+        )
+    return None if text.casefold() == "none" else text

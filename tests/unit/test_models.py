@@ -1,0 +1,167 @@
+"""Judging Amili's answers: never more than they say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amili_provider.models import (
+    Meaning,
+    Outcome,
+    UnreadableAnswer,
+    Verdict,
+    Vocabulary,
+    judge_upload,
+    one_line,
+    read_message,
+    read_upload_answer,
+)
+
+WORDS = Vocabulary()
+
+
+def _judge(answer: Any, *ids: str, vocabulary: Vocabulary = WORDS) -> dict[str, Verdict]:
+    return judge_upload(read_upload_answer(json.dumps(answer).encode()), ids or ("f1",), vocabulary)
+
+
+def _entry(status: Any = "PROCESSED", result: Any = "CREATED", file_id: Any = "f1", message: Any = "m") -> dict[str, Any]:
+    return {"fileId": file_id, "status": status, "result": result, "message": message}
+
+
+def test_documented_answer_is_accepted() -> None:
+    """The example of the API's page means uploaded."""
+    answer = {
+        "status": "PROCESSED",
+        "result": "CREATED",
+        "message": "File(s) uploaded",
+        "clientNo": 2218,
+        "files": [{"fileId": "File001", "status": "PROCESSED", "result": "CREATED", "message": "File uploaded"}],
+    }
+    assert _judge(answer, "File001") == {
+        "File001": Verdict(Outcome.UPLOADED, "PROCESSED", "CREATED", "File uploaded", per_file=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "result", "outcome"),
+    [
+        ("processed", " Created ", Outcome.UPLOADED),
+        ("PROCESSED", "FAILED", Outcome.REJECTED),
+        ("failed", None, Outcome.REJECTED),
+        ("PROCESSED", "BATCH-REJECTED", Outcome.REJECTED),
+        ("PROCESSED", None, Outcome.UNKNOWN),
+        ("PROCESSED", "UPDATED", Outcome.UNKNOWN),
+        ("QUEUED", "PENDING", Outcome.UNKNOWN),
+        ("CREATED", "PROCESSED", Outcome.UNKNOWN),
+        (200, 1, Outcome.UNKNOWN),
+        ({"a": 1}, ["CREATED"], Outcome.UNKNOWN),
+    ],
+)
+def test_words_are_compared_without_case_and_nothing_is_guessed(status: Any, result: Any, outcome: Outcome) -> None:
+    """Only the documented pair is accepted, only known words refuse, all else is unknown."""
+    assert _judge({"files": [_entry(status, result)]})["f1"].outcome is outcome
+
+
+def test_missing_file_is_unknown() -> None:
+    """A file that the answer does not name is not accepted, whatever the whole says."""
+    verdicts = _judge({"status": "PROCESSED", "result": "CREATED", "files": [_entry()]}, "f1", "f2")
+    assert verdicts["f1"].outcome is Outcome.UPLOADED
+    assert verdicts["f2"].outcome is Outcome.UNKNOWN
+    assert not verdicts["f2"].per_file
+
+
+def test_two_verdicts_for_one_file_are_unknown() -> None:
+    """An answer that contradicts itself is believed in neither half."""
+    verdict = _judge({"files": [_entry(), _entry(result="FAILED")]})["f1"]
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert "contradicts" in str(verdict.message)
+
+
+def test_a_whole_that_refuses_over_files_that_accept_is_unknown() -> None:
+    """The two levels must not disagree."""
+    assert _judge({"status": "FAILED", "files": [_entry()]})["f1"].outcome is Outcome.UNKNOWN
+    assert _judge({"status": "FAILED", "files": [_entry("FAILED")]})["f1"].outcome is Outcome.REJECTED
+    assert _judge({"status": "PARTIAL", "files": [_entry()]})["f1"].outcome is Outcome.UPLOADED
+
+
+@pytest.mark.parametrize("files", [None, {}, "f1", 7, {"f1": _entry()}, [None, 1, "x", [], {}, {"fileId": None}]])
+def test_files_of_another_shape_are_unknown(files: Any) -> None:
+    """A list that is not one, or holds none of ours, accepts nothing."""
+    assert _judge({"status": "PROCESSED", "result": "CREATED", "files": files})["f1"].outcome is Outcome.UNKNOWN
+
+
+def test_numeric_file_ids_are_matched_as_text() -> None:
+    """An id echoed as a number is still that id."""
+    assert _judge({"files": [_entry(file_id=17)]}, "17")["17"].outcome is Outcome.UPLOADED
+
+
+@pytest.mark.parametrize("body", [b"", b"  \n", b"<html>ok</html>", b"[1]", b'"PROCESSED"', b"{", b"NaN", b"[" * 100_000])
+def test_unreadable_answers_say_so(body: bytes) -> None:
+    """Nothing but a JSON object is an answer."""
+    with pytest.raises(UnreadableAnswer):
+        read_upload_answer(body)
+
+
+def test_vocabulary_is_configurable() -> None:
+    """A client whose Amili says other words sets them on the connection."""
+    words = Vocabulary(accepted=("DONE/OK", "STORED"), refused=("NOPE",))
+    assert words.meaning("done", "ok") is Meaning.ACCEPTED
+    assert words.meaning(None, "stored") is Meaning.ACCEPTED
+    assert words.meaning("DONE", "x") is Meaning.UNCLEAR
+    assert words.meaning("stored", "nope") is Meaning.REFUSED
+    assert words.meaning("FAILED", "") is Meaning.UNCLEAR
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12)
+    | st.sampled_from(["PROCESSED", "CREATED", "FAILED", "f1", "fileId", "files", "status", "result"]),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.sampled_from(["files", "fileId", "status", "result", "message", "x"]), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+def _accepts(answer: Any) -> bool:
+    """Say, in another way than the code does, whether an answer accepts f1."""
+    if not isinstance(answer, dict) or not isinstance(answer.get("files"), list):
+        return False
+    mine = [
+        e
+        for e in answer["files"]
+        if isinstance(e, dict) and isinstance(e.get("fileId"), str) and e["fileId"].strip().lower() == "f1"
+    ]
+    return bool(mine) and all(
+        str(e.get("status")).strip().upper() == "PROCESSED" and str(e.get("result")).strip().upper() == "CREATED"
+        for e in mine
+    )
+
+
+@settings(max_examples=5000, deadline=None)
+@given(answer=_JSON)
+def test_random_answers_are_never_accepted_by_accident(answer: Any) -> None:
+    """Five thousand malformed answers: only documented errors, and accepted only where every entry says so."""
+    try:
+        verdict = _judge(answer)["f1"]
+    except UnreadableAnswer:
+        assert not isinstance(answer, dict)
+        return
+    if verdict.outcome is Outcome.UPLOADED:
+        assert _accepts(answer)
+
+
+def test_their_words_become_one_safe_line() -> None:
+    """Control characters go, national ids are masked, length is bounded."""
+    assert one_line("a\r\nb\x00\u202ec\td") == "a b c d"
+    assert one_line("fnr 01017012345, kid 010170123456") == "fnr ***********, kid 010170123456"
+    assert len(one_line("x" * 10_000_000)) == 300
+
+
+def test_error_answers_show_only_a_message() -> None:
+    """A page that repeats what was sent is not shown."""
+    assert read_message(b'{"message": "bad\\nclient"}') == "bad client"
+    assert read_message(b'{"content": "c2VjcmV0"}') == "the answer has no message"
+    assert read_message(b"<html>secret</html>") == "the answer is not JSON"
