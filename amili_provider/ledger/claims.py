@@ -1,0 +1,108 @@
+"""Claims on files: what they say, and what can become of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from amili_provider.exceptions import AmiliLedgerUnavailable
+from amili_provider.ledger.records import LedgerReceipt
+from amili_provider.ledger.standing import Standing
+
+MARGIN_SECONDS = 60.0
+"""How much longer than the answer may take a claim lives."""
+WRITING_SECONDS = 30.0
+"""How much of the margin writing claims may use up; the rest is for clocks that differ."""
+
+
+class RunFacts(Protocol):
+    """Which task run claims; an empty text is "not known"."""
+
+    @property
+    def chain(self) -> str:
+        """The attempts of Airflow that belong together."""
+
+    @property
+    def dag_id(self) -> str:
+        """Which DAG."""
+
+    @property
+    def run_id(self) -> str:
+        """Which run of it."""
+
+    @property
+    def task_id(self) -> str:
+        """Which task."""
+
+    @property
+    def map_index(self) -> int:
+        """Which of the mapped tasks, -1 if it is not mapped."""
+
+    @property
+    def try_number(self) -> int:
+        """Which try of Airflow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimFacts:
+    """
+    What a claim says of its file and its task.
+
+    :param file_type: as given to Amili.
+    :param name: as given to Amili.
+    :param source: where the file is, without secrets.
+    :param size: bytes.
+    :param sha256: hash of the content.
+    :param run: which task run claims.
+    :param request: which request of the task, to find it in the log.
+    """
+
+    file_type: str
+    name: str
+    source: str
+    size: int
+    sha256: str
+    run: RunFacts
+    request: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """
+    An attempt that is ours.
+
+    :param receipt: as it was written.
+    :param written_from: when writing it began, seconds since the epoch.
+    """
+
+    receipt: LedgerReceipt
+    written_from: float
+
+    @property
+    def file_id(self) -> str:
+        """Who the file is."""
+        return self.receipt.file_id
+
+
+class ClaimLost(Exception):  # noqa: N818 - not a failure, but news about somebody else
+    """
+    Somebody else has the attempt. Nothing was released; what was claimed together with it was given back.
+
+    :param standings: what the ledger says now of the files that could not be claimed, by file id.
+    """
+
+    def __init__(self, standings: dict[str, Standing]) -> None:
+        super().__init__("; ".join(f"{i}: {s.describe()}" for i, s in standings.items()))
+        self.standings = standings
+
+
+class SettlingFailed(AmiliLedgerUnavailable):
+    """
+    Outcomes could not be written within the bounded time: nothing more may be sent, and a retry cannot help.
+
+    :param claims: the claims whose outcome is not in the ledger; they become unknown when they expire.
+    """
+
+    def __init__(self, message: str = "", *, claims: list[Claim] | None = None) -> None:
+        super().__init__(message)
+        self.claims = claims or []

@@ -1,0 +1,66 @@
+"""
+Who a file is: 32 hex characters that say environment, client, file type and content, and nothing else.
+
+The same bytes under another name, in another folder or from another storage are the same file. What was tried
+in staging is still sent in production. The value goes to Amili as ``fileId`` and names the receipts, so it
+may never change: ``tests/unit/test_ledger_identity.py`` holds golden values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+FILE_ID_CHARACTERS = 32
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+
+
+def file_id(*, environment: str, client_no: str, file_type: str, sha256: str) -> str:
+    """
+    Return the identity of a file.
+
+    :param environment: ``production``, ``staging``, or host and port.
+    :param client_no: Amili's client number; compared as text, without the blanks around it.
+    :param file_type: compared without case.
+    :param sha256: hash of the content, hex.
+    """
+    parts = [
+        environment.strip().casefold(),
+        client_no.strip(),
+        file_type.strip().casefold(),
+        sha256.strip().lower(),
+    ]
+    # A JSON list cannot be read in two ways, whatever the parts contain.
+    text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:FILE_ID_CHARACTERS]
+
+
+def folder_of(environment: str, client_no: str) -> str:
+    """
+    Return where the receipts of a client in an environment lie, below the ledger's folder.
+
+    The folders are for people: two environments that are written alike share one, and their receipts still
+    differ, because the environment is part of each file's identity.
+
+    :param environment: ``production``, ``staging``, or host and port (``127.0.0.1:8080`` becomes
+        ``127.0.0.1_8080``).
+    :param client_no: Amili's client number.
+    """
+    return f"{_path_safe(environment.strip().casefold())}/{_path_safe(client_no.strip())}"
+
+
+def receipt_name(folder: str, file_id: str, attempt: int) -> str:
+    """
+    Return the name of the receipt of one attempt, below the ledger's folder.
+
+    :param folder: what :func:`folder_of` returned.
+    :param file_id: what :func:`file_id` returned.
+    :param attempt: 1, 2, …
+    """
+    return f"{folder}/{file_id[:2]}/{file_id}.{attempt}.json"
+
+
+def _path_safe(text: str) -> str:
+    safe = _UNSAFE.sub("_", text)
+    return safe if safe.strip(".") else "_" + safe

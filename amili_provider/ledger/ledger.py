@@ -1,0 +1,407 @@
+"""
+The ledger: what was accepted before, and who is sending now.
+
+One attempt is one file, ``<environment>/<client_no>/<xx>/<file_id>.<n>.json``, created exclusively and
+rewritten by its owner only; nothing is ever deleted. An outcome that somebody else finds out later (a check,
+a person) is an attempt of its own that resolves the earlier ones, so that an owner who wakes up late and
+somebody who settles cannot overwrite each other. ::
+
+    ledger = Ledger.open(url, conn_id, environment=…, client_no=…, answer_timeout=600.0) # main thread; probes
+    ledger.file_id(file_type, sha256) -> str
+    ledger.look_up(file_id, *, chain=None, set_aside=SetAside.NOTHING) -> Standing       # any thread
+    ledger.look_up_all(file_ids, *, chain=None, set_aside=…) -> Iterator[Standing]     # in order, in parallel
+    ledger.claim(standing, facts) -> Claim                              # ClaimLost, AmiliLedgerUnavailable
+    ledger.claim_all([(standing, facts), …]) -> list[Claim]             # all, or none and ClaimLost.standings
+    ledger.renew_all(claims) -> list[Claim]                           # before a replay: the old are void
+    ledger.check_margin(claims) -> None                                 # just before the tail; no I/O
+    ledger.settle(claim, verdict) -> LedgerReceipt                      # a models.Verdict; SettlingFailed
+    ledger.settle_all([(claim, verdict), …]) -> list[LedgerReceipt]     # in order
+    ledger.resolve(standing, verdict, facts, *, origin, settled_by, reason) -> LedgerReceipt     # ClaimLost
+    ledger.close()                                                      # or use it as a context manager
+
+The order that keeps a file from being sent twice: look up, send all but the tail, claim, check the margin,
+release the tail, read the answer, settle. A claim that is not followed by a released tail is settled as
+``not_sent``.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Self
+
+from amili_provider.exceptions import AmiliLedgerUnavailable
+from amili_provider.ledger import identity
+from amili_provider.ledger.attempts import Attempts
+from amili_provider.ledger.claims import (
+    MARGIN_SECONDS,
+    WRITING_SECONDS,
+    Claim,
+    ClaimFacts,
+    ClaimLost,
+    SettlingFailed,
+)
+from amili_provider.ledger.folders import Folder
+from amili_provider.ledger.places import open_folder
+from amili_provider.ledger.records import (
+    SETTLING_OUTCOMES,
+    LedgerReceipt,
+    Origin,
+    RecordState,
+    timestamp,
+)
+from amili_provider.ledger.standing import Attempt, SetAside, Standing, State, judge
+from amili_provider.models import Outcome, Verdict
+
+SETTLE_WITHIN_SECONDS = 60.0
+"""How long an outcome is tried to be written."""
+_LONGEST_PAUSE_SECONDS = 8.0
+
+
+class Ledger:
+    """
+    The ledger of one client in one environment. Safe to use from several threads.
+
+    :param folder: where it lies; probed.
+    :param environment: ``production``, ``staging``, or host and port.
+    :param client_no: Amili's client number.
+    :param answer_timeout: how long an answer may take; a claim lives so long and 60 seconds more.
+    :param clock: seconds since the epoch.
+    :param sleep: how to wait.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        *,
+        environment: str,
+        client_no: str,
+        answer_timeout: float,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.folder = folder
+        self.environment = environment
+        self.client_no = client_no
+        self.answer_timeout = answer_timeout
+        self._clock = clock
+        self._sleep = sleep
+        self._attempts = Attempts(folder, identity.folder_of(environment, client_no), sleep=sleep)
+        self._host = socket.gethostname()
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        conn_id: str | None,
+        *,
+        environment: str,
+        client_no: str,
+        answer_timeout: float,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Self:
+        """
+        Open a ledger and prove that it works. Looks up connections: call it from the task's main thread.
+
+        :param url: folder on any storage.
+        :param conn_id: connection of that storage, if it needs one.
+        :param environment: ``production``, ``staging``, or host and port.
+        :param client_no: Amili's client number.
+        :param answer_timeout: how long an answer may take.
+        :param clock: seconds since the epoch.
+        :param sleep: how to wait.
+        :raises AmiliLedgerUnavailable: if it cannot be read and written.
+        """
+        return cls(
+            open_folder(url, conn_id, sleep=sleep),
+            environment=environment,
+            client_no=client_no,
+            answer_timeout=answer_timeout,
+            clock=clock,
+            sleep=sleep,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Ledger {self.folder.url} of client {self.client_no} in {self.environment}>"
+
+    def close(self) -> None:
+        """End the threads and give back connections."""
+        self._attempts.close()
+
+    def file_id(self, file_type: str, sha256: str) -> str:
+        """Return the identity of a file of this client in this environment."""
+        return identity.file_id(
+            environment=self.environment, client_no=self.client_no, file_type=file_type, sha256=sha256
+        )
+
+    def receipt_url(self, file_id: str, attempt: int) -> str:
+        """Return where a person finds a receipt."""
+        return f"{self.folder.url.rstrip('/')}/{self._attempts.name(file_id, attempt)}"
+
+    def look_up(
+        self, file_id: str, *, chain: str | None = None, set_aside: SetAside = SetAside.NOTHING
+    ) -> Standing:
+        """
+        Return what the ledger says of a file. Reads its attempts by name, so history costs nothing.
+
+        :param file_id: who the file is.
+        :param chain: this run's chain of attempts.
+        :param set_aside: which attempts of other chains do not count.
+        :raises AmiliLedgerUnavailable: if that cannot be told.
+        """
+        attempts: list[Attempt] = []
+        while (attempt := self._attempts.read(file_id, len(attempts) + 1)) is not None:
+            attempts.append(attempt)
+            accepted = isinstance(attempt, LedgerReceipt) and attempt.outcome is Outcome.UPLOADED
+            if accepted and set_aside is not SetAside.EVERYTHING:
+                break
+        return judge(file_id, attempts, now=self._clock(), chain=chain, set_aside=set_aside)
+
+    def look_up_all(
+        self, file_ids: Iterable[str], *, chain: str | None = None, set_aside: SetAside = SetAside.NOTHING
+    ) -> Iterator[Standing]:
+        """Yield what the ledger says of each of *file_ids*, in their order; see :meth:`look_up`."""
+        return self._attempts.workers.in_order(
+            lambda file_id: self.look_up(file_id, chain=chain, set_aside=set_aside), file_ids
+        )
+
+    def claim(self, standing: Standing, facts: ClaimFacts) -> Claim:
+        """
+        Claim the next attempt at a file; see :meth:`claim_all`.
+
+        :param standing: what :meth:`look_up` said: free.
+        :param facts: what the claim says.
+        """
+        return self.claim_all([(standing, facts)])[0]
+
+    def claim_all(self, wanted: Sequence[tuple[Standing, ClaimFacts]]) -> list[Claim]:
+        """
+        Claim the next attempt at each file of a request: all of them, or none.
+
+        Only after this may the request's tail be released, and only if :meth:`check_margin` still agrees
+        then.
+
+        :param wanted: for each file what :meth:`look_up` said (it must be free) and what the claim says.
+        :raises ClaimLost: if somebody else has one of them.
+        :raises AmiliLedgerUnavailable: if a claim could not be written, or not in time.
+        """
+        now = self._clock()
+        lost = {s.file_id: s for s, _ in wanted if s.state is not State.FREE}
+        if lost:
+            raise ClaimLost(lost)
+        claims = [Claim(self._claimed(standing, facts, now), now) for standing, facts in wanted]
+        self._write_claims(claims)
+        return claims
+
+    def renew_all(self, claims: Sequence[Claim]) -> list[Claim]:
+        """
+        Extend claims before their request is sent again, because Amili accepted nothing of it (401, 429, …).
+
+        :param claims: what :meth:`claim_all` returned; void from here on.
+        :raises ClaimLost: if somebody else has taken one of the files since it expired.
+        :raises AmiliLedgerUnavailable: if a claim could not be written, or not in time.
+        """
+        now = self._clock()
+        # An expired claim may have been set aside by somebody who was told to resend: it is given up and made
+        # anew.
+        if any(not c.receipt.is_live(now + WRITING_SECONDS) for c in claims):
+            return self._claim_anew(claims)
+        renewed = [Claim(replace(c.receipt, expires_at=self._expiry(now)), now) for c in claims]
+        self._rewrite_all([c.receipt for c in renewed])
+        self.check_margin(renewed)
+        return renewed
+
+    def check_margin(self, claims: Iterable[Claim]) -> None:
+        """
+        Check that enough time is left on *claims* to release the tail now. Costs nothing.
+
+        :raises AmiliLedgerUnavailable: if not; settle them as ``not_sent``.
+        """
+        now = self._clock()
+        late = max((now - c.written_from for c in claims), default=0.0)
+        if late > WRITING_SECONDS:
+            raise AmiliLedgerUnavailable(
+                f"Claiming files in the ledger {self.folder.url} took {late:.0f} seconds, at most "
+                f"{WRITING_SECONDS:.0f} are safe: another run could take the claim for dead. Nothing was "
+                f"sent. The ledger's storage is too slow, or this worker was held up."
+            )
+
+    def settle(self, claim: Claim, verdict: Verdict) -> LedgerReceipt:
+        """
+        Write the outcome of an attempt; see :meth:`settle_all`.
+
+        :param claim: an attempt that is ours.
+        :param verdict: what became of it.
+        """
+        return self.settle_all([(claim, verdict)])[0]
+
+    def settle_all(self, outcomes: Sequence[tuple[Claim, Verdict]]) -> list[LedgerReceipt]:
+        """
+        Write the outcomes of attempts, trying for a bounded time.
+
+        :param outcomes: claims and what became of them.
+        :raises SettlingFailed: if some could not be written: nothing more may be sent.
+        """
+        deadline = self._clock() + SETTLE_WITHIN_SECONDS
+        receipts = [self._settled(claim.receipt, verdict) for claim, verdict in outcomes]
+        pending = list(range(len(outcomes)))
+        pause = 0.5
+        while True:
+            errors = self._attempts.each(self._attempts.rewrite, [receipts[i] for i in pending])
+            pending = [i for i, error in zip(pending, errors, strict=True) if error is not None]
+            if not pending:
+                return receipts
+            if self._clock() + pause > deadline:
+                first = next(e for e in errors if e is not None)
+                raise SettlingFailed(
+                    f"The outcome of {len(pending)} files could not be written to the ledger within "
+                    f"{SETTLE_WITHIN_SECONDS:.0f} seconds, so nothing more is sent: {first}",
+                    claims=[outcomes[i][0] for i in pending],
+                ) from first
+            self._sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    def resolve(
+        self,
+        standing: Standing,
+        verdict: Verdict,
+        facts: ClaimFacts,
+        *,
+        origin: Origin = Origin.CHECK,
+        settled_by: str | None = None,
+        reason: str | None = None,
+    ) -> LedgerReceipt:
+        """
+        Write down what became of attempts whose outcome was unknown, as an attempt of its own.
+
+        :param standing: what :meth:`look_up` said; its unknown attempts are settled.
+        :param verdict: uploaded, or rejected or not_sent, which free the file.
+        :param facts: what is known of the file, and which run found out.
+        :param origin: how it was found out.
+        :param settled_by: who found out, if it was a person.
+        :param reason: why, in that person's words.
+        :raises ClaimLost: if somebody else was faster, or is sending the file.
+        :raises AmiliLedgerUnavailable: if it cannot be written.
+        """
+        if standing.state is State.IN_FLIGHT:
+            raise ClaimLost({standing.file_id: standing})
+        if verdict.outcome is Outcome.UNKNOWN:
+            raise ValueError("an unknown outcome resolves nothing")
+        now = self._clock()
+        claimed = replace(
+            self._claimed(standing, facts, now),
+            origin=origin,
+            settled_by=settled_by,
+            reason=reason,
+            resolves=standing.unknown,
+        )
+        receipt = self._settled(claimed, verdict)
+        error = self._attempts.create_all([receipt])[0]
+        if isinstance(error, FileExistsError):
+            raise ClaimLost({standing.file_id: self.look_up(standing.file_id)})
+        if error is not None:
+            raise error
+        return receipt
+
+    def _claimed(self, standing: Standing, facts: ClaimFacts, now: float) -> LedgerReceipt:
+        return LedgerReceipt(
+            file_id=standing.file_id,
+            attempt=standing.next_attempt,
+            chain=facts.run.chain,
+            state=RecordState.CLAIMED,
+            environment=self.environment,
+            client_no=self.client_no,
+            file_type=facts.file_type,
+            name=facts.name,
+            source=facts.source,
+            size=facts.size,
+            sha256=facts.sha256,
+            claimed_at=timestamp(now),
+            expires_at=self._expiry(now),
+            dag_id=facts.run.dag_id,
+            run_id=facts.run.run_id,
+            task_id=facts.run.task_id,
+            map_index=facts.run.map_index,
+            try_number=facts.run.try_number,
+            host=self._host,
+            request=facts.request,
+            owner=secrets.token_hex(16),
+        )
+
+    def _settled(self, claimed: LedgerReceipt, verdict: Verdict) -> LedgerReceipt:
+        if verdict.outcome not in SETTLING_OUTCOMES:
+            raise ValueError(f"an attempt cannot end as {verdict.outcome!s}")
+        now = timestamp(self._clock())
+        return replace(
+            claimed,
+            state=RecordState.SETTLED,
+            outcome=verdict.outcome,
+            status=verdict.status,
+            result=verdict.result,
+            message=verdict.message,
+            settled_at=now,
+            uploaded_at=now if verdict.outcome is Outcome.UPLOADED else None,
+        )
+
+    def _write_claims(self, claims: Sequence[Claim]) -> None:
+        receipts = [c.receipt for c in claims]
+        errors = self._attempts.create_all(receipts)
+        lost = [r.file_id for r, e in zip(receipts, errors, strict=True) if isinstance(e, FileExistsError)]
+        failed = [e for e in errors if e is not None and not isinstance(e, FileExistsError)]
+        if not failed and not lost:
+            try:
+                self.check_margin(claims)
+            except AmiliLedgerUnavailable:
+                self._give_back(receipts)
+                raise
+            return
+        # What failed may have been written all the same: an answer can be lost.
+        self._give_back([r for r in receipts if r.file_id not in lost])
+        if failed:
+            raise failed[0]
+        raise ClaimLost({file_id: self.look_up(file_id) for file_id in lost})
+
+    def _give_back(self, receipts: Sequence[LedgerReceipt]) -> None:
+        """Settle claims whose tail was never released. If that fails they are unknown when they expire."""
+        verdict = Verdict(Outcome.NOT_SENT, message="given back before anything of it could be accepted")
+        self._attempts.each(self._attempts.rewrite_if_ours, [self._settled(r, verdict) for r in receipts])
+
+    def _claim_anew(self, claims: Sequence[Claim]) -> list[Claim]:
+        ended = Verdict(
+            Outcome.NOT_SENT, message="Amili took nothing of it; its claim ran out before the next try"
+        )
+        self._rewrite_all([self._settled(c.receipt, ended) for c in claims])
+        now = self._clock()
+        anew = [
+            Claim(
+                replace(
+                    c.receipt,
+                    attempt=c.receipt.attempt + 1,
+                    claimed_at=timestamp(now),
+                    expires_at=self._expiry(now),
+                    owner=secrets.token_hex(16),
+                ),
+                now,
+            )
+            for c in claims
+        ]
+        self._write_claims(anew)
+        return anew
+
+    def _rewrite_all(self, receipts: Sequence[LedgerReceipt]) -> None:
+        for error in self._attempts.each(self._attempts.rewrite, receipts):
+            if error is not None:
+                raise error
+
+    def _expiry(self, now: float) -> str:
+        return timestamp(now + self.answer_timeout + MARGIN_SECONDS)
