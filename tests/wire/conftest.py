@@ -1,0 +1,64 @@
+"""A local Amili on loopback, and the operator against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amili_provider.operators.amili import AmiliFileUploadOperator
+from amili_provider.sandbox.server import SandboxServer
+
+
+@pytest.fixture(name="outbound")
+def _outbound(tmp_path: Path) -> Path:
+    """A folder of files to send."""
+    folder = tmp_path / "outbound"
+    folder.mkdir()
+    return folder
+
+
+Upload = Callable[..., list[dict[str, Any]]]
+
+
+class FakeTaskInstance:
+    """What the operator needs of a task instance, and what it pushed."""
+
+    def __init__(self, *, run_id: str = "run1", max_tries: int = 0, try_number: int = 1) -> None:
+        self.dag_id, self.task_id, self.run_id, self.map_index = "dag1", "upload", run_id, -1
+        self.max_tries, self.try_number = max_tries, try_number
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Keep what was pushed."""
+        self.pushed[key] = value
+
+
+@pytest.fixture(name="connect")
+def _connect(
+    amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., SandboxServer]:
+    """Point the connection ``amili_default`` at the sandbox, with a ledger and the given extras."""
+
+    def connect(**extra: Any) -> SandboxServer:
+        extra = {"ledger": str(tmp_path / "ledger"), "answer_timeout": 20, **extra}
+        monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", amili_sandbox.connection_json(**extra))
+        return amili_sandbox
+
+    connect()
+    return connect
+
+
+@pytest.fixture(name="upload")
+def _upload(connect: Callable[..., SandboxServer], outbound: Path) -> Upload:
+    """Run the operator over the outbound folder and return its receipts, also where it fails."""
+    assert connect
+
+    def upload(ti: FakeTaskInstance | None = None, **arguments: Any) -> list[dict[str, Any]]:
+        arguments = {"source": f"{outbound}/*", "file_type": "InvoiciaFormatDocFile", **arguments}
+        operator = AmiliFileUploadOperator(task_id="upload", **arguments)
+        return operator.execute({"ti": ti} if ti else {})  # type: ignore[typeddict-item]
+
+    return upload

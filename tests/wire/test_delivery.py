@@ -1,0 +1,268 @@
+"""From files to receipts against a real HTTP server: exact, complete, never falsely green."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amili_provider.exceptions import (
+    AmiliAuthenticationError,
+    AmiliDeliveryFailed,
+    AmiliDeliveryIncomplete,
+    AmiliOutcomeUnknown,
+    AmiliPermanentError,
+    AmiliRequestError,
+    AmiliUploadRejected,
+)
+from amili_provider.sandbox.server import SandboxServer
+from tests.wire.conftest import FakeTaskInstance, Upload
+
+FIELDS = [
+    "file_id", "name", "source", "size", "sha256", "client_no", "file_type", "outcome", "status", "result",
+    "message", "uploaded_at",
+]  # fmt: skip
+
+
+def _write(folder: Path, **files: bytes) -> None:
+    for name, data in files.items():
+        (folder / f"{name}.csv").write_bytes(data)
+
+
+def _sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _outcomes(receipts: list[dict[str, Any]]) -> dict[str, str]:
+    return {r["name"]: r["outcome"] for r in receipts}
+
+
+def _posts(amili: SandboxServer) -> int:
+    return sum(r.kind == "upload" for r in amili.requests)
+
+
+def test_files_arrive_byte_for_byte_with_a_receipt_each(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """What arrives is what lay there, and each receipt can be traced."""
+    _write(outbound, b2=b"two", b10=b"ten", b1="én".encode())
+    receipts = upload()
+    assert [r["name"] for r in receipts] == ["b1.csv", "b2.csv", "b10.csv"]
+    assert all(list(r) == FIELDS for r in receipts)
+    for receipt, data in zip(receipts, ("én".encode(), b"two", b"ten"), strict=True):
+        assert (receipt["outcome"], receipt["status"], receipt["result"]) == ("uploaded", "PROCESSED", "CREATED")
+        assert (receipt["sha256"], receipt["size"]) == (_sha(data), len(data))
+        assert receipt["source"].endswith(receipt["name"])
+        assert receipt["uploaded_at"]
+    assert {(u.name, u.sha256, u.file_id) for u in amili_sandbox.uploads} == {
+        (r["name"], r["sha256"], r["file_id"]) for r in receipts
+    }
+    assert _posts(amili_sandbox) == 1
+
+
+def test_a_second_run_sends_nothing(upload: Upload, outbound: Path, amili_sandbox: SandboxServer) -> None:
+    """What the ledger says was accepted is not sent again, also renamed or moved."""
+    _write(outbound, a=b"one", b=b"two")
+    upload()
+    (outbound / "a.csv").rename(outbound / "renamed.csv")
+    receipts = upload()
+    assert _outcomes(receipts) == {"b.csv": "already_uploaded", "renamed.csv": "already_uploaded"}
+    assert "a.csv" in next(r["message"] for r in receipts if r["name"] == "renamed.csv")
+    assert all(r["uploaded_at"] for r in receipts)
+    assert _posts(amili_sandbox) == 1
+
+
+def test_changed_content_under_the_same_name_is_sent(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """A corrected file is another file."""
+    _write(outbound, a=b"wrong")
+    upload()
+    _write(outbound, a=b"right")
+    assert _outcomes(upload()) == {"a.csv": "uploaded"}
+    assert [u.sha256 for u in amili_sandbox.uploads] == [_sha(b"wrong"), _sha(b"right")]
+
+
+def test_equal_bytes_in_one_listing_are_sent_once(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """Each path keeps its receipt; the second follows the first."""
+    _write(outbound, a=b"same", b=b"same", c=b"other")
+    receipts = upload()
+    assert _outcomes(receipts) == {"a.csv": "uploaded", "b.csv": "already_uploaded", "c.csv": "uploaded"}
+    assert receipts[0]["file_id"] == receipts[1]["file_id"]
+    assert "a.csv" in receipts[1]["message"]
+    assert Counter(u.sha256 for u in amili_sandbox.uploads) == {_sha(b"same"): 1, _sha(b"other"): 1}
+
+
+def test_equal_names_in_two_folders_are_refused_and_the_others_sent(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """Amili could not tell them apart; a name template can."""
+    for folder, data in (("x", b"1"), ("y", b"2")):
+        (outbound / folder).mkdir()
+        (outbound / folder / "a.csv").write_bytes(data)
+    _write(outbound, other=b"3")
+    ti = FakeTaskInstance()
+    with pytest.raises(AmiliDeliveryFailed, match=r"a\.csv.*file_name"):
+        upload(ti, source=f"{outbound}/**")
+    assert Counter(r["outcome"] for r in ti.pushed["return_value"]) == {"not_sent": 2, "uploaded": 1}
+    receipts = upload(source=f"{outbound}/**", file_name="{{ file.index }}_{{ file.name }}")
+    assert sorted(r["name"] for r in receipts if r["outcome"] == "uploaded") == ["1_a.csv", "2_a.csv"]
+    assert len(amili_sandbox.uploads) == 3
+
+
+def test_rejected_files_fail_the_task_and_the_others_arrive(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """A 207 is never green: the message names the refused file with Amili's words; a re-run tries it again."""
+    _write(outbound, good=b"1", bad=b"REJECT: no such debtor\n")
+    ti = FakeTaskInstance()
+    with pytest.raises(AmiliUploadRejected, match=r"(?s)1 of 2.*bad\.csv.*no such debtor"):
+        upload(ti)
+    assert _outcomes(ti.pushed["return_value"]) == {"bad.csv": "rejected", "good.csv": "uploaded"}
+    with pytest.raises(AmiliUploadRejected):
+        upload(ti)
+    assert _outcomes(ti.pushed["return_value"]) == {"bad.csv": "rejected", "good.csv": "already_uploaded"}
+    assert len(amili_sandbox.uploads) == 1
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_one_poisoned_file_among_200_is_isolated(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, status: int
+) -> None:
+    """199 arrive exactly once, one is named."""
+    amili_sandbox.rules.poison_status = status
+    for number in range(200):
+        (outbound / f"{number}.csv").write_bytes(b"POISON" if number == 137 else b"%d" % number)
+    with pytest.raises(AmiliUploadRejected, match=r"(?s)1 of 200.*137\.csv"):
+        upload()
+    assert Counter(Counter(u.file_id for u in amili_sandbox.uploads).values()) == {1: 199}
+
+
+def test_isolation_can_be_turned_off(
+    upload: Upload, outbound: Path, connect: Callable[..., SandboxServer]
+) -> None:
+    """Who doubts that such a code means that nothing was taken gets unknown outcomes, and nothing is resent."""
+    amili = connect(isolate_refused=False)
+    _write(outbound, a=b"1", b=b"POISON")
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload()
+    assert _posts(amili) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"drop": "reset", "stage": "accepted"},
+        {"drop": "close", "stage": "body"},
+        {"garbage": "html"},
+        {"garbage": "empty"},
+        {"cut_answer_at": 20},
+        {"status": 500, "stage": "accepted"},
+        {"status": 503, "stage": "body"},
+        {"status": 202, "stage": "accepted"},
+        {"status": 204, "stage": "accepted"},
+        {"status": 409, "stage": "accepted"},
+        {"status": 408, "stage": "body"},
+    ],
+    ids=str,
+)
+def test_a_lost_or_strange_answer_is_unknown_and_never_resent(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, fault: dict[str, Any]
+) -> None:
+    """Exactly one POST, AmiliOutcomeUnknown, and every later run says the same."""
+    _write(outbound, a=b"1", b=b"2")
+    amili_sandbox.faults.add("upload", **fault)
+    ti = FakeTaskInstance()
+    with pytest.raises(AmiliOutcomeUnknown, match=r"(?s)2 of 2.*a\.csv.*b\.csv.*if_unknown='check'"):
+        upload(ti)
+    assert _outcomes(ti.pushed["return_value"]) == {"a.csv": "unknown", "b.csv": "unknown"}
+    assert _posts(amili_sandbox) == 1
+    with pytest.raises(AmiliOutcomeUnknown, match="Sent before, outcome unknown"):
+        upload()
+    assert _posts(amili_sandbox) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"on": "connection", "drop": "reset"},
+        {"drop": "reset", "after_bytes": 10},
+        {"drop": "close", "after_bytes": 100_000},
+        {"drop": "reset"},
+        {"status": 429, "headers": {"Retry-After": "0"}},
+        {"status": 503, "headers": {"Retry-After": "0"}},
+        {"expire_tokens": True},
+        {"on": "token", "status": 500},
+        {"on": "token", "drop": "reset"},
+    ],
+    ids=str,
+)
+def test_what_cannot_have_been_accepted_is_sent_again_and_arrives_once(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, fault: dict[str, Any]
+) -> None:
+    """Cut before the tail, told to wait, token expired: the run succeeds."""
+    _write(outbound, a=b"1" * 1_000_000, b=b"2")
+    amili_sandbox.faults.add(**fault)
+    assert _outcomes(upload()) == {"a.csv": "uploaded", "b.csv": "uploaded"}
+    assert Counter(u.sha256 for u in amili_sandbox.uploads) == {_sha(b"1" * 1_000_000): 1, _sha(b"2"): 1}
+
+
+def test_a_pause_that_is_too_long_to_hold_a_worker_is_left_to_airflow(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """The retryable error says how long; the next attempt sends."""
+    _write(outbound, a=b"1")
+    amili_sandbox.faults.add("upload", status=429, headers={"Retry-After": "600"})
+    with pytest.raises(AmiliDeliveryIncomplete) as caught:
+        upload()
+    assert caught.value.retry_after == 600
+    assert not isinstance(caught.value, AmiliPermanentError)
+    assert _outcomes(upload()) == {"a.csv": "uploaded"}
+    assert len(amili_sandbox.uploads) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ({"status": 403}, AmiliAuthenticationError),
+        ({"status": 401, "times": None}, AmiliAuthenticationError),
+        ({"status": 404}, AmiliRequestError),
+        ({"status": 302, "headers": {"Location": "http://127.0.0.1:9/"}}, AmiliRequestError),
+    ],
+    ids=str,
+)
+def test_a_wrong_configuration_is_permanent_and_the_rest_is_not_tried(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, fault: dict[str, Any], error: type[Exception]
+) -> None:
+    """It is not the files' fault, and more requests would not help."""
+    for number in range(20):
+        (outbound / f"{number}.csv").write_bytes(b"%d" % number)
+    amili_sandbox.faults.add("upload", **{"times": None, **fault})
+    ti = FakeTaskInstance()
+    with pytest.raises(error) as caught:
+        upload(ti, max_files_per_request=1, max_concurrent_requests=1)
+    assert isinstance(caught.value, AmiliPermanentError)
+    assert Counter(_outcomes(ti.pushed["return_value"]).values()) == {"not_sent": 20}
+    assert _posts(amili_sandbox) <= 2
+    amili_sandbox.faults.clear()
+    assert Counter(_outcomes(upload()).values()) == {"uploaded": 20}
+
+
+def test_amili_that_is_down_is_retryable(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """Nothing was sent, so Airflow may retry."""
+    _write(outbound, a=b"1")
+    amili_sandbox.stop()
+    try:
+        with pytest.raises(AmiliDeliveryIncomplete, match=r"a\.csv"):
+            upload()
+    finally:
+        amili_sandbox.start()
+    assert _outcomes(upload()) == {"a.csv": "uploaded"}
