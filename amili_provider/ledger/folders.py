@@ -180,7 +180,7 @@ class Folder(ABC):
         where = f"{self.url}/{name}" if name else self.url
         return AmiliLedgerUnavailable(
             f"The ledger cannot {what} {where}: {type(error).__name__}: {one_line(error)}. Without it "
-            f"nothing is sent. Check that the folder exists and that its connection may read, list and write it."
+            f"nothing is sent. Check that the folder exists and that its connection may read and write it."
         )
 
     def _create_is_one_operation(self) -> bool:

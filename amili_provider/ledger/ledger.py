@@ -6,13 +6,12 @@ rewritten by its owner only; nothing is ever deleted. An outcome that somebody e
 a person) is an attempt of its own that resolves the earlier ones, so that an owner who wakes up late and
 somebody who settles cannot overwrite each other. ::
 
-    ledger = Ledger.open(url, conn_id, environment=…, client_no=…, answer_timeout=600.0) # main thread; probes
+    ledger = Ledger.open(url, conn_id, environment=…, client_no=…, answer_timeout=…)     # main thread; probes
     ledger.file_id(file_type, sha256) -> str
     ledger.look_up(file_id, *, chain=None, set_aside=SetAside.NOTHING) -> Standing       # any thread
-    ledger.look_up_all(file_ids, *, chain=None, set_aside=…) -> Iterator[Standing]     # in order, in parallel
+    ledger.look_up_all(file_ids, *, chain=None, set_aside=…) -> Iterator[Standing]       # in order, parallel
     ledger.claim(standing, facts) -> Claim                              # ClaimLost, AmiliLedgerUnavailable
     ledger.claim_all([(standing, facts), …]) -> list[Claim]             # all, or none and ClaimLost.standings
-    ledger.renew_all(claims) -> list[Claim]                           # before a replay: the old are void
     ledger.check_margin(claims) -> None                                 # just before the tail; no I/O
     ledger.settle(claim, verdict) -> LedgerReceipt                      # a models.Verdict; SettlingFailed
     ledger.settle_all([(claim, verdict), …]) -> list[LedgerReceipt]     # in order
@@ -20,8 +19,8 @@ somebody who settles cannot overwrite each other. ::
     ledger.close()                                                      # or use it as a context manager
 
 The order that keeps a file from being sent twice: look up, send all but the tail, claim, check the margin,
-release the tail, read the answer, settle. A claim that is not followed by a released tail is settled as
-``not_sent``.
+release the tail, read the answer, settle. A claim whose tail was not released, or of which Amili provably took
+nothing, is settled as ``not_sent``; the next try begins with a look-up and is an attempt of its own.
 """
 
 from __future__ import annotations
@@ -203,24 +202,6 @@ class Ledger:
         self._write_claims(claims)
         return claims
 
-    def renew_all(self, claims: Sequence[Claim]) -> list[Claim]:
-        """
-        Extend claims before their request is sent again, because Amili accepted nothing of it (401, 429, …).
-
-        :param claims: what :meth:`claim_all` returned; void from here on.
-        :raises ClaimLost: if somebody else has taken one of the files since it expired.
-        :raises AmiliLedgerUnavailable: if a claim could not be written, or not in time.
-        """
-        now = self._clock()
-        # An expired claim may have been set aside by somebody who was told to resend: it is given up and made
-        # anew.
-        if any(not c.receipt.is_live(now + WRITING_SECONDS) for c in claims):
-            return self._claim_anew(claims)
-        renewed = [Claim(replace(c.receipt, expires_at=self._expiry(now)), now) for c in claims]
-        self._rewrite_all([c.receipt for c in renewed])
-        self.check_margin(renewed)
-        return renewed
-
     def check_margin(self, claims: Iterable[Claim]) -> None:
         """
         Check that enough time is left on *claims* to release the tail now. Costs nothing.
@@ -375,33 +356,6 @@ class Ledger:
         """Settle claims whose tail was never released. If that fails they are unknown when they expire."""
         verdict = Verdict(Outcome.NOT_SENT, message="given back before anything of it could be accepted")
         self._attempts.each(self._attempts.rewrite_if_ours, [self._settled(r, verdict) for r in receipts])
-
-    def _claim_anew(self, claims: Sequence[Claim]) -> list[Claim]:
-        ended = Verdict(
-            Outcome.NOT_SENT, message="Amili took nothing of it; its claim ran out before the next try"
-        )
-        self._rewrite_all([self._settled(c.receipt, ended) for c in claims])
-        now = self._clock()
-        anew = [
-            Claim(
-                replace(
-                    c.receipt,
-                    attempt=c.receipt.attempt + 1,
-                    claimed_at=timestamp(now),
-                    expires_at=self._expiry(now),
-                    owner=secrets.token_hex(16),
-                ),
-                now,
-            )
-            for c in claims
-        ]
-        self._write_claims(anew)
-        return anew
-
-    def _rewrite_all(self, receipts: Sequence[LedgerReceipt]) -> None:
-        for error in self._attempts.each(self._attempts.rewrite, receipts):
-            if error is not None:
-                raise error
 
     def _expiry(self, now: float) -> str:
         return timestamp(now + self.answer_timeout + MARGIN_SECONDS)

@@ -1,0 +1,90 @@
+"""The identity of a file, which may never change."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amili_provider.ledger.identity import file_id, folder_of, receipt_name
+
+_SHA = hashlib.sha256(b"invoice 1").hexdigest()
+_BASE = {"environment": "staging", "client_no": "10042", "file_type": "InvoiciaFormatDocFile", "sha256": _SHA}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "50c931236c26eb5e8b602e0604251f2c"),
+        ({"environment": "production"}, "8c4c53278960a0eb2c02f0039a6273f4"),
+        ({"environment": "127.0.0.1:8080", "client_no": "7"}, "970cd415f95af2e50eb340dcae42f895"),
+        ({"file_type": "Ærlig-TYPE", "sha256": "0" * 64}, "d6c0bcd5467fa95afa1c85d967bcca12"),
+    ],
+)
+def test_the_identity_of_a_file_is_the_same_for_ever(changes: dict[str, str], expected: str) -> None:
+    """Golden values: whoever changes them makes every ledger forget what it knows."""
+    assert file_id(**(_BASE | changes)) == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"client_no": " 10042 "},
+        {"file_type": "invoiciaFORMATdocfile"},
+        {"environment": "Staging"},
+        {"sha256": _SHA.upper()},
+    ],
+)
+def test_ways_of_writing_the_same_do_not_matter(changes: dict[str, str]) -> None:
+    """Blanks around a client number and the case of a file type do not make another file."""
+    assert file_id(**(_BASE | changes)) == file_id(**_BASE)
+
+
+_TEXT = st.text(min_size=1, max_size=8)
+
+
+@given(first=st.tuples(_TEXT, _TEXT, _TEXT), second=st.tuples(_TEXT, _TEXT, _TEXT))
+def test_different_parts_never_read_the_same(
+    first: tuple[str, str, str], second: tuple[str, str, str]
+) -> None:
+    """No way of moving characters between environment, client and file type gives the same identity."""
+
+    def normal(parts: tuple[str, str, str]) -> tuple[str, ...]:
+        return (parts[0].strip().casefold(), parts[1].strip(), parts[2].strip().casefold())
+
+    def identity(parts: tuple[str, str, str]) -> str:
+        return file_id(environment=parts[0], client_no=parts[1], file_type=parts[2], sha256=_SHA)
+
+    assert (identity(first) == identity(second)) == (normal(first) == normal(second))
+
+
+@pytest.mark.parametrize(
+    ("environment", "client_no", "folder"),
+    [
+        ("staging", "10042", "staging/10042"),
+        ("127.0.0.1:8080", "10042", "127.0.0.1_8080/10042"),
+        ("API.example.com:443", "a/b", "api.example.com_443/a_b"),
+        ("..", ".", "_../_."),
+        ("", "", "_/_"),
+    ],
+)
+def test_folders_are_safe_paths(environment: str, client_no: str, folder: str) -> None:
+    """Nothing that a connection says can lead out of the ledger's folder."""
+    assert folder_of(environment, client_no) == folder
+
+
+@given(text=st.text())
+def test_no_environment_leads_out_of_the_ledger(text: str) -> None:
+    """Whatever the environment, its folder is one plain name."""
+    name = folder_of(text, "1").split("/")
+    assert len(name) == 2
+    assert name[0] not in ("", ".", "..")
+
+
+def test_a_receipt_lies_where_its_id_says() -> None:
+    """Two characters of the id keep folders small."""
+    args: Any = ("staging/10042", "ab" + "0" * 30, 3)
+    assert receipt_name(*args) == f"staging/10042/ab/ab{'0' * 30}.3.json"
