@@ -1,0 +1,44 @@
+"""From settings to what both clients share: the vocabulary of answers and the proof of who we are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from amili_provider.auth import TOKEN_TIMEOUT_SECONDS, BearerAuth, ClientCredentialsAuth, OnToken
+from amili_provider.client.addressing import USER_AGENT
+from amili_provider.connection_form import AmiliSettings, field_label
+from amili_provider.models import Vocabulary
+
+
+def vocabulary_of(settings: AmiliSettings) -> Vocabulary:
+    """Return which words mean accepted, refused or pending for this connection."""
+    words = Vocabulary()
+    return Vocabulary(
+        accepted=words.accepted if settings.accepted_results is None else settings.accepted_results,
+        refused=words.refused if settings.refused_results is None else settings.refused_results,
+        pending=words.pending if settings.pending_results is None else settings.pending_results,
+    )
+
+
+def auth_of(
+    settings: AmiliSettings, clock: Callable[[], float], on_token: OnToken | None
+) -> BearerAuth | ClientCredentialsAuth:
+    """Return how requests are signed for this connection."""
+    if settings.access_token is not None:
+        return BearerAuth(settings.access_token)
+    if settings.auth_url is None or settings.client_id is None or settings.client_secret is None:
+        raise ValueError(
+            f"Connection {settings.conn_id!r} has neither {field_label('access_token')} nor {field_label('login')}, "
+            f"{field_label('password')} and {field_label('auth_url')}."
+        )
+    return ClientCredentialsAuth(
+        settings.auth_url,
+        settings.client_id,
+        settings.client_secret,
+        scope=settings.scope,
+        user_agent=USER_AGENT,
+        field_names=field_label,
+        clock=clock,
+        on_token=on_token,
+        timeout=min(TOKEN_TIMEOUT_SECONDS, settings.answer_timeout),
+    )

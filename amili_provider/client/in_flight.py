@@ -1,0 +1,106 @@
+"""One request on its way: its socket, how much of it is out, and the bound on the time of its whole answer."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+
+class Body(Iterable[bytes], Protocol):
+    """What is sent: the same bytes in each iteration; ``payload.UploadBody`` is one."""
+
+    content_length: int
+    released: bool
+
+
+class InFlight:
+    """
+    What the HTTP library tells of one request while it runs, and the means to end it from another thread.
+
+    httpx bounds each single read; an answer that trickles in would never end. So a timer shuts the socket down.
+    httpx also hides a failed write and tries to read an answer; so how much is out is asked of the body itself.
+
+    :param body: the body of an upload, if it is one.
+    :param connect_seconds: for a proxy's answer to CONNECT.
+    """
+
+    def __init__(self, body: Body | None = None, *, connect_seconds: float) -> None:
+        self.overdue = False
+        self.peer: tuple[str, int] | None = None
+        """Host and port connected to last: the target's, or a proxy's."""
+        self._body = body
+        self._connect_seconds = connect_seconds
+        self._begun = False
+        self._cut = False
+        self._socket: socket.socket | None = None
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._body is not None:
+            self._begun = True
+            yield from self._body
+
+    @property
+    def released(self) -> bool:
+        """Whether the other end can have the whole request, as it was sent last."""
+        return self._begun and self._body is not None and self._body.released
+
+    def trace(self, event: str, info: dict[str, Any]) -> None:
+        """Take a report of the HTTP library (httpx's request extension ``trace``)."""
+        if event.endswith(".connect_tcp.started"):
+            self.peer = (str(info["host"]), int(info["port"]))
+        elif event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._connected(info["return_value"])
+        elif event == "http11.send_request_headers.started":
+            # A token request, a proxy's CONNECT and a replay come through here too: what was out before is moot.
+            self._disarm()
+            self._begun = False
+        elif event == "http11.receive_response_headers.started":
+            request = info["request"]
+            connect = request.method == b"CONNECT"
+            self._arm(self._connect_seconds if connect else request.extensions.get("answer_seconds"))
+
+    def cut(self) -> None:
+        """End the request now."""
+        with self._lock:
+            self._cut = True
+            self._shut()
+
+    def done(self) -> None:
+        """Forget the request: it has ended."""
+        self._disarm()
+        with self._lock:
+            self._socket = None
+
+    def _connected(self, stream: Any) -> None:
+        with self._lock:
+            self._socket = stream.get_extra_info("socket")
+            if self._cut:
+                self._shut()
+
+    def _shut(self) -> None:
+        if self._socket is not None:
+            # Not the TLS socket's own method: that would take the connection apart under the reading thread.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def _arm(self, seconds: float | None) -> None:
+        self._disarm()
+        if seconds is not None:
+            self._timer = threading.Timer(seconds, self._expire)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        with self._lock:
+            self.overdue = True
+            self._shut()

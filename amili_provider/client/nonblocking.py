@@ -1,0 +1,136 @@
+"""The client of triggers: it only asks, and never blocks the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from amili_provider.auth import OnToken
+from amili_provider.client import addressing, connecting
+from amili_provider.client.answers import NOTHING_YET, Answer, file_result_in
+from amili_provider.client.identity import auth_of, vocabulary_of
+from amili_provider.client.in_flight import InFlight
+from amili_provider.client.judging import decided_by_code, judged
+from amili_provider.client.reading import aread_answer
+from amili_provider.client.seam import NoAnswer, translated
+from amili_provider.connection_form import AmiliSettings, checked_client_no
+from amili_provider.exceptions import AmiliConnectionError
+from amili_provider.models import FileResult
+from amili_provider.waiting import Patience
+
+
+class AmiliAsyncClient:
+    """
+    Asks the API of Amili for results. An asynchronous context manager; :meth:`aclose` it otherwise.
+
+    :param settings: the connection.
+    :param verify: the TLS settings of :func:`~amili_provider.client.ssl_context`, made in a thread: making them
+        here would block the event loop.
+    :param clock: seconds since the epoch.
+    :param sleep: waits without blocking.
+    :param transport: an asynchronous httpx transport, for tests.
+    :param on_token: called with every new token before it is used; what it returns is awaited if it can be.
+    :param attempts: how often a question is asked at most.
+    """
+
+    def __init__(
+        self,
+        settings: AmiliSettings,
+        *,
+        verify: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+        transport: Any = None,
+        on_token: OnToken | None = None,
+        attempts: int = 3,
+    ) -> None:
+        self.settings = settings
+        self.vocabulary = vocabulary_of(settings)
+        self._clock = clock
+        self._sleep = sleep
+        self._attempts = attempts
+        self._auth = auth_of(settings, clock, on_token)
+        self._http = httpx.AsyncClient(
+            **connecting.http_options(settings),
+            verify=connecting.ssl_context(settings) if verify is None else verify,
+            # Shorter than any server keeps one, so that a question seldom meets a connection just closed.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=4, keepalive_expiry=5.0),
+            transport=transport,
+            event_hooks={"response": [connecting.aset_location_aside]},
+        )
+
+    def __repr__(self) -> str:
+        return f"AmiliAsyncClient({self.settings.base_url!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        await self._http.aclose()
+
+    async def get(self, path: str, *, accepted: tuple[int, ...] = ()) -> Answer:
+        """
+        Ask at a path below the base URL; tried again after failures that may pass.
+
+        :param path: the path.
+        :param accepted: statuses other than 2xx that are an answer.
+        :raises AmiliConnectionError: no answer, but another attempt may help.
+        :raises AmiliAuthenticationError: 401 after one renewal of the token, or 403.
+        :raises AmiliRequestError: any other 3xx or 4xx.
+        """
+        url, patience = addressing.url_of(self.settings, path), Patience(self._attempts)
+        while True:
+            try:
+                return await self._once(url, accepted)
+            except AmiliConnectionError as error:
+                wait = patience.next_wait(error.retry_after)
+                if wait is None:
+                    if patience.tried > 1:
+                        error.message += f" Tried {patience.tried} times."
+                    raise
+            await self._sleep(wait)
+
+    async def get_batch(self, client_no: str, batch_uuid: str) -> Answer:
+        """Ask for a batch: 200, 202 (still working) or 206 (partly done). Source: "GET one batch"."""
+        return await self.get(addressing.batch_path(checked_client_no(client_no, "client_no"), batch_uuid))
+
+    async def get_file_result(self, client_no: str, file_id: str) -> FileResult | None:
+        """
+        Ask for the result of one file, at the path that the connection assumes.
+
+        :returns: None if there is no result yet.
+        """
+        number = checked_client_no(client_no, "client_no")
+        path = addressing.result_path(self.settings, number, file_id)
+        return file_result_in(await self.get(path, accepted=NOTHING_YET), file_id)
+
+    async def _once(self, url: str, accepted: tuple[int, ...]) -> Answer:
+        what = f"GET {httpx.URL(url).path}"
+        flight = InFlight(connect_seconds=self.settings.connect_timeout)
+        request = self._http.build_request("GET", url, headers=addressing.headers_for())
+        bound = self.settings.connect_timeout + self.settings.answer_timeout
+        try:
+            with translated(flight, self.settings):
+                async with asyncio.timeout(bound):
+                    response = await self._http.send(request, auth=self._auth, stream=True)
+                    try:
+                        answer = Answer(response.status_code, connecting.plain_headers(response), b"")
+                        content = await aread_answer(response, code_decides=decided_by_code(answer))
+                    finally:
+                        await response.aclose()
+        except NoAnswer as failure:
+            raise AmiliConnectionError(f"{what}: {failure}.") from None
+        answer = Answer(answer.status_code, answer.headers, content)
+        return judged(answer, what, self.settings, self._clock(), writes=False, accepted=accepted)

@@ -1,0 +1,32 @@
+"""
+What a connection of type ``amili`` says: its fields, the forms made of them, and the settings read from it.
+
+``fields`` is the one table; ``forms`` turns it into Airflow's connection form and into the README's table;
+``settings`` reads a connection by it; ``values`` checks single values. Nothing here imports Airflow.
+"""
+
+from __future__ import annotations
+
+from amili_provider.connection_form.fields import label as field_label
+from amili_provider.connection_form.forms import (
+    conn_fields,
+    form_widgets,
+    readme_table,
+    ui_field_behaviour,
+    ui_field_behaviour_kebab,
+)
+from amili_provider.connection_form.settings import AmiliSettings, settings_from
+from amili_provider.connection_form.values import as_bool, checked_client_no
+
+__all__ = [
+    "AmiliSettings",
+    "as_bool",
+    "checked_client_no",
+    "conn_fields",
+    "field_label",
+    "form_widgets",
+    "readme_table",
+    "settings_from",
+    "ui_field_behaviour",
+    "ui_field_behaviour_kebab",
+]

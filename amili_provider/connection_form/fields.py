@@ -1,0 +1,210 @@
+"""The table of connection fields. The form, the messages, the defaults and the README are made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MIB = 1024 * 1024
+
+_TEXT: dict[str, Any] = {"type": ["string", "null"]}
+_SECONDS: dict[str, Any] = {"type": ["number", "null"], "exclusiveMinimum": 0}
+_COUNT: dict[str, Any] = {"type": ["integer", "null"], "minimum": 1}
+# A choice of words instead of a check box: Airflow 2.11 shows a saved `false` as its default, and saves that again.
+_YES_NO: dict[str, Any] = {"type": ["string", "null"], "enum": ["true", "false", None]}
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionField:
+    """
+    One field of the connection.
+
+    :param name: the standard field of Airflow, or the key of the connection's extra.
+    :param label: the name shown in the form and in messages.
+    :param description: what it is for, in one or two sentences.
+    :param schema: JSON schema of the value in the form; None for a standard field.
+    :param placeholder: an example.
+    :param default: the value that counts if the field is empty.
+    :param assumed: whether Amili does not document it.
+    """
+
+    name: str
+    label: str
+    description: str
+    schema: dict[str, Any] | None = None
+    placeholder: str = ""
+    default: Any = None
+    assumed: bool = field(default=False, kw_only=True)
+
+    @property
+    def standard(self) -> bool:
+        """Whether Airflow has this field on every connection."""
+        return self.schema is None
+
+
+FIELDS: tuple[ConnectionField, ...] = (
+    ConnectionField(
+        "login", "Client id", "The client id that Amili assigned to you.", placeholder="my-integration"
+    ),
+    ConnectionField("password", "Client secret", "The client secret that belongs to the client id."),
+    ConnectionField(
+        "environment",
+        "Environment",
+        "Amili's environment. Required unless a host is given, so that nobody reaches production by default.",
+        {"type": ["string", "null"], "enum": ["production", "staging", None]},
+        "staging",
+    ),
+    ConnectionField(
+        "client_no",
+        "Client number",
+        "Your client number at Amili; tasks may name another.",
+        _TEXT,
+        "2218",
+    ),
+    ConnectionField("user_id", "User id", "Sent as metadata.userId with every upload.", _TEXT, "airflow"),
+    ConnectionField(
+        "ledger",
+        "Ledger folder",
+        "Folder URL on any storage where receipts are kept, so that no file is ever sent twice.",
+        _TEXT,
+        "s3://invoices/amili-ledger",
+    ),
+    ConnectionField(
+        "ledger_conn_id", "Ledger connection id", "Airflow connection of that storage.", _TEXT, "aws_default"
+    ),
+    ConnectionField(
+        "host",
+        "Host",
+        "Only for an address of your own (a sandbox, a gateway) instead of an environment; may start with http://.",
+        placeholder="empty: from the environment",
+    ),
+    ConnectionField("port", "Port", "Port of that host.", placeholder="empty: of the scheme"),
+    ConnectionField("schema", "Base path", "Base path on that host.", placeholder="arm/v1"),
+    ConnectionField(
+        "auth_url",
+        "Token service URL",
+        "Base URL of the token service; /token is appended. Required with a host of your own.",
+        {"type": ["string", "null"], "format": "url"},
+        "https://auth.staging.amili.no",
+    ),
+    ConnectionField("scope", "Scope", "Sent with the token request if given.", _TEXT, assumed=True),
+    ConnectionField(
+        "access_token",
+        "Access token",
+        "A ready-made bearer token, instead of client id and client secret.",
+        {"type": ["string", "null"], "format": "password"},
+        assumed=True,
+    ),
+    ConnectionField(
+        "connect_timeout", "Connect time-out (seconds)", "For making a connection.", _SECONDS, default=10.0
+    ),
+    ConnectionField(
+        "answer_timeout",
+        "Answer time-out (seconds)",
+        "For the whole answer after everything was sent. Too short makes unknown outcomes.",
+        _SECONDS,
+        default=600.0,
+    ),
+    ConnectionField(
+        "verify",
+        "Verify TLS",
+        "false: do not check Amili's certificate. Never in production.",
+        _YES_NO,
+        default=True,
+    ),
+    ConnectionField(
+        "ca_file",
+        "CA file",
+        "File with the certificates to trust instead of the usual ones.",
+        _TEXT,
+        "/etc/ssl/ca.pem",
+    ),
+    ConnectionField(
+        "proxy",
+        "Proxy URL",
+        "HTTP proxy. Empty: what the environment variables HTTPS_PROXY and NO_PROXY say.",
+        _TEXT,
+        "http://proxy.example.com:3128",
+    ),
+    ConnectionField(
+        "allow_http",
+        "Allow plain http",
+        "true: send secrets and files unencrypted to hosts other than this machine.",
+        _YES_NO,
+        default=False,
+    ),
+    ConnectionField(
+        "max_request_bytes",
+        "Largest request (bytes)",
+        "Encoded bytes of one upload request; a larger file goes alone in its own. Amili documents no limit.",
+        _COUNT,
+        default=32 * MIB,
+        assumed=True,
+    ),
+    ConnectionField(
+        "max_files_per_request",
+        "Files per request",
+        "Files in one upload request. Amili documents no limit.",
+        _COUNT,
+        default=500,
+        assumed=True,
+    ),
+    ConnectionField(
+        "result_path",
+        "Result path",
+        "Where the result of one file is asked for later.",
+        _TEXT,
+        default="/clients/{clientno}/files/{fileid}",
+        assumed=True,
+    ),
+    ConnectionField(
+        "accepted_results",
+        "Accepted results",
+        "Words that mean accepted, separated by commas: STATUS/RESULT, or one WORD for either.",
+        _TEXT,
+        "PROCESSED/CREATED",
+        "PROCESSED/CREATED",
+    ),
+    ConnectionField(
+        "refused_results",
+        "Refused results",
+        "Words that mean refused, in the same form.",
+        _TEXT,
+        "FAILED, REJECTED",
+        "FAILED, REJECTED, ERROR, INVALID, BATCH-REJECTED",
+        assumed=True,
+    ),
+    ConnectionField(
+        "pending_results",
+        "Pending results",
+        "Words that mean not yet, in the same form; for the sensors.",
+        _TEXT,
+        "QUEUED, PENDING",
+        "QUEUED, PENDING, RECEIVED, PROCESSING",
+        assumed=True,
+    ),
+    ConnectionField(
+        "isolate_refused",
+        "Isolate refused files",
+        "true: halve a request refused with 400, 413 or 422 until the one bad file is named.",
+        _YES_NO,
+        default=True,
+        assumed=True,
+    ),
+)
+
+BY_NAME = {f.name: f for f in FIELDS}
+EXTRA_NAMES = frozenset(f.name for f in FIELDS if not f.standard)
+HIDDEN_STANDARD_FIELDS = ("extra",)
+"""Airflow's own box for JSON: every key that counts has a field of its own."""
+
+
+def label(name: str) -> str:
+    """Return how messages name a field: as the form labels it, with the extra's key for those who write JSON."""
+    entry = BY_NAME[name]
+    return f"'{entry.label}'" if entry.standard else f"'{entry.label}' (extra {entry.name!r})"
+
+
+def default(name: str) -> Any:
+    """Return the value that counts if the field is empty."""
+    return BY_NAME[name].default

@@ -1,0 +1,299 @@
+"""A connection of type ``amili`` as frozen settings; a wrong or incomplete one is one clear sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from amili_provider.connection_form.addresses import (
+    ENVIRONMENTS,
+    Address,
+    identity_of,
+    read_base_url,
+    read_host,
+)
+from amili_provider.connection_form.fields import EXTRA_NAMES, default, label
+from amili_provider.connection_form.values import (
+    as_bool,
+    as_count,
+    as_seconds,
+    as_text,
+    as_words,
+    checked_client_no,
+)
+
+_SECRET = frozenset({"client_secret", "access_token"})
+_FORMER_NAMES = {
+    "token_url": "auth_url",
+    "client_id": "login",
+    "client_secret": "password",
+    "base_url": "host",
+}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AmiliSettings:
+    """
+    Everything a connection says, checked.
+
+    :param base_url: of the API, without a slash at its end.
+    :param auth_url: base URL of the token service; None with a ready-made token.
+    :param environment: who is at the other end: ``production``, ``staging``, else host and port. Part of file ids.
+    :param conn_id: for messages.
+    """
+
+    base_url: str
+    auth_url: str | None
+    environment: str
+    client_id: str | None = None
+    client_secret: str | None = None
+    access_token: str | None = None
+    scope: str | None = None
+    client_no: str | None = None
+    user_id: str | None = None
+    ledger: str | None = None
+    ledger_conn_id: str | None = None
+    connect_timeout: float = default("connect_timeout")
+    answer_timeout: float = default("answer_timeout")
+    verify: bool = default("verify")
+    ca_file: str | None = None
+    proxy: str | None = None
+    allow_http: bool = default("allow_http")
+    max_request_bytes: int = default("max_request_bytes")
+    max_files_per_request: int = default("max_files_per_request")
+    result_path: str = default("result_path")
+    accepted_results: tuple[str, ...] | None = None
+    refused_results: tuple[str, ...] | None = None
+    pending_results: tuple[str, ...] | None = None
+    isolate_refused: bool = default("isolate_refused")
+    conn_id: str = "amili_default"
+
+    def __repr__(self) -> str:
+        shown = []
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.name in _SECRET and value is not None:
+                value = "***"
+            elif f.name in ("proxy", "ledger") and value is not None:
+                value = _without_credentials(value)
+            shown.append(f"{f.name}={value!r}")
+        return f"AmiliSettings({', '.join(shown)})"
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]))
+
+
+def settings_from(
+    conn_id: str,
+    *,
+    login: str | None,
+    password: str | None,
+    host: str | None,
+    port: int | str | None,
+    schema: str | None,
+    extra: Mapping[str, Any],
+) -> AmiliSettings:
+    """
+    Read a connection.
+
+    :param conn_id: for messages.
+    :param login: client id.
+    :param password: client secret.
+    :param host: host of one's own, with or without a scheme.
+    :param port: its port.
+    :param schema: its base path; exactly ``http`` or ``https`` is taken for the scheme.
+    :param extra: the connection's extra, parsed.
+    :raises ValueError: one sentence that names the field as the form labels it.
+    """
+    try:
+        return _read(conn_id, login, password, host, port, schema, _known_extras(extra))
+    except ValueError as reason:
+        raise ValueError(f"Connection {conn_id!r}: {reason}") from None
+
+
+def _known_extras(extra: Any) -> dict[str, Any]:
+    """Return the extras that count and are not empty; a misspelt one is an error, since it would be ignored."""
+    if not isinstance(extra, Mapping):
+        raise ValueError("'Extra' is not a JSON object.")  # noqa: TRY004 - one kind for all wrong connections
+    for key in extra:
+        if key in EXTRA_NAMES or not isinstance(key, str):
+            continue
+        if key in _FORMER_NAMES:
+            raise ValueError(
+                f"extra {key!r} is not a field of this connection; use {label(_FORMER_NAMES[key])}."
+            )
+        plain = {name.replace("_", ""): name for name in EXTRA_NAMES}
+        folded = key.casefold().replace("_", "").replace("-", "")
+        if close := difflib.get_close_matches(folded, plain, n=1, cutoff=0.85):
+            raise ValueError(
+                f"extra {key!r} is not a field of this connection; did you mean {plain[close[0]]!r}?"
+            )
+    return {
+        k: v
+        for k, v in extra.items()
+        if k in EXTRA_NAMES and v is not None and not (isinstance(v, str) and not v.strip())
+    }
+
+
+def _read(
+    conn_id: str,
+    login: str | None,
+    password: str | None,
+    host: str | None,
+    port: int | str | None,
+    schema: str | None,
+    extra: dict[str, Any],
+) -> AmiliSettings:
+    def text(name: str) -> str | None:
+        return as_text(extra.get(name), label(name))
+
+    def boolean(name: str) -> bool:
+        return as_bool(extra[name], label(name)) if name in extra else bool(default(name))
+
+    allow_http = boolean("allow_http")
+    address = read_host(host, port, schema)
+    environment = _environment(text("environment"), address)
+    address = address or ENVIRONMENTS[environment].api
+    address.check_scheme(label("host"), allow_http=allow_http)
+    client_id, client_secret, access_token = _credentials(login, password, extra.get("access_token"))
+    client_no = extra.get("client_no")
+    words = {
+        name: as_words(extra[name], label(name)) if name in extra else None
+        for name in ("accepted_results", "refused_results", "pending_results")
+    }
+    return AmiliSettings(
+        base_url=address.url,
+        auth_url=None if access_token else _auth_url(text("auth_url"), environment, allow_http=allow_http),
+        environment=environment,
+        client_id=client_id,
+        client_secret=client_secret,
+        access_token=access_token,
+        scope=text("scope"),
+        client_no=None if client_no is None else checked_client_no(client_no, label("client_no")),
+        user_id=text("user_id"),
+        ledger=text("ledger"),
+        ledger_conn_id=text("ledger_conn_id"),
+        connect_timeout=as_seconds(
+            extra.get("connect_timeout", default("connect_timeout")), label("connect_timeout")
+        ),
+        answer_timeout=as_seconds(
+            extra.get("answer_timeout", default("answer_timeout")), label("answer_timeout")
+        ),
+        verify=boolean("verify"),
+        ca_file=text("ca_file"),
+        proxy=_proxy(text("proxy")),
+        allow_http=allow_http,
+        max_request_bytes=as_count(
+            extra.get("max_request_bytes", default("max_request_bytes")), label("max_request_bytes")
+        ),
+        max_files_per_request=as_count(
+            extra.get("max_files_per_request", default("max_files_per_request")),
+            label("max_files_per_request"),
+        ),
+        result_path=_result_path(text("result_path")),
+        isolate_refused=boolean("isolate_refused"),
+        conn_id=conn_id,
+        **words,
+    )
+
+
+def _environment(named: str | None, address: Address | None) -> str:
+    """Return who is at the other end. A wrong answer would put receipts of one environment under another."""
+    if named is not None:
+        named = named.casefold()
+        if named not in ENVIRONMENTS:
+            raise ValueError(f"{label('environment')} is {named!r}; choose production or staging.")
+    if address is None:
+        if named is None:
+            raise ValueError(
+                f"{label('environment')} is missing; choose production or staging, or give {label('host')} "
+                "for an address of your own."
+            )
+        return named
+    found = identity_of(address)
+    if named is not None and named != found:
+        raise ValueError(
+            f"{label('environment')} says {named}, but {label('host')} is {address.host}; empty one of the two."
+        )
+    return found
+
+
+def _credentials(login: Any, password: Any, token: Any) -> tuple[str | None, str | None, str | None]:
+    client_id = as_text(login, label("login"))
+    client_secret = password or None
+    if token is not None:
+        if not isinstance(token, str) or not token.strip().isascii() or not token.strip().isprintable():
+            raise ValueError(
+                f"{label('access_token')} is not a bearer token: it holds characters that none has."
+            )
+        if client_id or client_secret:
+            raise ValueError(
+                f"{label('access_token')} is given together with {label('login')} or {label('password')}; "
+                "empty one of the two."
+            )
+        token = token.strip()
+        return None, None, token[7:].strip() if token[:7].casefold() == "bearer " else token
+    for name, value in (("login", client_id), ("password", client_secret)):
+        if not value:
+            raise ValueError(f"{label(name)} is missing.")
+    return client_id, client_secret, None
+
+
+def _auth_url(given: str | None, environment: str, *, allow_http: bool) -> str:
+    if given is None:
+        if environment not in ENVIRONMENTS:
+            raise ValueError(f"{label('auth_url')} is missing; it is required with a host of your own.")
+        return ENVIRONMENTS[environment].auth.url
+    address = read_base_url(given, label("auth_url"))
+    address.check_scheme(label("auth_url"), allow_http=allow_http)
+    # People copy the whole address of the token call; appending /token to it again helps nobody.
+    return address.url.removesuffix("/token")
+
+
+def _proxy(given: str | None) -> str | None:
+    if given is None:
+        return None
+    try:
+        parts = urlsplit(given)
+        usable = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and (parts.port is None or parts.port > 0)
+        )
+    except ValueError:
+        usable = False
+    if not usable:
+        # The value may hold a password, so it is not repeated.
+        raise ValueError(f"{label('proxy')} is not a proxy's URL; write http://host:port.")
+    return given
+
+
+def _result_path(given: str | None) -> str:
+    path = given or str(default("result_path"))
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(path) if name is not None}
+        plain = path == path.replace("{{", "").replace("}}", "")
+    except ValueError:
+        fields, plain = set(), False
+    if (
+        not plain
+        or not path.startswith("/")
+        or path.startswith("//")
+        or "fileid" not in fields
+        or fields - {"clientno", "fileid"}
+        or any(c.isspace() for c in path)
+    ):
+        raise ValueError(
+            f"{label('result_path')} is {path!r}; write a path such as {default('result_path')!r}, with {{fileid}} "
+            "and at most {clientno} in it."
+        )
+    return path

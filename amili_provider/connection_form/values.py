@@ -1,0 +1,137 @@
+"""Checks of single values, with messages that say what was given and what to write instead."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+_TRUE = frozenset({"true", "1", "yes"})
+_FALSE = frozenset({"false", "0", "no", "", "none"})
+_LONGEST_CLIENT_NO = 64
+
+
+def is_unprintable(text: str) -> bool:
+    """Return whether *text* holds control, invisible or line-breaking characters."""
+    return any(unicodedata.category(c)[0] == "C" or unicodedata.category(c) in ("Zl", "Zp") for c in text)
+
+
+def as_bool(value: Any, name: str) -> bool:
+    """
+    Return *value* as a boolean; templates and URIs give text.
+
+    :param value: a boolean, or true/false/1/0/yes/no/''/none in any case.
+    :param name: how messages name the argument.
+    :raises ValueError: for anything else.
+    """
+    if isinstance(value, bool):
+        return value
+    if value is None:
+        return False
+    if isinstance(value, (str, int)):
+        word = str(value).strip().casefold()
+        if word in _TRUE:
+            return True
+        if word in _FALSE:
+            return False
+    raise ValueError(f"{name} is {_shown(value)}; write true or false (or 1, 0, yes, no, none).")
+
+
+def checked_client_no(value: Any, where: str) -> str:
+    """
+    Return a client number as it stands in URLs and receipts.
+
+    :param value: text or an integer; plain spaces around it are dropped.
+    :param where: how messages name the argument.
+    :raises ValueError: for anything that cannot be a client number.
+    """
+    remedy = "write the client number that Amili gave you, for example 2218"
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{where} is {_shown(value)}; {remedy}.")  # noqa: TRY004 - one kind for all wrong arguments
+    number = value.strip(" ")
+    if not number or number.casefold() == "none":
+        raise ValueError(f"{where} is empty; {remedy}.")
+    # A slash, a question mark or '..' would turn one client's URL into another's.
+    forbidden = set("/\\?#%")
+    if number in (".", "..") or is_unprintable(number) or any(c in forbidden or c.isspace() for c in number):
+        raise ValueError(
+            f"{where} is {_shown(value)}, with a character that no client number has (slash, space, line break, "
+            f"...); {remedy}."
+        )
+    if len(number) > _LONGEST_CLIENT_NO:
+        raise ValueError(f"{where} is longer than {_LONGEST_CLIENT_NO} characters; {remedy}.")
+    return number
+
+
+def as_text(value: Any, name: str) -> str | None:
+    """Return *value* as text without spaces around it; None if it is empty. Numbers count as text."""
+    if value is None or isinstance(value, bool | float):
+        if value is None:
+            return None
+        raise ValueError(f"{name} is {_shown(value)}; write text.")
+    if isinstance(value, int):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {_shown(value)}; write text.")  # noqa: TRY004 - one kind for all wrong arguments
+    text = value.strip()
+    if is_unprintable(text):
+        raise ValueError(f"{name} holds a line break or another invisible character; write it on one line.")
+    return text or None
+
+
+def as_seconds(value: Any, name: str) -> float:
+    """Return *value* as a positive, finite number of seconds."""
+    try:
+        seconds = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{name} is {_shown(value)}; write a number of seconds above 0, for example 30.")
+    return seconds
+
+
+def as_count(value: Any, name: str) -> int:
+    """Return *value* as a positive whole number."""
+    try:
+        count = int(str(value).strip()) if not isinstance(value, bool | float) else int(value)
+    except ValueError:
+        count = 0
+    if count < 1 or (isinstance(value, float) and value != count) or isinstance(value, bool):
+        raise ValueError(f"{name} is {_shown(value)}; write a whole number of at least 1.")
+    return count
+
+
+def as_words(value: Any, name: str) -> tuple[str, ...]:
+    """Return words that are given as a list or separated by commas."""
+    if isinstance(value, str):
+        entries: Iterable[Any] = value.split(",")
+    elif isinstance(value, (list, tuple)):
+        entries = value
+    else:
+        entries = (None,)
+    words = []
+    for entry in entries:
+        if not isinstance(entry, str) or is_unprintable(entry):
+            raise ValueError(
+                f"{name} is {_shown(value)}; write words separated by commas, for example FAILED, ERROR."
+            )
+        parts = [part.strip() for part in entry.split("/")]
+        if parts == [""]:
+            continue
+        if len(parts) > 2 or not all(parts):  # noqa: PLR2004 - a status and a result
+            raise ValueError(
+                f"{name} holds {_shown(entry)}; write STATUS/RESULT, for example PROCESSED/CREATED."
+            )
+        words.append("/".join(parts))
+    if not words:
+        raise ValueError(f"{name} holds no word; leave it empty for the default.")
+    return tuple(words)
+
+
+def _shown(value: Any) -> str:
+    """Return a wrong value as messages show it: short, on one line. Callers never pass a secret."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"  # noqa: PLR2004 - long enough to be recognised
