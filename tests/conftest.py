@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytest_plugins = ["amili_provider.sandbox.pytest_plugin"]
+
 RINGS = ("unit", "wire", "storage", "dags", "chaos")
 _HERE = Path(__file__).parent
 

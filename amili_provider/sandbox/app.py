@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from amili_provider.sandbox.exchange import Answer, Exchange
 from amili_provider.sandbox.reading import batch, file_result, health, list_files, nothing_here, token
+from amili_provider.sandbox.replying import Reply
 from amili_provider.sandbox.state import API_PATH, Sandbox
 from amili_provider.sandbox.uploading import upload
 
@@ -32,8 +33,7 @@ class _Endpoint:
         self._sandbox.in_flight += 1
         try:
             exchange = Exchange(self._sandbox, Request(scope, receive), self._kind)
-            reply = await exchange.run(self._handler)
-            await reply(scope, receive, send)
+            await Reply(exchange, await exchange.run(self._handler))(scope, receive, send)
         finally:
             self._sandbox.in_flight -= 1
 

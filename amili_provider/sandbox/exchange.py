@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive
 
 from amili_provider.sandbox.faults import Fault
 from amili_provider.sandbox.garbage import GARBAGE
@@ -22,7 +23,7 @@ TRANSPORT = "amili.transport"
 """Where the server puts the connection into the ASGI scope."""
 
 _TICK_SECONDS = 0.02
-_JSON = {"content-type": "application/json"}
+_DRAIN_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,8 @@ class Exchange:
         """Whether the sandbox was reset, or is stopping, since this request began."""
         return self._generation != self.sandbox.generation
 
-    async def run(self, handler: Callable[[Exchange], Awaitable[Answer]]) -> _Reply:
-        """Serve the request with *handler*, with the fault applied."""
+    async def run(self, handler: Callable[[Exchange], Awaitable[Answer]]) -> Answer | None:
+        """Serve the request with *handler*, with the fault applied; None if there is nobody to answer."""
         try:
             if self.fault and self.fault.expire_tokens:
                 self.sandbox.tokens.expire_all()
@@ -112,12 +113,12 @@ class Exchange:
             answer = instead.answer
         except (GoneError, ClientDisconnect):
             self.record.ended = self.record.ended or "left"
-            return _Reply(self, None)
+            return None
         if self.outdated:
-            self._end_connection("reset")
-            return _Reply(self, None)
+            self.end_connection("reset")
+            return None
         self.record.status, self.record.ended = answer.status, "answered"
-        return _Reply(self, answer)
+        return answer
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Read the body, as it arrives."""
@@ -128,7 +129,7 @@ class Exchange:
                 limit = None
                 await self._cut()
             if self.outdated:
-                self._end_connection("reset")
+                self.end_connection("reset")
                 raise GoneError
             if chunk:
                 yield chunk
@@ -140,9 +141,9 @@ class Exchange:
 
     async def _cut(self) -> None:
         assert self.fault is not None  # it has just said after how many bytes
-        await self._wait(self.fault.delay)
+        await self.wait(self.fault.delay)
         if self.fault.drop:
-            self._end_connection(self.fault.drop)
+            self.end_connection(self.fault.drop)
             raise GoneError
 
     async def _suffer(self, stage: str) -> None:
@@ -156,9 +157,9 @@ class Exchange:
     async def _play(self, answer: Answer) -> Answer:
         fault = self.fault
         assert fault is not None  # a stage was reached that only a fault has
-        await self._wait(fault.delay)
+        await self.wait(fault.delay)
         if fault.drop and fault.cut_answer_at is None:
-            self._end_connection(fault.drop)
+            self.end_connection(fault.drop)
             raise GoneError
         headers = {**answer.headers, **fault.headers}
         status = fault.status or answer.status
@@ -170,63 +171,41 @@ class Exchange:
             return Answer(status, {"message": f"Answer {status} by script"}, headers)
         return Answer(status, answer.body, headers)
 
-    async def _wait(self, seconds: float) -> None:
+    async def wait(self, seconds: float) -> None:
+        """Wait, but not longer than the caller or the sandbox does."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             await asyncio.sleep(min(_TICK_SECONDS, left))
             if self.outdated or (self.transport and self.transport.is_closing()):
-                self._end_connection("reset")
+                self.end_connection("reset")
                 raise GoneError
 
-    def _end_connection(self, how: str) -> None:
+    def end_connection(self, how: str) -> None:
+        """End the connection, and say so in the record."""
         self.record.ended = "dropped"
         if self.transport is not None:
             end_connection(self.transport, how)
+
+    async def drain(self, receive: Receive) -> None:
+        """Read what is left of the body, within bounds: who still writes would not find the answer."""
+        if self.record.body_complete or "expect" in self.request.headers:
+            return
+        left = self.sandbox.rules.drain_bytes
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while left > 0 and not self.outdated:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    left -= len(message.get("body", b""))
+                    self.record.body_bytes += len(message.get("body", b""))
+                    if not message.get("more_body"):
+                        self.record.body_complete = True
+                        return
+        if self.transport is not None:
+            end_connection(self.transport, "close")
 
     async def until_gone(self, receive: Receive) -> None:
         """Wait until the server has noticed that the connection ended, so that it does not try to answer."""
         while (await receive())["type"] != "http.disconnect":
             pass
-
-
-class _Reply:
-    """An answer on its way, as the ASGI application that sends it; with a fault, slowly or in part."""
-
-    def __init__(self, exchange: Exchange, answer: Answer | None) -> None:
-        self._exchange = exchange
-        self._answer = answer
-
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        if self._answer is None:
-            await self._exchange.until_gone(receive)
-            return
-        body = self._answer.as_bytes()
-        headers = {**_JSON, "content-length": str(len(body)), **_lower(self._answer.headers)}
-        start = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": self._answer.status, "headers": start})
-        fault = self._exchange.fault
-        try:
-            if fault and fault.trickle:
-                await self._trickle(body, fault.trickle, send)
-            if fault and fault.cut_answer_at is not None:
-                await self._send_part(body[: fault.cut_answer_at], fault, receive, send)
-                return
-        except GoneError:
-            await self._exchange.until_gone(receive)
-            return
-        rest = b"" if fault and fault.trickle else body
-        await send({"type": "http.response.body", "body": rest})
-
-    async def _trickle(self, body: bytes, seconds: float, send: Send) -> None:
-        for byte in body:
-            await send({"type": "http.response.body", "body": bytes([byte]), "more_body": True})
-            await self._exchange._wait(seconds)  # noqa: SLF001 - two halves of one thing
-
-    async def _send_part(self, part: bytes, fault: Fault, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.body", "body": part, "more_body": True})
-        self._exchange._end_connection(fault.drop or "close")  # noqa: SLF001
-        await self._exchange.until_gone(receive)
-
-
-def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): str(value) for name, value in headers.items()}

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h11
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -28,29 +27,12 @@ def protocol_for(sandbox: Sandbox) -> type[asyncio.Protocol]:
     """Return the HTTP protocol that gives *sandbox* hold of each connection."""
 
     class SandboxProtocol(H11Protocol):
-        discarded = 0
-
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             fault = sandbox.faults.take("connection", "")
             if fault is not None and fault.drop:
                 end_connection(transport, fault.drop)
             self.app = _with_transport(self.app, transport)
-
-        def data_received(self, data: bytes) -> None:
-            if self.transport.is_closing():
-                return
-            super().data_received(data)
-            self._stop_reading_at_last(len(data))
-
-        def _stop_reading_at_last(self, received: int) -> None:
-            # After an early error the server reads on, so that the caller can write on and find the answer.
-            if self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY:
-                self.discarded += received
-                if self.discarded > sandbox.rules.drain_bytes:
-                    self.transport.close()
-            else:
-                self.discarded = 0
 
     return SandboxProtocol
 

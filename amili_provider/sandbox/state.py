@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from amili_provider.sandbox.faults import Faults
-from amili_provider.sandbox.records import Records, RequestRecord, Upload
+from amili_provider.sandbox.records import Records, Refusal, RequestRecord, Upload
 from amili_provider.sandbox.results import Scripts
 from amili_provider.sandbox.rules import DEFAULT_CLIENT_NO, DEFAULT_FILE_TYPE, Rules
 from amili_provider.sandbox.tokens import Tokens
@@ -65,6 +65,11 @@ class Sandbox:
     def uploads(self) -> list[Upload]:
         """Every acceptance, in order."""
         return list(self.records.uploads)
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """Every file that was refused by a result of its own, in order."""
+        return list(self.records.refusals)
 
     @property
     def requests(self) -> list[RequestRecord]:
