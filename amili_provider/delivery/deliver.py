@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
+from typing import Protocol
 
+from amili_provider.client import AmiliClient
 from amili_provider.connection_form import AmiliSettings, checked_client_no
 from amili_provider.delivery.books import Books
-from amili_provider.delivery.moving import Mover
+
 from amili_provider.delivery.order import FileFacts, Order
 from amili_provider.delivery.outcomes import Halt
 from amili_provider.delivery.pipeline import Delivery
@@ -18,11 +20,11 @@ from amili_provider.delivery.plan import Item, Plan
 from amili_provider.delivery.progress import shown_bytes
 from amili_provider.delivery.report import failure
 from amili_provider.exceptions import AmiliError
-from amili_provider.hooks.amili import AmiliHook
 from amili_provider.ledger import Ledger
 from amili_provider.models import Outcome, Receipt
-from amili_provider.storage import names, stability
+from amili_provider.storage import names
 from amili_provider.storage.listing import StorageFile, list_files
+from amili_provider.storage.stability import unstable_files
 
 _WHY_A_LEDGER = (
     "No ledger is named, and nothing was sent. Without one, nobody remembers what Amili accepted: a retry, a cleared "
@@ -30,6 +32,19 @@ _WHY_A_LEDGER = (
     "connection {conn_id!r} or as ledger='s3://bucket/amili-ledger/', or say ledger=None and accept that a re-run may "
     "send files twice."
 )
+
+_RENAME = "Give it another with file_name, for example file_name='{{ file.index }}_{{ file.name }}'."
+
+
+class Amili(Protocol):
+    """What a delivery needs of the hook."""
+
+    @property
+    def settings(self) -> AmiliSettings:
+        """What the connection says."""
+
+    def get_conn(self) -> AmiliClient:
+        """Return the client."""
 
 
 class DeliveryRun:
@@ -39,12 +54,21 @@ class DeliveryRun:
     :param order: what to deliver.
     :param hook: the connection to Amili.
     :param log: the task's logger.
+    :param sleep: how to wait.
     """
 
-    def __init__(self, order: Order, hook: AmiliHook, *, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        order: Order,
+        hook: Amili,
+        *,
+        log: logging.Logger,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._order = order
         self._hook = hook
         self._log = log
+        self._sleep = sleep
         self._items: list[Item] = []
         self._halt: Halt | None = None
         self._has_ledger = False
@@ -73,10 +97,7 @@ class DeliveryRun:
         try:
             files = self._list()
             self._items = self._prepare(files, plan)
-            # Opened before anything is sent, so that a wrong folder is not found out after the fact.
-            mover = Mover(self._order, log=self._log)
             self._deliver(plan, ledger)
-            mover.move(self._items)
         finally:
             if ledger is not None:
                 ledger.close()
@@ -131,14 +152,76 @@ class DeliveryRun:
 
     def _prepare(self, files: Sequence[StorageFile], plan: Plan) -> list[Item]:
         """Give each file its item, and settle those that are not to be sent."""
-        items = [Item(file, self._receipt(file, index, plan)) for index, file in enumerate(files)]
+        items = [
+            Item(
+                file,
+                Receipt(
+                    name=file.name,
+                    source=file.url,
+                    client_no=plan.client_no,
+                    file_type=plan.file_type,
+                    size=file.size,
+                    message="Not tried.",
+                    passing=True,
+                ),
+            )
+            for file in files
+        ]
         for item in items:
-            if not item.done and (reason := names.reason_to_leave(item.file, self._order.leave)):
+            if (reason := names.reason_to_leave(item.file, self._order.leave)) is not None:
                 self._settle(item, Outcome.LEFT, reason)
-        if self._order.stable_for:
-            going = [item for item in items if not item.done]
-            unstable = stability.unstable_files([i.file for i in going], self._order.stable_for)
-            for item in going:
-                if (reason := unstable.get(item.file.url)) is not None:
-                    self._settle(item, Outcome.LEFT, reason)
+        self._leave_unstable([item for item in items if not item.done])
+        self._name([(index, item) for index, item in enumerate(items) if not item.done])
         return items
+
+    def _leave_unstable(self, items: Sequence[Item]) -> None:
+        if not self._order.stable_for or not items:
+            return
+        seconds = self._order.stable_for
+        self._log.info("Waiting %g s to see which of %d file(s) still change", seconds, len(items))
+        self._sleep(seconds)
+        unstable = unstable_files([item.file for item in items], self._list(), seconds)
+        for item in items:
+            if (reason := unstable.get(item.file.url)) is not None:
+                self._settle(item, Outcome.LEFT, reason)
+
+    def _name(self, items: Sequence[tuple[int, Item]]) -> None:
+        """Give each file the name that Amili gets, and refuse names that cannot be used."""
+        for index, item in items:
+            try:
+                item.receipt.name = names.checked_name(self._wanted_name(index, item.file))
+            except ValueError as error:
+                self._settle(item, Outcome.NOT_SENT, f"It cannot be sent under its name: {error}. {_RENAME}")
+        going = [item for _, item in items if not item.done]
+        again = names.equal_names(item.receipt.name for item in going)
+        for item in going:
+            if names.comparable(item.receipt.name) in again:
+                self._settle(
+                    item, Outcome.NOT_SENT, f"Another file of this run has the name {item.receipt.name!r}. {_RENAME}"
+                )
+
+    def _wanted_name(self, index: int, file: StorageFile) -> str:
+        if self._order.rename is None:
+            return file.name
+        pure = PurePosixPath(file.name)
+        return self._order.rename(
+            FileFacts(name=file.name, stem=pure.stem, suffix=pure.suffix, path=file.url, index=index)
+        )
+
+    def _settle(self, item: Item, outcome: Outcome, reason: str) -> None:
+        """Settle a file that is not sent, for a reason that a retry does not change."""
+        item.receipt.outcome, item.receipt.message, item.receipt.passing = outcome, reason, False
+        item.done = True
+
+    def _deliver(self, plan: Plan, ledger: Ledger | None) -> None:
+        going = [item for item in self._items if not item.done]
+        for reason, number in Counter(i.receipt.message for i in self._items if i.done).items():
+            self._log.info("%d file(s) not sent: %s", number, reason)
+        if not going:
+            return
+        client = self._hook.get_conn()
+        delivery = Delivery(plan, client, Books(ledger, plan, client), log=self._log)
+        try:
+            delivery.run(going)
+        finally:
+            self._halt = delivery.halt

@@ -1,0 +1,31 @@
+"""
+Every day: upload the day's invoice files from S3 to Amili.
+
+The upload's answer is Amili's documented signal, so this one task is the whole hand-over: it is green only if Amili
+accepted every file. A retry, a clear or a second run sends nothing twice, as long as connection ``amili_default``
+names a ledger.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG
+
+from amili_provider.operators.amili import AmiliFileUploadOperator
+
+with DAG(
+    dag_id="amili_daily_upload",
+    schedule="@daily",
+    start_date=datetime(2025, 1, 1),  # noqa: DTZ001 - Airflow reads it in the DAG's time zone
+    catchup=False,
+    default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
+    tags=["amili"],
+    doc_md=__doc__,
+):
+    AmiliFileUploadOperator(
+        task_id="upload_invoices",
+        source="s3://invoices/outbound/{{ ds }}/*.csv",
+        source_conn_id="aws_default",
+        file_type="InvoiciaFormatDocFile",
+    )
