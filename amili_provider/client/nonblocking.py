@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import httpx
 
-from amili_provider.auth import OnToken
+from amili_provider.auth import BearerAuth, ClientCredentialsAuth, OnToken
 from amili_provider.client import addressing, connecting
 from amili_provider.client.answers import NOTHING_YET, Answer, file_result_in
 from amili_provider.client.identity import auth_of, vocabulary_of
@@ -37,6 +37,9 @@ class AmiliAsyncClient:
     :param transport: an asynchronous httpx transport, for tests.
     :param on_token: called with every new token before it is used; what it returns is awaited if it can be.
     :param attempts: how often a question is asked at most.
+    :param auth: how requests are signed, from :func:`~amili_provider.client.auth_of`, to share one token among many
+        clients of one event loop; None makes one of this client's own, and *on_token* counts.
+    :param keep_alive: how many connections are kept for the next question; those of 0 leave no socket open.
     """
 
     def __init__(
@@ -49,18 +52,20 @@ class AmiliAsyncClient:
         transport: Any = None,
         on_token: OnToken | None = None,
         attempts: int = 3,
+        auth: BearerAuth | ClientCredentialsAuth | None = None,
+        keep_alive: int = 4,
     ) -> None:
         self.settings = settings
         self.vocabulary = vocabulary_of(settings)
         self._clock = clock
         self._sleep = sleep
         self._attempts = attempts
-        self._auth = auth_of(settings, clock, on_token)
+        self._auth = auth_of(settings, clock, on_token) if auth is None else auth
         self._http = httpx.AsyncClient(
             **connecting.http_options(settings),
             verify=connecting.ssl_context(settings) if verify is None else verify,
             # Shorter than any server keeps one, so that a question seldom meets a connection just closed.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=4, keepalive_expiry=5.0),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=keep_alive, keepalive_expiry=5.0),
             transport=transport,
             event_hooks={"response": [connecting.aset_location_aside]},
         )

@@ -199,7 +199,7 @@ def _read(
             extra.get("max_files_per_request", default("max_files_per_request")),
             label("max_files_per_request"),
         ),
-        result_path=_result_path(text("result_path")),
+        result_path=checked_result_path(text("result_path"), label("result_path")),
         isolate_refused=boolean("isolate_refused"),
         conn_id=conn_id,
         **words,
@@ -277,7 +277,14 @@ def _proxy(given: str | None) -> str | None:
     return given
 
 
-def _result_path(given: str | None) -> str:
+def checked_result_path(given: str | None, where: str) -> str:
+    """
+    Return the path of a file's result.
+
+    :param given: the path; None or nothing for the default.
+    :param where: how messages name it.
+    :raises ValueError: if the file's id does not stand in it, or it leads elsewhere.
+    """
     path = given or str(default("result_path"))
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(path) if name is not None}
@@ -293,7 +300,7 @@ def _result_path(given: str | None) -> str:
         or any(c.isspace() for c in path)
     ):
         raise ValueError(
-            f"{label('result_path')} is {path!r}; write a path such as {default('result_path')!r}, with {{fileid}} "
+            f"{where} is {path!r}; write a path such as {default('result_path')!r}, with {{fileid}} "
             "and at most {clientno} in it."
         )
     return path
