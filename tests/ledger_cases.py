@@ -39,6 +39,7 @@ class Clock:
     slept: list[float] = field(default_factory=list)
 
     def __call__(self) -> float:
+        """Return the time."""
         return self.now
 
     def sleep(self, seconds: float) -> None:
@@ -72,8 +73,8 @@ def file_id_of(ledger: Ledger, claim: ClaimFacts) -> str:
 
 def ledger_over(folder: Folder, clock: Clock, **settings: Any) -> Ledger:
     """Return a ledger over a probed *folder*."""
-    settings = {"environment": "staging", "client_no": "10042", "answer_timeout": 600.0} | settings
-    return Ledger(folder, clock=clock, sleep=clock.sleep, **settings)
+    usual: dict[str, Any] = {"environment": "staging", "client_no": "10042", "answer_timeout": 600.0}
+    return Ledger(folder, clock=clock, sleep=clock.sleep, **(usual | settings))
 
 
 def local_ledger(path: Path, clock: Clock, **settings: Any) -> Ledger:

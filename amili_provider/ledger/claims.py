@@ -12,7 +12,7 @@ from amili_provider.ledger.standing import Standing
 MARGIN_SECONDS = 60.0
 """How much longer than the answer may take a claim lives."""
 WRITING_SECONDS = 30.0
-"""How much of the margin writing claims may use up; the rest is for clocks that differ."""
+"""How much of the margin writing a request's claims may use up; the rest is for clocks that differ."""
 
 
 class RunFacts(Protocol):
@@ -72,11 +72,11 @@ class Claim:
     An attempt that is ours.
 
     :param receipt: as it was written.
-    :param written_from: when writing it began, seconds since the epoch.
+    :param release_by: until when the request's tail may be released, seconds since the epoch.
     """
 
     receipt: LedgerReceipt
-    written_from: float
+    release_by: float
 
     @property
     def file_id(self) -> str:

@@ -42,6 +42,8 @@ class Folder(ABC):
 
     concurrency = 8
     """How many operations at a time are worth their threads."""
+    seconds_per_file = 0.0
+    """How much longer a request may take to claim for each further file, on storages known to be slow."""
     exclusive = False
     """Whether :meth:`create` is proven to refuse a name that exists. Set by :meth:`probe`."""
 
@@ -114,9 +116,7 @@ class Folder(ABC):
         except FileNotFoundError:
             pass
         else:
-            raise AmiliLedgerUnavailable(
-                f"The ledger {self.url} finds files that cannot exist. Nothing was sent."
-            )
+            raise AmiliLedgerUnavailable(f"The ledger {self.url} finds files that cannot exist. Nothing was sent.")
         try:
             self.create(name, first)
             if self.read(name) != first:

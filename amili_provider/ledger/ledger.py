@@ -19,12 +19,14 @@ somebody who settles cannot overwrite each other. ::
     ledger.close()                                                      # or use it as a context manager
 
 The order that keeps a file from being sent twice: look up, send all but the tail, claim, check the margin,
-release the tail, read the answer, settle. A claim whose tail was not released, or of which Amili provably took
-nothing, is settled as ``not_sent``; the next try begins with a look-up and is an attempt of its own.
+release the tail, read the answer, settle. A claim whose tail was not released, or of which Amili took
+provably nothing, is settled as ``not_sent``; the next try begins with a look-up, and is an attempt of its
+own.
 """
 
 from __future__ import annotations
 
+import math
 import secrets
 import socket
 import time
@@ -147,9 +149,7 @@ class Ledger:
         """Return where a person finds a receipt."""
         return f"{self.folder.url.rstrip('/')}/{self._attempts.name(file_id, attempt)}"
 
-    def look_up(
-        self, file_id: str, *, chain: str | None = None, set_aside: SetAside = SetAside.NOTHING
-    ) -> Standing:
+    def look_up(self, file_id: str, *, chain: str | None = None, set_aside: SetAside = SetAside.NOTHING) -> Standing:
         """
         Return what the ledger says of a file. Reads its attempts by name, so history costs nothing.
 
@@ -198,7 +198,13 @@ class Ledger:
         lost = {s.file_id: s for s, _ in wanted if s.state is not State.FREE}
         if lost:
             raise ClaimLost(lost)
-        claims = [Claim(self._claimed(standing, facts, now), now) for standing, facts in wanted]
+        # Where every claim takes its time, a request of many files needs more: its claims live as much
+        # longer.
+        extra = self.folder.seconds_per_file * (len(wanted) - 1)
+        claims = [
+            Claim(self._claimed(standing, facts, now, extra), now + WRITING_SECONDS + extra)
+            for standing, facts in wanted
+        ]
         self._write_claims(claims)
         return claims
 
@@ -208,13 +214,12 @@ class Ledger:
 
         :raises AmiliLedgerUnavailable: if not; settle them as ``not_sent``.
         """
-        now = self._clock()
-        late = max((now - c.written_from for c in claims), default=0.0)
-        if late > WRITING_SECONDS:
+        late = self._clock() - min((claim.release_by for claim in claims), default=math.inf)
+        if late > 0:
             raise AmiliLedgerUnavailable(
-                f"Claiming files in the ledger {self.folder.url} took {late:.0f} seconds, at most "
-                f"{WRITING_SECONDS:.0f} are safe: another run could take the claim for dead. Nothing was "
-                f"sent. The ledger's storage is too slow, or this worker was held up."
+                f"Claiming files in the ledger {self.folder.url} took {late:.0f} seconds longer than is safe: "
+                f"another run could take the claims for dead. Nothing of their request was accepted. The "
+                f"ledger's storage is too slow, or this worker was held up. Smaller requests need less time."
             )
 
     def settle(self, claim: Claim, verdict: Verdict) -> LedgerReceipt:
@@ -294,7 +299,7 @@ class Ledger:
             raise error
         return receipt
 
-    def _claimed(self, standing: Standing, facts: ClaimFacts, now: float) -> LedgerReceipt:
+    def _claimed(self, standing: Standing, facts: ClaimFacts, now: float, extra: float = 0.0) -> LedgerReceipt:
         return LedgerReceipt(
             file_id=standing.file_id,
             attempt=standing.next_attempt,
@@ -308,7 +313,7 @@ class Ledger:
             size=facts.size,
             sha256=facts.sha256,
             claimed_at=timestamp(now),
-            expires_at=self._expiry(now),
+            expires_at=timestamp(now + self.answer_timeout + MARGIN_SECONDS + extra),
             dag_id=facts.run.dag_id,
             run_id=facts.run.run_id,
             task_id=facts.run.task_id,
@@ -356,6 +361,3 @@ class Ledger:
         """Settle claims whose tail was never released. If that fails they are unknown when they expire."""
         verdict = Verdict(Outcome.NOT_SENT, message="given back before anything of it could be accepted")
         self._attempts.each(self._attempts.rewrite_if_ours, [self._settled(r, verdict) for r in receipts])
-
-    def _expiry(self, now: float) -> str:
-        return timestamp(now + self.answer_timeout + MARGIN_SECONDS)

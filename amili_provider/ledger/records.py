@@ -206,9 +206,7 @@ def parse(data: bytes, *, file_id: str, attempt: int) -> LedgerReceipt | TornRec
         why = f"no field {error}" if isinstance(error, KeyError) else str(error)
         return TornReceipt(attempt, why, chain if isinstance(chain, str) else None)
     if (receipt.file_id, receipt.attempt) != (file_id, attempt):
-        return TornReceipt(
-            attempt, f"it says file {receipt.file_id}, attempt {receipt.attempt}", receipt.chain
-        )
+        return TornReceipt(attempt, f"it says file {receipt.file_id}, attempt {receipt.attempt}", receipt.chain)
     return receipt
 
 

@@ -47,9 +47,7 @@ _TEXT = st.text(min_size=1, max_size=8)
 
 
 @given(first=st.tuples(_TEXT, _TEXT, _TEXT), second=st.tuples(_TEXT, _TEXT, _TEXT))
-def test_different_parts_never_read_the_same(
-    first: tuple[str, str, str], second: tuple[str, str, str]
-) -> None:
+def test_different_parts_never_read_the_same(first: tuple[str, str, str], second: tuple[str, str, str]) -> None:
     """No way of moving characters between environment, client and file type gives the same identity."""
 
     def normal(parts: tuple[str, str, str]) -> tuple[str, ...]:

@@ -100,9 +100,7 @@ def test_a_late_owner_beats_the_person_who_settled() -> None:
 def test_a_live_claim_is_never_set_aside(set_aside: SetAside, chain: str) -> None:
     """Not by force, not by resend, not by one's own retry."""
     assert _state(_attempt("live", chain=chain), set_aside=set_aside) is State.IN_FLIGHT
-    assert (
-        _state(_attempt("unknown"), _attempt("live", 2, chain=chain), set_aside=set_aside) is State.IN_FLIGHT
-    )
+    assert _state(_attempt("unknown"), _attempt("live", 2, chain=chain), set_aside=set_aside) is State.IN_FLIGHT
 
 
 @pytest.mark.parametrize("kind", ["unknown", "expired", "torn"])
@@ -111,9 +109,7 @@ def test_resend_sets_aside_older_unknowns_only(kind: str) -> None:
     assert _state(_attempt(kind, chain="old"), set_aside=SetAside.UNKNOWN) is State.FREE
     assert _state(_attempt(kind, chain="mine"), set_aside=SetAside.UNKNOWN) is State.UNKNOWN
     assert _state(_attempt("uploaded"), set_aside=SetAside.UNKNOWN) is State.UPLOADED
-    assert (
-        _state(_attempt(kind), _attempt(kind, 2, chain="mine"), set_aside=SetAside.UNKNOWN) is State.UNKNOWN
-    )
+    assert _state(_attempt(kind), _attempt(kind, 2, chain="mine"), set_aside=SetAside.UNKNOWN) is State.UNKNOWN
 
 
 @pytest.mark.parametrize("kind", ["uploaded", "unknown", "expired", "torn"])
@@ -121,13 +117,9 @@ def test_force_sets_aside_everything_older(kind: str) -> None:
     """A retry under force is not a third time: its own attempt is not older than itself."""
     assert _state(_attempt(kind, chain="old"), set_aside=SetAside.EVERYTHING) is State.FREE
     assert (
-        _state(_attempt(kind), _attempt("uploaded", 2, chain="mine"), set_aside=SetAside.EVERYTHING)
-        is State.UPLOADED
+        _state(_attempt(kind), _attempt("uploaded", 2, chain="mine"), set_aside=SetAside.EVERYTHING) is State.UPLOADED
     )
-    assert (
-        _state(_attempt(kind), _attempt("unknown", 2, chain="mine"), set_aside=SetAside.EVERYTHING)
-        is State.UNKNOWN
-    )
+    assert _state(_attempt(kind), _attempt("unknown", 2, chain="mine"), set_aside=SetAside.EVERYTHING) is State.UNKNOWN
 
 
 @pytest.mark.parametrize("chain", [None, ""])
@@ -138,9 +130,7 @@ def test_without_a_chain_everything_is_older(chain: str | None) -> None:
 
 def test_what_is_set_aside_is_still_told() -> None:
     """Whoever resends asks first about each unknown attempt, and resolves it."""
-    standing = judge(
-        _ID, (_attempt("unknown"), _attempt("torn", 2)), now=_NOW, chain="x", set_aside=SetAside.UNKNOWN
-    )
+    standing = judge(_ID, (_attempt("unknown"), _attempt("torn", 2)), now=_NOW, chain="x", set_aside=SetAside.UNKNOWN)
     assert (standing.state, standing.unknown, standing.next_attempt) == (State.FREE, (1, 2), 3)
 
 
@@ -160,9 +150,7 @@ _HISTORIES = st.lists(
 
 
 @given(history=_HISTORIES, set_aside=st.sampled_from(list(SetAside)))
-def test_random_histories_keep_the_promises(
-    history: list[tuple[str, str, set[int]]], set_aside: SetAside
-) -> None:
+def test_random_histories_keep_the_promises(history: list[tuple[str, str, set[int]]], set_aside: SetAside) -> None:
     """Free means: nothing accepted, nothing in flight and nothing unresolved, but for what was set aside."""
     attempts = [
         _attempt(kind, n, chain=chain, resolves=tuple(sorted(i for i in resolves if i < n)))
@@ -188,14 +176,6 @@ def test_random_histories_keep_the_promises(
         accepted = [chain for chain in accepted if chain == "mine"]
     in_the_way = [n for n, chain in unresolved if set_aside is SetAside.NOTHING or chain == "mine"]
     live = any(kind == "live" for kind, _, _ in history)
-    expected = (
-        State.UPLOADED
-        if accepted
-        else State.IN_FLIGHT
-        if live
-        else State.UNKNOWN
-        if in_the_way
-        else State.FREE
-    )
+    expected = State.UPLOADED if accepted else State.IN_FLIGHT if live else State.UNKNOWN if in_the_way else State.FREE
     assert standing.state is expected
     assert (standing.deciding is None) == (expected is State.FREE)
