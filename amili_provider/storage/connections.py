@@ -50,7 +50,7 @@ def look_up(conn_id: str) -> StorageConnection:
     """
     try:
         found = BaseHook.get_connection(conn_id)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - Airflow's versions differ in what they raise, and share no base
         if "NotFound" in type(error).__name__ or "isn't defined" in str(error):
             raise AmiliStorageSettingsError(
                 f"There is no Airflow connection with the id {conn_id!r}. Create it, or correct the connection id."
@@ -94,11 +94,7 @@ def _secrets_in(values: Mapping[str, Any], *, all_of_it: bool = False) -> set[st
 def said(error: BaseException, connection: StorageConnection | None) -> str:
     """Return an error's own words as one safe line: no secret of *connection*, no credentials in a URL."""
     # An OSError of the system repeats its number and the path, which the sentence around it has already.
-    words = (
-        (isinstance(error, OSError) and error.filename and error.strerror)
-        or str(error)
-        or type(error).__name__
-    )
+    words = (isinstance(error, OSError) and error.filename and error.strerror) or str(error) or type(error).__name__
     for secret in sorted(connection.secrets if connection else (), key=len, reverse=True):
         words = words.replace(secret, "***")
     return one_line(_IN_URL.sub(r"\1***@", words)).rstrip(".")

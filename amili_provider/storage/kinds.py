@@ -79,9 +79,7 @@ KINDS = (
         ("airflow.providers.ssh", "paramiko"),
         own=True,
     ),
-    Kind(
-        "ftp", "FTP and FTPS", ("ftp", "ftps"), ("ftp", "ftps"), "ftp", ("airflow.providers.ftp",), own=True
-    ),
+    Kind("ftp", "FTP and FTPS", ("ftp", "ftps"), ("ftp", "ftps"), "ftp", ("airflow.providers.ftp",), own=True),
     Kind(
         "smb",
         "SMB (Windows shares, Samba)",
@@ -126,8 +124,7 @@ def split_host(rest: str) -> tuple[str, str]:
 def what_works() -> str:
     """Return the storages that work, with their schemes and connection types, as one phrase."""
     return "; ".join(
-        f"{kind.title} ({kind.schemes[0]}://, connection type {' or '.join(kind.conn_types)})"
-        for kind in KINDS
+        f"{kind.title} ({kind.schemes[0]}://, connection type {' or '.join(kind.conn_types)})" for kind in KINDS
     )
 
 

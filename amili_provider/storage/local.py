@@ -21,12 +21,12 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc] # fsspec is not typed
 
     cachable = False
 
-    def info(self, path: str | os.PathLike[str], **kwargs: Any) -> dict[str, Any]:
+    def info(self, path: str | os.PathLike[str], **_: Any) -> dict[str, Any]:
         """Return what is at *path*, links followed."""
         name = self._strip_protocol(os.fspath(path))
         return _details(name, os.stat(name), islink=os.path.islink(name))  # noqa: PTH116,PTH114 - names may be no text
 
-    def ls(self, path: str, detail: bool = False, **kwargs: Any) -> list[Any]:
+    def ls(self, path: str, detail: bool = False, **_: Any) -> list[Any]:
         """Return what is in the folder *path*; of a file itself."""
         name = self._strip_protocol(path)
         status = os.stat(name)  # noqa: PTH116
@@ -44,7 +44,7 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc] # fsspec is not typed
                             found.append({"name": entry.path, "size": 0, "type": "other", "islink": True})
         return found if detail else [details["name"] for details in found]
 
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
         """
         Write *value* so that nobody ever reads a part of it, and a crash of the machine does not lose it.
 
@@ -73,7 +73,7 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc] # fsspec is not typed
 def _link_or_create(draft: str, name: str, value: bytes) -> None:
     """Give *draft* its final name if there is none yet; without hard links, create the name and write into it."""
     try:
-        os.link(draft, name)  # noqa: PTH200 - pathlib's has the arguments the other way round
+        os.link(draft, name)
     except FileExistsError:
         raise
     except OSError:
@@ -85,10 +85,7 @@ def _link_or_create(draft: str, name: str, value: bytes) -> None:
 
 
 def _details(name: str, status: os.stat_result, *, islink: bool) -> dict[str, Any]:
-    if stat.S_ISDIR(status.st_mode):
-        kind = "directory"
-    else:
-        kind = "file" if stat.S_ISREG(status.st_mode) else "other"
+    kind = "directory" if stat.S_ISDIR(status.st_mode) else "file" if stat.S_ISREG(status.st_mode) else "other"
     return {
         "name": name,
         "size": status.st_size,

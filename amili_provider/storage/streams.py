@@ -17,7 +17,7 @@ BLOCK_BYTES = 4 * 1024 * 1024
 """How much is asked for at a time from object storages; one block per open stream is kept in memory."""
 
 
-class ShortRead(OSError):
+class ShortReadError(OSError):
     """The stream ended before the listed size, or went on after it."""
 
 
@@ -58,17 +58,22 @@ class WholeFile(io.RawIOBase):
         if size is None or size < 0:
             return b"".join(iter(lambda: self.read(BLOCK_BYTES), b""))
         try:
-            data = self._inner.read(size)
-            self._position += len(data)
-            if self._position > self._size:
-                raise ShortRead(f"more than the {self._size} bytes listed could be read: it has grown")
-            if not data and size and self._position < self._size:
-                raise ShortRead(f"it ended after {self._position} of {self._size} bytes")
-            if not data and size and self._still_the_same:
-                check, self._still_the_same = self._still_the_same, None
-                check()
-        except Exception as error:
+            return self._next(size)
+        except Exception as error:  # noqa: BLE001 - a dozen libraries, one door
             raise self._wrap(error) from None
+
+    def _next(self, size: int) -> bytes:
+        data = self._inner.read(size)
+        self._position += len(data)
+        if self._position > self._size:
+            raise ShortReadError(f"more than the {self._size} bytes listed could be read: it has grown")
+        if data or not size:
+            return data
+        if self._position < self._size:
+            raise ShortReadError(f"it ended after {self._position} of {self._size} bytes")
+        if self._still_the_same:
+            check, self._still_the_same = self._still_the_same, None
+            check()
         return data
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
@@ -115,7 +120,7 @@ class Blocks(io.RawIOBase):
             end = min(self._next + BLOCK_BYTES, self._size)
             data = self._fs.cat_file(self._path, start=self._next, end=end)
             if len(data) != end - self._next:
-                raise ShortRead(f"it ended after {self._next + len(data)} of {self._size} bytes")
+                raise ShortReadError(f"it ended after {self._next + len(data)} of {self._size} bytes")
             self._block, self._next = memoryview(data), end
         wanted = len(self._block) if size is None or size < 0 else size
         data, self._block = bytes(self._block[:wanted]), self._block[wanted:]

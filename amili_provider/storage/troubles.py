@@ -10,16 +10,12 @@ from amili_provider.exceptions import AmiliError, AmiliStorageError, AmiliStorag
 from amili_provider.storage.connections import StorageConnection, said
 
 
-class WrongSettings(OSError):
+class WrongSettings(OSError):  # noqa: N818 - a state of the storage, as in the tree of exceptions
     """
     The server is there, but not as the connection says: raised by our own filesystems.
 
     :param words: what the server said, and what to do.
     """
-
-
-class StorageLost(OSError):
-    """The connection to the server broke; another one may work."""
 
 
 # What the object storage libraries call credentials that are missing or wrong. They share no base class, and
@@ -41,6 +37,12 @@ _WRONG_CREDENTIALS = frozenset(
     }
 )
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"})
+_SETTINGS = (
+    (_WRONG_CREDENTIALS, " Correct the credentials in the connection."),
+    (_NO_BUCKET, " Correct the bucket or container in the path, or choose another connection."),
+)
+# What systems say of a missing file, which the sentence around it says already.
+_PLAIN = frozenset({"no such file or directory", "no such file", "not found"})
 
 
 def explain(action: str, url: str, connection: StorageConnection | None, error: BaseException) -> Exception:
@@ -57,30 +59,25 @@ def explain(action: str, url: str, connection: StorageConnection | None, error: 
     tried = f"Cannot {action} {url}{through}"
     words = said(error, connection)
     codes = _codes(error)
-    if isinstance(error, WrongSettings):
-        return AmiliStorageSettingsError(f"{tried}: {words}.")
-    if codes & _WRONG_CREDENTIALS:
-        return AmiliStorageSettingsError(f"{tried}: {words}. Correct the credentials in the connection.")
-    if codes & _NO_BUCKET:
-        return AmiliStorageSettingsError(
-            f"{tried}: {words}. Correct the bucket or container in the path, or choose another connection."
-        )
+    settings_advice = next((advice for known, advice in _SETTINGS if codes & known), None)
+    if isinstance(error, WrongSettings) or settings_advice is not None:
+        return AmiliStorageSettingsError(f"{tried}: {words}." + (settings_advice or ""))
     if isinstance(error, FileNotFoundError):
-        return FileNotFoundError(f"{tried}: it does not exist.")
+        return FileNotFoundError(f"{tried}: it does not exist{_detail(words, url)}.")
     if isinstance(error, NotADirectoryError):
         return NotADirectoryError(f"{tried}: it is a file, not a folder.")
     if isinstance(error, PermissionError):
-        return AmiliStorageError(
-            f"{tried}: permission denied{_detail(words, url)}. Give its login the right to {action} it."
-        )
-    kind = type(error).__name__
-    return AmiliStorageError(f"{tried}: {words if kind in words else f'{kind}: {words}'}.")
+        words = f"permission denied{_detail(words, url)}. Give its login the right to {action} it"
+    elif type(error).__name__ not in words and type(error) is not OSError:
+        words = f"{type(error).__name__}: {words}"
+    return AmiliStorageError(f"{tried}: {words}.")
 
 
 def _detail(words: str, url: str) -> str:
-    """Return what the server said if it says more than the name of the file."""
+    """Return what the server said, if it says more than the name of the file."""
     plain = words.strip("'\"").rstrip("/")
-    return "" if not plain or url.rstrip("/").endswith(plain) else f" ({words})"
+    known = not plain or plain.casefold() in _PLAIN or url.rstrip("/").endswith(plain) or plain == "permission denied"
+    return "" if known else f" ({words})"
 
 
 def _codes(error: BaseException) -> set[str]:

@@ -1,0 +1,76 @@
+"""One file of a listing, and its bytes."""
+
+from __future__ import annotations
+
+import builtins
+from dataclasses import dataclass, field
+from typing import BinaryIO, cast
+
+from amili_provider.storage.entries import Entry, read_entry
+from amili_provider.storage.locations import Location
+from amili_provider.storage.streams import BLOCK_BYTES, Blocks, ShortReadError, WholeFile
+from amili_provider.storage.troubles import explain
+
+
+@dataclass(frozen=True, slots=True)
+class StorageFile:
+    """
+    One file of a listing.
+
+    :param location_root: where the listing started; shared by its files.
+    :param path: the path on the filesystem.
+    :param url: the path as people see it.
+    :param name: the base name, Unicode NFC.
+    :param size: bytes, as listed.
+    :param fingerprint: ETag, generation or modification time: what changes with the content.
+    :param modified: when it was last written, in seconds since 1970, by the storage's own clock.
+    :param local_path: the path if it is a local file, to be read in place.
+    :param literal: whether it was named, rather than found by a pattern or in a folder.
+    """
+
+    location_root: Location = field(repr=False, compare=False)
+    path: str
+    url: str
+    name: str
+    size: int
+    fingerprint: str | None
+    modified: float | None
+    local_path: str | None
+    literal: bool
+
+    def open(self) -> BinaryIO:
+        """
+        Return a stream of the bytes from the start, to be used by one thread.
+
+        It gives as many bytes as were listed, or raises :class:`AmiliStorageError` or
+        :class:`FileNotFoundError`.
+        """
+
+        def wrap(error: BaseException) -> Exception:
+            return explain("read", self.url, self.location_root.storage.connection, error)
+
+        try:
+            inner, in_pieces = self._open_inner(self.location_root)
+        except Exception as error:  # noqa: BLE001 - a dozen libraries, one door
+            raise wrap(error) from None
+        check = self._check_unchanged if in_pieces and self.fingerprint is not None else None
+        return cast("BinaryIO", WholeFile(inner, self.size, check, wrap))
+
+    def _open_inner(self, root: Location) -> tuple[BinaryIO, bool]:
+        """Return the bytes, and whether it takes several requests to get them."""
+        if self.local_path is not None:
+            return cast("BinaryIO", builtins.open(self.local_path, "rb", buffering=0)), False  # noqa: PTH123
+        if root.storage.kind.object_store:
+            return cast("BinaryIO", Blocks(root.fs, self.path, self.size)), not 0 < self.size <= BLOCK_BYTES
+        return cast("BinaryIO", root.fs.open(self.path, "rb")), root.storage.kind.lists
+
+    def _check_unchanged(self) -> None:
+        now = look_at(self.location_root, self.path)
+        if (now.size, now.fingerprint) != (self.size, self.fingerprint):
+            raise ShortReadError("it was replaced or written to since it was listed")
+
+
+def look_at(location: Location, path: str) -> Entry:
+    """Return what the storage says of *path* now, past any cache; its errors come out as they are."""
+    location.fs.invalidate_cache()
+    return read_entry(location.fs.info(path))

@@ -1,0 +1,343 @@
+"""
+FTP and FTPS, as Airflow's own FTP hooks read the connection.
+
+That is passive mode, encoding, and for FTPS certificates that are checked and data that is encrypted too.
+
+FTPS is chosen by the scheme (``ftps://``), or by the extra ``tls`` of the connection where a path has no scheme.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ftplib
+import io
+import posixpath
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from amili_provider.storage.connections import StorageConnection
+from amili_provider.storage.servers import ServerFiles
+from amili_provider.storage.troubles import WrongSettings
+
+_SECONDS = 120.0
+_NO = frozenset({"false", "0", "no", "off", "none", ""})
+_REFUSED = re.compile(r"permission|denied|not allowed|privilege|access is", re.IGNORECASE)
+# What "ls -l" prints; every server without MLSD answers LIST like that, or like DOS.
+_UNIX_LINE = re.compile(
+    r"(?P<type>[-dlbcps])[-rwxsStT+.@]{9,11}\s+\d+\s+\S+\s+\S+\s+(?P<size>\d+)\s+(?P<date>\w{3}\s+\d+\s+[\d:]+) (?P<name>.+)"
+)
+_DOS_LINE = re.compile(
+    r"(?P<date>\d\d-\d\d-\d{2,4}\s+\d\d:\d\d(?:[AP]M)?)\s+(?:(?P<folder><DIR>)|(?P<size>\d+))\s+(?P<name>.+)"
+)
+
+
+class _Ftps(ftplib.FTP_TLS):
+    """FTPS whose data connections resume the session of the control connection, as many servers demand."""
+
+    def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
+        connection, size = ftplib.FTP.ntransfercmd(self, cmd, rest)
+        if self._prot_p:  # type: ignore[attr-defined]
+            control = self.sock
+            session = control.session if isinstance(control, ssl.SSLSocket) else None
+            connection = self.context.wrap_socket(connection, server_hostname=self.host, session=session)
+        return connection, size
+
+
+class FtpFiles(ServerFiles[ftplib.FTP]):
+    """
+    The files of an FTP server.
+
+    :param connection: the Airflow connection.
+    :param tls: whether to use FTPS (explicit TLS).
+    """
+
+    protocol = "ftp"
+
+    def __init__(self, connection: StorageConnection, *, tls: bool) -> None:
+        if not connection.host:
+            raise WrongSettings("the connection names no host")
+        super().__init__(connection.host, connection.port or ftplib.FTP_PORT, connection.login, ftplib.FTP_PORT)
+        self._password = connection.password
+        self._passive = str(connection.extra.get("passive", True)).strip().lower() not in _NO
+        self._encoding = str(connection.extra.get("encoding") or "utf-8")
+        self._tls = tls
+        self._mlsd: bool | None = None
+
+    def prefix(self) -> str:
+        """Return what a path is shown with."""
+        return f"{'ftps' if self._tls else 'ftp'}://{self._host}{self._shown_port}"
+
+    def _connect(self) -> ftplib.FTP:
+        where = f"{self._host}:{self._port}"
+        ftp: ftplib.FTP
+        if self._tls:
+            ftp = _Ftps(context=ssl.create_default_context(), timeout=_SECONDS, encoding=self._encoding)
+        else:
+            ftp = ftplib.FTP(timeout=_SECONDS, encoding=self._encoding)  # noqa: S321 - the connection says so
+        try:
+            self._log_in(ftp, where)
+        except BaseException as error:
+            ftp.close()
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise WrongSettings(
+                    f"the certificate of {where} is not trusted ({error.verify_message}). Use the host name that is in "
+                    f"the certificate, or add its authority to the worker's trusted ones"
+                ) from None
+            if isinstance(error, (OSError, EOFError)) and not isinstance(error, WrongSettings):
+                raise OSError(f"no connection to {where}: {error or type(error).__name__}") from None
+            raise
+        return ftp
+
+    def _log_in(self, ftp: ftplib.FTP, where: str) -> None:
+        ftp.connect(self._host, self._port)
+        if isinstance(ftp, ftplib.FTP_TLS):
+            try:
+                ftp.auth()
+            except ftplib.error_perm as error:
+                raise WrongSettings(f"{where} does not offer FTPS ({error}). Use ftp://, or ask for TLS") from None
+        try:
+            ftp.login(self._login, self._password)
+        except ftplib.error_perm as error:
+            raise WrongSettings(
+                f"{where} refuses the login of {self._login or 'anonymous'!r} ({error}). Correct the login or password"
+                + ("" if self._tls else ", or use ftps:// if the server demands TLS")
+            ) from None
+        except ftplib.Error as error:
+            raise OSError(f"{where} does not let us in now: {error}") from None
+        if isinstance(ftp, ftplib.FTP_TLS):
+            ftp.prot_p()
+        ftp.set_pasv(self._passive)
+        ftp.voidcmd("TYPE I")
+
+    @staticmethod
+    def _disconnect(connection: ftplib.FTP) -> None:
+        # No QUIT: a server in the middle of a transfer would let us wait for its answer.
+        connection.close()
+
+    @staticmethod
+    def _alive(connection: ftplib.FTP) -> bool:
+        try:
+            connection.voidcmd("NOOP")
+        except Exception:  # noqa: BLE001 - whatever it is, another connection is better
+            return False
+        return True
+
+    def _is_lost(self, error: BaseException) -> bool:
+        # 421: the server closes the connection, as after idle time.
+        return super()._is_lost(error) or (isinstance(error, OSError) and str(error).startswith("421"))
+
+    def home(self) -> str:
+        """Return the folder that the server puts this login into."""
+        return self.run(lambda connection: _answered(connection.pwd, "/")) or "/"
+
+    def _list(self, connection: ftplib.FTP, path: str) -> list[dict[str, Any]]:
+        if self._mlsd is not False:
+            try:
+                lines = _lines(connection, f"MLSD {path}")
+            except ftplib.error_perm as error:
+                if str(error)[:3] not in ("500", "502", "504"):
+                    raise _refusal(error, path) from None
+                self._mlsd = False
+            else:
+                self._mlsd = True
+                return [details for line in lines if (details := _mlsx(line, path))]
+        # A server without MLSD lists a missing folder as an empty one; entering it is what tells them apart.
+        _answered(lambda: connection.cwd(path), path)
+        lines = _answered(lambda: _lines(connection, "LIST"), path)
+        return [details for line in lines if (details := _listed(line, path))]
+
+    def _stat(self, connection: ftplib.FTP, path: str) -> dict[str, Any]:
+        if self._mlsd is not False:
+            try:
+                answer = connection.sendcmd(f"MLST {path}")
+            except ftplib.error_perm as error:
+                if str(error)[:3] not in ("500", "502", "504"):
+                    raise _refusal(error, path) from None
+                self._mlsd = False
+            else:
+                self._mlsd = True
+                facts = answer.splitlines()[1].strip()
+                details = _facts(facts.partition(" ")[0], path)
+                if details is None:
+                    raise OSError(f"the server's answer cannot be read: {answer}")
+                return details
+        # The same source as a listing has, so that what was listed can be compared with what is there now.
+        try:
+            listed = self._list(connection, posixpath.dirname(path))
+        except FileNotFoundError:
+            raise FileNotFoundError(path) from None
+        for details in listed:
+            if details["name"] == path:
+                return details
+        raise FileNotFoundError(path)
+
+    def _reader(self, connection: ftplib.FTP, path: str) -> io.RawIOBase:
+        return _Retrieval(connection, _answered(lambda: connection.transfercmd(f"RETR {path}"), path))
+
+    @contextlib.contextmanager
+    def _write(self, connection: ftplib.FTP, path: str, mode: str) -> Iterator[Any]:  # noqa: ARG002 - FTP has one
+        data = _answered(lambda: connection.transfercmd(f"STOR {path}"), path)
+        with data:
+            yield _Writer(data)
+            if isinstance(data, ssl.SSLSocket):
+                with contextlib.suppress(OSError):
+                    data.unwrap()
+        _answered(connection.voidresp, path)
+
+    def _rename_over(self, connection: ftplib.FTP, old: str, new: str) -> None:
+        _answered(lambda: connection.rename(old, new), new)
+
+    def _remove(self, connection: ftplib.FTP, path: str) -> None:
+        _answered(lambda: connection.delete(path), path)
+
+    def _mkdir(self, connection: ftplib.FTP, path: str) -> None:
+        _answered(lambda: connection.mkd(path), path)
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename; :class:`FileExistsError` if *new* exists. FTP cannot do both in one step: it looks first."""
+        if self.exists(new):
+            raise FileExistsError(new)
+        self.run(lambda connection: self._rename_over(connection, old, new), again=False)
+
+
+def _lines(connection: ftplib.FTP, command: str) -> list[str]:
+    lines: list[str] = []
+    connection.voidcmd("TYPE A")
+    try:
+        with connection.transfercmd(command) as data, data.makefile("rb") as received:
+            lines.extend(line.decode(connection.encoding, "surrogateescape").rstrip("\r\n") for line in received)
+            if isinstance(data, ssl.SSLSocket):
+                with contextlib.suppress(OSError):
+                    data.unwrap()
+        # Only this answer says that the listing is complete.
+        connection.voidresp()
+    finally:
+        with contextlib.suppress(*ftplib.all_errors):
+            connection.voidcmd("TYPE I")
+    return lines
+
+
+def _answered(work: Callable[[], Any], path: str) -> Any:
+    """Do *work*; the server's refusals come out as the errors that Python has for them."""
+    try:
+        return work()
+    except ftplib.error_perm as error:
+        raise _refusal(error, path) from None
+    except ftplib.error_temp as error:
+        raise OSError(str(error)) from None
+    except (ftplib.error_reply, ftplib.error_proto) as error:
+        raise OSError(f"the server's answer makes no sense: {error}") from None
+
+
+def _refusal(error: ftplib.error_perm, path: str) -> OSError:
+    words = str(error)
+    if words[:3] == "550":
+        return PermissionError(words) if _REFUSED.search(words) else FileNotFoundError(words)
+    if words[:3] in ("530", "532", "553") or _REFUSED.search(words):
+        return PermissionError(words)
+    return OSError(f"{words} ({path})")
+
+
+def _mlsx(line: str, folder: str) -> dict[str, Any] | None:
+    facts, _, name = line.partition(" ")
+    return _facts(facts, posixpath.join(folder, name))
+
+
+def _facts(facts: str, path: str) -> dict[str, Any] | None:
+    """Read ``type=file;size=12;modify=20260101120000.123;`` (RFC 3659)."""
+    values = {key.lower(): value for key, _, value in (fact.partition("=") for fact in facts.split(";")) if key}
+    kind = values.get("type", "").lower()
+    if kind in ("cdir", "pdir"):
+        return None
+    modified = None
+    with contextlib.suppress(ValueError):
+        whole, _, fraction = values.get("modify", "").partition(".")
+        moment = datetime.strptime(whole, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+        modified = moment.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
+    return {
+        "name": path,
+        "type": {"dir": "directory", "file": "file"}.get(kind, "other"),
+        "islink": "link" in kind,
+        "size": int(values.get("size", 0)),
+        "mtime": modified,
+    }
+
+
+def _listed(line: str, folder: str) -> dict[str, Any] | None:
+    """Read one line of ``LIST``. The date is kept as text: it has no zone, and often no year."""
+    if match := _UNIX_LINE.fullmatch(line):
+        kind = {"d": "directory", "-": "file"}.get(match["type"], "other")
+        name = match["name"].partition(" -> ")[0] if match["type"] == "l" else match["name"]
+    elif match := _DOS_LINE.fullmatch(line):
+        kind, name = ("directory" if match["folder"] else "file"), match["name"]
+    else:
+        if not line.strip() or line.startswith("total "):
+            return None
+        raise OSError(f"a line of the server's listing cannot be read: {line[:80]!r}")
+    if name in (".", ".."):
+        return None
+    size = int(match["size"] or 0)
+    return {
+        "name": posixpath.join(folder, name),
+        "type": kind,
+        "islink": line.startswith("l"),
+        "size": size,
+        "etag": f"{match['date']} {size}",
+    }
+
+
+class _Writer:
+    """The end of a data connection that takes what is to be stored."""
+
+    def __init__(self, data: socket.socket) -> None:
+        self._data = data
+
+    def write(self, block: bytes) -> None:
+        """Send *block*."""
+        self._data.sendall(block)
+
+
+class _Retrieval(io.RawIOBase):
+    """
+    The bytes of a ``RETR``, ended only by the server's word that the transfer is complete.
+
+    :param connection: the control connection.
+    :param data: the data connection.
+    """
+
+    def __init__(self, connection: ftplib.FTP, data: socket.socket) -> None:
+        super().__init__()
+        self._connection = connection
+        self._data = data
+        self._ended = False
+
+    def readable(self) -> bool:
+        """Return True: it is for reading."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return at most *size* bytes; none at the end."""
+        if self._ended:
+            return b""
+        block = self._data.recv(256 * 1024 if size is None or size < 0 else min(size, 256 * 1024))
+        if not block:
+            self._ended = True
+            if isinstance(self._data, ssl.SSLSocket):
+                with contextlib.suppress(OSError):
+                    self._data.unwrap()
+            self._data.close()
+            try:
+                self._connection.voidresp()
+            except (ftplib.Error, EOFError) as error:
+                raise ConnectionError(f"the transfer was not completed: {error or 'connection lost'}") from None
+        return block
+
+    def close(self) -> None:
+        """Close the data connection."""
+        if not self.closed:
+            super().close()
+            self._data.close()

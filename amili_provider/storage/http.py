@@ -1,0 +1,178 @@
+"""Single files by HTTP(S), as Airflow's own HTTP hook reads the connection: headers, login, proxies, certificates."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import requests
+from fsspec import AbstractFileSystem
+
+from amili_provider.storage.connections import StorageConnection
+from amili_provider.storage.troubles import WrongSettings
+
+_SECONDS = (30, 120)
+_BLOCK = 256 * 1024
+# Bytes as they are: no compression on the way, and nothing decoded.
+_HEADERS = {"Accept-Encoding": "identity"}
+
+
+class HttpFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
+    """
+    Files that have an address of their own. They can be read, not listed or written.
+
+    :param session: headers, login, proxies and certificates.
+    :param base: the address that the connection names; paths without a scheme start there.
+    """
+
+    protocol = "http"
+    cachable = False
+    exclusive_create = False
+
+    def __init__(self, session: requests.Session, base: str) -> None:
+        super().__init__()
+        self._session = session
+        self.base = base
+
+    @classmethod
+    def from_connection(cls, connection: StorageConnection | None) -> HttpFiles:
+        """Return the files behind an Airflow connection, or of anybody. Only from the task's own thread."""
+        if connection is None:
+            return cls(requests.Session(), "")
+        from airflow.providers.http.hooks.http import HttpHook
+
+        hook = HttpHook(method="GET", http_conn_id=connection.conn_id)
+        try:
+            session = hook.get_conn()
+        except Exception as error:  # noqa: BLE001 - the hook's versions differ in what they raise
+            raise WrongSettings(f"the connection cannot be used for HTTP ({error})") from None
+        return cls(session, hook.base_url)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        # The scheme is part of the address.
+        return path
+
+    def path_of(self, scheme: str, rest: str) -> str:
+        """Return the address; a host there must be the connection's."""
+        address = f"{scheme}://{rest}"
+        if "@" in rest.partition("/")[0]:
+            raise ValueError(f"The {scheme}:// path names a user. Put the login into an Airflow connection.")
+        if self.base and urlsplit(address)[:2] != urlsplit(self.base)[:2]:
+            raise ValueError(
+                f"The path is at {scheme}://{urlsplit(address).netloc}, but the connection is to "
+                f"{urlsplit(self.base).scheme}://{urlsplit(self.base).netloc}. Choose another connection, or none."
+            )
+        return address
+
+    @staticmethod
+    def file_name(path: str) -> str:
+        """Return the name of the file at an address."""
+        return unquote(urlsplit(path).path.rsplit("/", 1)[-1])
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Return size and version of the file at *path*."""
+        answer = self._ask("HEAD", path)
+        if answer.status_code in (400, 403, 405, 501) or "Content-Length" not in answer.headers:
+            # Servers that do not know HEAD, and addresses signed for GET alone.
+            answer.close()
+            answer = self._ask("GET", path)
+        with answer:
+            self._check(answer, path)
+            length = answer.headers.get("Content-Length")
+            # Without a length the only way to know it is to read it.
+            size = int(length) if length else sum(len(block) for block in _blocks(answer))
+            modified = answer.headers.get("Last-Modified")
+            return {
+                "name": path,
+                "type": "file",
+                "size": size,
+                "etag": answer.headers.get("ETag"),
+                "mtime": _moment(modified),
+            }
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        """Return the file itself: an address has no listing."""
+        details = self.info(path)
+        return [details] if detail else [path]
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
+        if mode != "rb":
+            raise NotImplementedError("files at an HTTP address can only be read")
+        answer = self._ask("GET", path)
+        try:
+            self._check(answer, path)
+        except BaseException:
+            answer.close()
+            raise
+        return _Body(answer)
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
+        """Return the bytes at *path*."""
+        with self._open(path) as body:
+            return b"".join(iter(lambda: body.read(_BLOCK), b""))[start:end]
+
+    def _ask(self, method: str, path: str) -> requests.Response:
+        try:
+            return self._session.request(
+                method, path, headers=_HEADERS, stream=True, timeout=_SECONDS, allow_redirects=True
+            )
+        except requests.RequestException as error:
+            # Its text holds the whole address, whose query may be a signature.
+            raise OSError(f"no answer from {urlsplit(path).netloc} ({type(error).__name__})") from None
+
+    @staticmethod
+    def _check(answer: requests.Response, path: str) -> None:
+        said = f"HTTP {answer.status_code} {answer.reason}"
+        if answer.status_code in (404, 410):
+            raise FileNotFoundError(said)
+        if answer.status_code in (401, 403):
+            raise PermissionError(said)
+        if answer.status_code != 200:  # noqa: PLR2004 - the one status that promises a whole file
+            raise OSError(f"the server answered {said}")
+        if not urlsplit(path).path.strip("/"):
+            raise OSError("the address has no file name")
+
+
+def _moment(words: str | None) -> float | None:
+    if not words:
+        return None
+    try:
+        moment = parsedate_to_datetime(words)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _blocks(answer: requests.Response) -> Any:
+    return iter(lambda: answer.raw.read(_BLOCK, decode_content=False), b"")
+
+
+class _Body(io.RawIOBase):
+    """
+    The bytes of an answer, as they came.
+
+    :param answer: an answer whose body was not read.
+    """
+
+    def __init__(self, answer: requests.Response) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def readable(self) -> bool:
+        """Return True: it is for reading."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return at most *size* bytes; none at the end."""
+        wanted = _BLOCK if size is None or size < 0 else min(size, _BLOCK)
+        return bytes(self._answer.raw.read(wanted, decode_content=False))
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if not self.closed:
+            super().close()
+            self._answer.close()

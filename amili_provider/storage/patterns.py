@@ -1,0 +1,78 @@
+"""What a pattern matches, level by level, and the order in which people expect files."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import unicodedata
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+def is_pattern(path: str) -> bool:
+    """Return whether *path* has wildcards in it."""
+    return _MAGIC.search(path) is not None
+
+
+def natural_key(path: str) -> tuple[list[tuple[str | int, ...]], str]:
+    """Return what sorts ``file2`` before ``file10``, folder by folder; the path itself settles ties."""
+    return [_segment_key(segment) for segment in path.split("/")], path
+
+
+def _segment_key(segment: str) -> tuple[str | int, ...]:
+    # Text and numbers alternate, so that like is compared with like.
+    return tuple(int(part) if index % 2 else part for index, part in enumerate(re.split("([0-9]+)", segment)))
+
+
+class Levels:
+    """
+    A pattern of several levels, as a small automaton: a state is how many levels are matched.
+
+    :param segments: one pattern per level; ``**`` stands for any number of levels.
+    """
+
+    def __init__(self, segments: list[str]) -> None:
+        self._segments = [
+            None if segment == "**" else re.compile(fnmatch.translate(unicodedata.normalize("NFC", segment)))
+            for segment in segments
+        ]
+
+    def start(self) -> frozenset[int]:
+        """Return the states before the first level."""
+        return self._spread({0})
+
+    def _spread(self, states: set[int]) -> frozenset[int]:
+        # "**" may stand for no level at all.
+        for state in sorted(states):
+            following = state
+            while following < len(self._segments) and self._segments[following] is None:
+                following += 1
+                states.add(following)
+        return frozenset(states)
+
+    def step(self, states: frozenset[int], name: str, *, folder_link: bool) -> frozenset[int]:
+        """
+        Return the states after a level called *name*.
+
+        :param folder_link: whether it is a link to a folder; ``**`` does not follow these, for they may be loops.
+        """
+        name = unicodedata.normalize("NFC", name)
+        reached: set[int] = set()
+        for state in states:
+            if state == len(self._segments):
+                continue
+            segment = self._segments[state]
+            if segment is None:
+                if not folder_link:
+                    reached.add(state)
+            elif segment.match(name):
+                reached.add(state + 1)
+        return self._spread(reached)
+
+    def goes_on(self, states: frozenset[int]) -> bool:
+        """Return whether something deeper could match."""
+        return any(state < len(self._segments) for state in states)
+
+    def matches(self, states: frozenset[int]) -> bool:
+        """Return whether the whole pattern is matched."""
+        return len(self._segments) in states

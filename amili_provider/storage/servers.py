@@ -1,0 +1,412 @@
+"""
+Filesystems on servers that hold one conversation per connection: SFTP, FTP, SMB.
+
+Every call and every stream takes a connection for itself from a pool, so that threads never share one. A connection
+that broke is thrown away, and what only reads is asked once more through a new one: a server that was restarted, or
+that closed an idle connection, is noticed but does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import posixpath
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+from uuid import uuid4
+
+from fsspec import AbstractFileSystem
+
+from amili_provider.storage.kinds import split_host
+
+IDLE_SECONDS = 10.0
+"""A connection that was idle for longer is asked whether it lives before it is used again."""
+
+C = TypeVar("C")
+T = TypeVar("T")
+
+
+class Pool(Generic[C]):
+    """
+    Open connections that nobody uses at the moment.
+
+    :param connect: opens one.
+    :param close: closes one.
+    :param alive: asks one that was idle whether it lives.
+    :param clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], C],
+        close: Callable[[C], None],
+        alive: Callable[[C], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connect = connect
+        self._close = close
+        self._alive = alive
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._idle: list[tuple[C, float]] = []
+
+    def take(self) -> tuple[C, bool]:
+        """Return a connection for the caller alone, and whether it was used before."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    break
+                connection, since = self._idle.pop()
+            if self._clock() - since < IDLE_SECONDS or self._alive(connection):
+                return connection, True
+            self.discard(connection)
+        return self._connect(), False
+
+    def give_back(self, connection: C) -> None:
+        """Return a connection that is in order."""
+        with self._lock:
+            self._idle.append((connection, self._clock()))
+
+    def discard(self, connection: C) -> None:
+        """Close a connection that may be broken."""
+        with contextlib.suppress(Exception):
+            self._close(connection)
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection, _ in idle:
+            self.discard(connection)
+
+
+class ServerFiles(AbstractFileSystem, Generic[C]):  # type: ignore[misc] # fsspec is not typed
+    """
+    What SFTP, FTP and SMB have in common.
+
+    :param host: the server, as the connection names it.
+    :param port: its port.
+    :param login: who logs in.
+    :param default_port: the port that need not be shown.
+    """
+
+    cachable = False
+    root_marker = "/"
+    exclusive_create = False
+    """Whether ``pipe_file(mode="create")`` is refused by the server itself if the name exists."""
+
+    def __init__(self, host: str, port: int, login: str, default_port: int) -> None:
+        super().__init__()
+        self._host = host
+        self._port = port
+        self._login = login
+        self._shown_port = "" if port == default_port else f":{port}"
+        self._pool: Pool[C] = Pool(self._connect, self._disconnect, self._alive)
+        weakref.finalize(self, self._pool.close)
+
+    # What each kind of server says for itself.
+
+    def _connect(self) -> C:
+        raise NotImplementedError
+
+    @staticmethod
+    def _disconnect(connection: C) -> None:
+        raise NotImplementedError
+
+    @staticmethod
+    def _alive(connection: C) -> bool:
+        raise NotImplementedError
+
+    def _is_answer(self, error: BaseException) -> bool:
+        """Return whether *error* is the server's answer to this call, so that the connection is in order."""
+        return isinstance(error, (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError))
+
+    def _is_lost(self, error: BaseException) -> bool:
+        """Return whether *error* says that the connection broke."""
+        return isinstance(error, (EOFError, ConnectionError, TimeoutError))
+
+    def _list(self, connection: C, path: str) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
+    def _stat(self, connection: C, path: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _reader(self, connection: C, path: str) -> io.RawIOBase:
+        raise NotImplementedError
+
+    def _write(self, connection: C, path: str, mode: str) -> contextlib.AbstractContextManager[Any]:
+        raise NotImplementedError
+
+    def _rename_over(self, connection: C, old: str, new: str) -> None:
+        """Rename, replacing *new* in one step; OSError if the server does not do that."""
+        raise NotImplementedError
+
+    def _remove(self, connection: C, path: str) -> None:
+        raise NotImplementedError
+
+    def _mkdir(self, connection: C, path: str) -> None:
+        raise NotImplementedError
+
+    # What follows from it.
+
+    def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
+        """Make one folder, and those above it."""
+        path = self._strip_protocol(path)
+        if create_parents:
+            self.makedirs(posixpath.dirname(path), exist_ok=True)
+        self.run(lambda connection: self._mkdir(connection, path), again=False)
+
+    def _replace(self, connection: C, path: str, value: bytes) -> None:
+        """Write *value* to *path*: all or nothing where the server can rename over a file."""
+        folder, base = posixpath.split(path)
+        draft = posixpath.join(folder, f".{base}.{uuid4().hex[:12]}.tmp")
+        with self._write(connection, draft, "wb") as out:
+            out.write(value)
+        try:
+            self._rename_over(connection, draft, path)
+        except OSError as error:
+            if self._is_lost(error):
+                raise
+            with contextlib.suppress(OSError):
+                self._remove(connection, draft)
+            with self._write(connection, path, "wb") as out:
+                out.write(value)
+
+    def rm_file(self, path: str) -> None:
+        """Delete a file."""
+        self.run(lambda connection: self._remove(connection, self._strip_protocol(path)), again=False)
+
+    def home(self) -> str:
+        """Return the folder that the server puts this login into. The first call: it shows whether all is well."""
+        return "/"
+
+    def prefix(self) -> str:
+        """Return what a path is shown with."""
+        return f"{self.protocol}://{self._host}{self._shown_port}"
+
+    def path_of(self, scheme: str, rest: str) -> str:
+        """Return the path in ``scheme://rest``; a host there must be the connection's."""
+        host, path = split_host(rest)
+        user, at, server = host.rpartition("@")
+        if at and user != self._login:
+            raise ValueError(
+                f"The {scheme}:// path names a user, but the connection logs in as another. Write three slashes: "
+                f"{scheme}:///path."
+            )
+        name, _, port = server.partition(":")
+        if server and (name.casefold() != self._host.casefold() or port not in ("", str(self._port))):
+            raise ValueError(
+                f"The path names the host {server!r}, but the connection is to {self._host}{self._shown_port}. "
+                f"Write three slashes ({scheme}://{path or '/'}), or choose another connection."
+            )
+        return path or "/"
+
+    def run(self, work: Callable[[C], T], *, again: bool = True) -> T:
+        """
+        Do *work* with a connection of its own.
+
+        :param again: whether it may be done a second time if a connection that was idle turns out to be broken.
+        """
+        while True:
+            connection, reused = self._pool.take()
+            try:
+                result = work(connection)
+            except BaseException as error:
+                if self._is_answer(error):
+                    self._pool.give_back(connection)
+                else:
+                    self._pool.discard(connection)
+                    if reused and again and self._is_lost(error):
+                        continue
+                raise
+            self._pool.give_back(connection)
+            return result
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self._pool.close()
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        """Return what is in the folder *path*."""
+        path = self._strip_protocol(path)
+        found = self.run(lambda connection: self._list(connection, path))
+        return found if detail else [details["name"] for details in found]
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Return what is at *path*."""
+        path = self._strip_protocol(path)
+        if path == "/":
+            return {"name": "/", "type": "directory", "size": 0}
+        return self.run(lambda connection: self._stat(connection, path))
+
+    def exists(self, path: str, **_: Any) -> bool:
+        """Return whether there is something at *path*. An error is not a no."""
+        try:
+            self.info(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase | io.BytesIO:
+        if mode == "rb":
+            return self._open_reader(path)
+        if mode == "xb" and not self.exclusive_create:
+            raise NotImplementedError(f"{self.protocol} has no exclusive create")
+        if mode in ("wb", "xb"):
+            return Upload(self, path, mode)
+        raise NotImplementedError(f"mode {mode!r}")
+
+    def _open_reader(self, path: str) -> io.RawIOBase:
+        while True:
+            connection, reused = self._pool.take()
+            try:
+                raw = self._reader(connection, path)
+            except BaseException as error:
+                if self._is_answer(error):
+                    self._pool.give_back(connection)
+                else:
+                    self._pool.discard(connection)
+                    if reused and self._is_lost(error):
+                        continue
+                raise
+            return Download(raw, self._pool, connection)
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
+        """Return the bytes of the file at *path*, as they are now."""
+
+        def read(connection: C) -> bytes:
+            with self._reader(connection, self._strip_protocol(path)) as raw:
+                return b"".join(iter(lambda: raw.read(256 * 1024), b""))
+
+        return self.run(read)[start:end]
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+        """
+        Write *value*.
+
+        :param mode: ``overwrite``, or ``create``: then :class:`FileExistsError` if the name exists.
+        :raises NotImplementedError: for ``create`` where the server cannot refuse it.
+        """
+        if mode == "create" and not self.exclusive_create:
+            raise NotImplementedError(f"{self.protocol} has no exclusive create")
+        path = self._strip_protocol(path)
+
+        def write(connection: C) -> None:
+            if mode == "create":
+                with self._write(connection, path, "xb") as out:
+                    out.write(value)
+            else:
+                self._replace(connection, path, value)
+
+        # A create that was cut off may have happened: only the caller can tell, by reading it back.
+        self.run(write, again=mode != "create")
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Make the folder *path* and those above it."""
+        path = self._strip_protocol(path)
+        if path in ("", "/"):
+            return
+        if self.exists(path):
+            if not exist_ok:
+                raise FileExistsError(path)
+            return
+        self.makedirs(posixpath.dirname(path), exist_ok=True)
+        try:
+            self.run(lambda connection: self._mkdir(connection, path))
+        except OSError:
+            # Somebody else may have made it at the same moment.
+            if not self.exists(path):
+                raise
+
+    def put_stream(self, path: str, chunks: Iterator[bytes]) -> None:
+        """Write *chunks* to a new file at *path*; exclusively where the server can."""
+
+        def write(connection: C) -> None:
+            with self._write(connection, path, "xb" if self.exclusive_create else "wb") as out:
+                for chunk in chunks:
+                    out.write(chunk)
+
+        self.run(write, again=False)
+
+
+class Download(io.RawIOBase):
+    """
+    A stream with a connection of its own, which goes back to the pool when the file was read to its end.
+
+    :param raw: the bytes.
+    :param pool: where the connection goes.
+    :param connection: the connection.
+    """
+
+    def __init__(self, raw: io.RawIOBase, pool: Pool[Any], connection: Any) -> None:
+        super().__init__()
+        self._raw = raw
+        self._pool = pool
+        self._connection: Any = connection
+        self._complete = False
+
+    def readable(self) -> bool:
+        """Return True: it is for reading."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return the next bytes; none at the end, and only there."""
+        if size is None or size < 0:
+            return b"".join(iter(lambda: self.read(256 * 1024), b""))
+        data = self._raw.read(size) or b""
+        self._complete = not data and size > 0
+        return data
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        """Read into *buffer*; return how many bytes."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Give the connection back, or close it if the file was left in the middle."""
+        if self.closed:
+            return
+        connection, self._connection = self._connection, None
+        in_order = self._complete
+        try:
+            self._raw.close()
+        except Exception:  # noqa: BLE001 - a connection that cannot even close a file is not used again
+            in_order = False
+        if in_order:
+            self._pool.give_back(connection)
+        else:
+            self._pool.discard(connection)
+        super().close()
+
+
+class Upload(io.BytesIO):
+    """
+    A small file to be written: collected, and sent when it is closed without an error.
+
+    :param fs: where to.
+    :param path: the file.
+    :param mode: ``wb`` or ``xb``.
+    """
+
+    def __init__(self, fs: ServerFiles[Any], path: str, mode: str) -> None:
+        super().__init__()
+        self._to = fs
+        self._at = path
+        self._mode = mode
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            super().close()
+
+    def close(self) -> None:
+        """Write what was collected."""
+        if not self.closed:
+            data = self.getvalue()
+            super().close()
+            self._to.pipe_file(self._at, data, mode="create" if self._mode == "xb" else "overwrite")

@@ -1,0 +1,246 @@
+"""
+SFTP, as Airflow's own SSH hook reads the connection.
+
+That is keys by file and inline, passphrases, proxies, and the host's key checked unless the connection says otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import posixpath
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+import paramiko
+from airflow.providers.ssh.hooks.ssh import SSHHook
+
+from amili_provider.storage.servers import ServerFiles
+from amili_provider.storage.troubles import WrongSettings
+
+_CONNECT_SECONDS = 30
+_ANSWER_SECONDS = 120.0
+# The server answers reads of at most 32 KiB; asking for a window of them at once hides the way there and back.
+_READ_BYTES = 32 * 1024
+_WINDOW_BYTES = 2 * 1024 * 1024
+
+_Connection = tuple[paramiko.SSHClient, paramiko.SFTPClient]
+
+
+class SftpFiles(ServerFiles[_Connection]):
+    """
+    The files of an SFTP server.
+
+    :param hook: Airflow's hook, with the connection already read. Each connection uses a copy of it.
+    """
+
+    protocol = "sftp"
+    exclusive_create = True
+
+    def __init__(self, hook: SSHHook) -> None:
+        super().__init__(hook.remote_host, int(hook.port or 22), hook.username or "", 22)
+        self._hook = hook
+
+    @classmethod
+    def from_connection(cls, conn_id: str) -> SftpFiles:
+        """Return the files behind an Airflow connection. Only from the task's own thread: it is looked up here."""
+        try:
+            hook = SSHHook(ssh_conn_id=conn_id)
+        except Exception as error:  # noqa: BLE001 - the hook's versions differ in what they raise
+            raise WrongSettings(f"the connection cannot be used for SSH ({error})") from None
+        if hook.conn_timeout is None:
+            hook.conn_timeout = _CONNECT_SECONDS
+        # One attempt: the task's own retries are there for the rest, and a wrong password must not lock an account.
+        hook.conn_retry_attempts = 1
+        return cls(hook)
+
+    def _connect(self) -> _Connection:
+        hook = copy.copy(self._hook)
+        hook.client = None
+        hook.__dict__.pop("host_proxy", None)
+        where = f"{self._host}:{self._port}"
+        try:
+            client = hook.get_conn()
+        except paramiko.BadHostKeyException as error:
+            raise WrongSettings(
+                f"the host key of {where} is not the expected one: it is {error.key.get_name()} "
+                f"{error.key.get_base64()[:24]}… Find out why before you change the extra 'host_key' or known_hosts"
+            ) from None
+        except paramiko.PasswordRequiredException:
+            raise WrongSettings(
+                "the private key needs a passphrase. Add it to the connection: extra 'private_key_passphrase' for an "
+                "inline key, the password for a key file"
+            ) from None
+        except paramiko.AuthenticationException as error:
+            raise WrongSettings(
+                f"{where} refuses the login of {self._login!r} ({error}). Correct the login, password or key"
+            ) from None
+        except FileNotFoundError as error:
+            raise WrongSettings(f"the key file {error.filename!r} does not exist on this worker") from None
+        except paramiko.SSHException as error:
+            if "known_hosts" in str(error):
+                raise WrongSettings(
+                    f"the host key of {where} is not known. Add the extra 'host_key' to the connection, or the host "
+                    f"to known_hosts of the worker"
+                ) from None
+            raise OSError(f"no SSH connection to {where}: {error}") from None
+        except (OSError, EOFError) as error:
+            raise OSError(f"no connection to {where}: {error or type(error).__name__}") from None
+        try:
+            sftp = client.open_sftp()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no SFTP
+            client.close()
+            raise OSError(f"{where} does not offer SFTP: {error or type(error).__name__}") from None
+        channel = sftp.get_channel()
+        assert channel is not None
+        channel.settimeout(_ANSWER_SECONDS)
+        return client, sftp
+
+    @staticmethod
+    def _disconnect(connection: _Connection) -> None:
+        connection[0].close()
+
+    @staticmethod
+    def _alive(connection: _Connection) -> bool:
+        try:
+            connection[1].stat(".")
+        except Exception:  # noqa: BLE001 - whatever it is, another connection is better
+            return False
+        return True
+
+    def _is_answer(self, error: BaseException) -> bool:
+        # paramiko turns the server's status into IOError; a broken connection is an SSHException or EOFError.
+        return isinstance(error, OSError) and not self._is_lost(error)
+
+    def _is_lost(self, error: BaseException) -> bool:
+        if isinstance(error, WrongSettings):
+            return False
+        return super()._is_lost(error) or isinstance(error, paramiko.SSHException) or "closed" in str(error)
+
+    def home(self) -> str:
+        """Return the folder that the server puts this login into."""
+        return self.run(lambda connection: connection[1].normalize(".")) or "/"
+
+    def _list(self, connection: _Connection, path: str) -> list[dict[str, Any]]:
+        sftp = connection[1]
+        found = []
+        for attributes in sftp.listdir_attr(path):
+            name = posixpath.join(path, attributes.filename)
+            details = _details(name, attributes)
+            if details["islink"]:
+                with contextlib.suppress(FileNotFoundError):
+                    details = {**_details(name, sftp.stat(name)), "islink": True}
+            found.append(details)
+        return found
+
+    def _stat(self, connection: _Connection, path: str) -> dict[str, Any]:
+        return _details(path, connection[1].stat(path))
+
+    def _reader(self, connection: _Connection, path: str) -> io.RawIOBase:
+        return _Windows(connection[1].open(path, "rb"))
+
+    @contextlib.contextmanager
+    def _write(self, connection: _Connection, path: str, mode: str) -> Iterator[Any]:
+        sftp = connection[1]
+        try:
+            # paramiko's "x" alone does not write.
+            out = sftp.open(path, "wxb" if mode == "xb" else "wb")
+        except OSError as error:
+            # Servers answer a plain "Failure" for a name that exists.
+            if mode != "xb" or isinstance(error, (FileNotFoundError, PermissionError)) or not _there(sftp, path):
+                raise
+            raise FileExistsError(path) from None
+        with out:
+            out.set_pipelined(True)
+            yield out
+
+    def _rename_over(self, connection: _Connection, old: str, new: str) -> None:
+        connection[1].posix_rename(old, new)
+
+    def _remove(self, connection: _Connection, path: str) -> None:
+        connection[1].remove(path)
+
+    def _mkdir(self, connection: _Connection, path: str) -> None:
+        connection[1].mkdir(path)
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename; :class:`FileExistsError` if *new* exists."""
+
+        def work(connection: _Connection) -> None:
+            if _there(connection[1], new):
+                raise FileExistsError(new)
+            connection[1].rename(old, new)
+
+        self.run(work, again=False)
+
+
+def _there(sftp: paramiko.SFTPClient, path: str) -> bool:
+    try:
+        sftp.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _details(name: str, attributes: paramiko.SFTPAttributes) -> dict[str, Any]:
+    mode = attributes.st_mode
+    if mode is None:
+        # Some servers send no modes; the line for people begins with a letter for the type.
+        letter = str(getattr(attributes, "longname", "") or "-")[:1]
+        kind = {"d": "directory", "-": "file"}.get(letter, "other")
+    elif stat.S_ISDIR(mode):
+        kind = "directory"
+    else:
+        kind = "file" if stat.S_ISREG(mode) else "other"
+    return {
+        "name": name,
+        "type": kind,
+        "islink": mode is not None and stat.S_ISLNK(mode),
+        "size": attributes.st_size or 0,
+        "mtime": None if attributes.st_mtime is None else float(attributes.st_mtime),
+    }
+
+
+class _Windows(io.RawIOBase):
+    """
+    A remote file read in windows, each asked for at once: fast over a long way, and bounded in memory.
+
+    :param file: the open file.
+    """
+
+    def __init__(self, file: paramiko.SFTPFile) -> None:
+        super().__init__()
+        self._file = file
+        self._size = file.stat().st_size or 0
+        self._next = 0
+        self._window: list[bytes] = []
+
+    def readable(self) -> bool:
+        """Return True: it is for reading."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return at most *size* bytes; none at the end."""
+        if not self._window and self._next < self._size:
+            end = min(self._next + _WINDOW_BYTES, self._size)
+            asked = [(at, min(_READ_BYTES, end - at)) for at in range(self._next, end, _READ_BYTES)]
+            self._window = list(self._file.readv(asked))
+            if [len(block) for block in self._window] != [length for _, length in asked]:
+                raise OSError(f"it became shorter while it was read, after {self._next} bytes")
+            self._window.reverse()
+            self._next = end
+        if not self._window:
+            return b""
+        block = self._window.pop()
+        if size is not None and 0 <= size < len(block):
+            self._window.append(block[size:])
+            return block[:size]
+        return block
+
+    def close(self) -> None:
+        """Close the remote file."""
+        if not self.closed:
+            super().close()
+            self._file.close()

@@ -1,0 +1,251 @@
+"""SMB shares (Windows, Samba), as Airflow's own Samba hook reads the connection."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import posixpath
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+import smbclient
+from smbprotocol.exceptions import (
+    LogonFailure,
+    SMBAuthenticationError,
+    SMBConnectionClosed,
+    SMBException,
+    SMBOSError,
+    SMBResponseException,
+)
+
+from amili_provider.storage.connections import StorageConnection
+from amili_provider.storage.servers import ServerFiles
+from amili_provider.storage.troubles import WrongSettings
+
+_PORT = 445
+_SECONDS = 60
+_AUTH = ("negotiate", "ntlm", "kerberos")
+# STATUS_BAD_NETWORK_NAME, STATUS_ACCESS_DENIED, STATUS_SHARING_VIOLATION
+_NO_SHARE = 0xC00000CC
+
+_Connection = dict[str, Any]  # smbclient's own: a cache with one server connection in it
+
+
+class SmbFiles(ServerFiles[_Connection]):
+    """
+    The files of an SMB share.
+
+    :param connection: the Airflow connection; its schema is the share. Without one, a path begins with the share.
+    """
+
+    protocol = "smb"
+    exclusive_create = True
+
+    def __init__(self, connection: StorageConnection) -> None:
+        if not connection.host:
+            raise WrongSettings("the connection names no host")
+        super().__init__(connection.host, connection.port or _PORT, connection.login, _PORT)
+        self._password = connection.password
+        self._share = connection.schema.strip("/\\")
+        legacy = connection.extra.get("auth")
+        self._auth = str(connection.extra.get("auth_protocol") or (legacy if legacy in _AUTH else None) or "negotiate")
+        if self._auth not in _AUTH:
+            raise WrongSettings(f"the extra 'auth_protocol' must be one of {', '.join(_AUTH)}, not {self._auth!r}")
+
+    def _options(self, connection: _Connection) -> dict[str, Any]:
+        return {
+            "username": self._login or None,
+            "password": self._password or None,
+            "port": self._port,
+            "connection_cache": connection,
+            "auth_protocol": self._auth,
+            "connection_timeout": _SECONDS,
+        }
+
+    def prefix(self) -> str:
+        """Return what a path is shown with."""
+        return super().prefix() + (f"/{self._share}" if self._share else "")
+
+    def path_of(self, scheme: str, rest: str) -> str:
+        """Return the path in ``smb://rest``. With the host the share is named too, as every SMB address has it."""
+        path = super().path_of(scheme, rest)
+        if not rest.startswith("/") and self._share:
+            share, _, inside = path.lstrip("/").partition("/")
+            if share.casefold() != self._share.casefold():
+                raise ValueError(
+                    f"The path names the share {share!r}, but the connection's is {self._share!r}. Write "
+                    f"{scheme}:///path for a path in the connection's share."
+                )
+            return "/" + inside
+        return path
+
+    def _unc(self, path: str) -> str:
+        inside = path.strip("/").replace("/", "\\")
+        return "\\\\" + "\\".join(part for part in (self._host, self._share, inside) if part)
+
+    def _connect(self) -> _Connection:
+        where = f"{self._host}:{self._port}"
+        connection: _Connection = {}
+        try:
+            smbclient.register_session(self._host, **self._options(connection))
+        except (LogonFailure, SMBAuthenticationError) as error:
+            self._disconnect(connection)
+            raise WrongSettings(
+                f"{where} refuses the login of {self._login!r} ({_short(error)}). Correct the login or password"
+            ) from None
+        except (SMBException, ValueError, OSError, TimeoutError) as error:
+            self._disconnect(connection)
+            raise OSError(f"no connection to {where}: {_short(error)}") from None
+        return connection
+
+    @staticmethod
+    def _disconnect(connection: _Connection) -> None:
+        for server in list(connection.values()):
+            with contextlib.suppress(Exception):
+                server.disconnect()
+        connection.clear()
+
+    @staticmethod
+    def _alive(connection: _Connection) -> bool:
+        try:
+            for server in connection.values():
+                server.echo(timeout=5)
+        except Exception:  # noqa: BLE001 - whatever it is, another connection is better
+            return False
+        return bool(connection)
+
+    def _is_answer(self, error: BaseException) -> bool:
+        return isinstance(error, (SMBOSError, SMBResponseException)) or super()._is_answer(error)
+
+    def _is_lost(self, error: BaseException) -> bool:
+        return super()._is_lost(error) or isinstance(error, SMBConnectionClosed)
+
+    def home(self) -> str:
+        """Return the share's top folder, after asking for it."""
+        if self._share:
+            self.run(lambda connection: self._stat(connection, "/"))
+        return "/"
+
+    def _list(self, connection: _Connection, path: str) -> list[dict[str, Any]]:
+        found = []
+        with _refusals(path), contextlib.closing(_scan(self._unc(path), self._options(connection))) as entries:
+            for entry in entries:
+                known = entry.smb_info
+                link = entry.is_symlink()
+                kind = "directory" if entry.is_dir() else "file" if entry.is_file() else "other"
+                found.append(
+                    {
+                        "name": posixpath.join(path, entry.name),
+                        "type": kind,
+                        "islink": link,
+                        "size": entry.stat().st_size if link and kind == "file" else known.end_of_file,
+                        "mtime": known.last_write_time.timestamp(),
+                    }
+                )
+        return found
+
+    def _stat(self, connection: _Connection, path: str) -> dict[str, Any]:
+        with _refusals(path):
+            status = smbclient.stat(self._unc(path), **self._options(connection))
+        kind = "directory" if stat.S_ISDIR(status.st_mode) else "file"
+        return {
+            "name": path,
+            "type": kind,
+            "islink": False,
+            "size": status.st_size,
+            # Cut to microseconds as a listing is.
+            "mtime": status.st_mtime_ns // 1000 / 1e6,
+        }
+
+    def _reader(self, connection: _Connection, path: str) -> io.RawIOBase:
+        with _refusals(path):
+            # Others may go on reading, writing and renaming: we never lock a partner's file.
+            opened = smbclient.open_file(
+                self._unc(path), mode="rb", buffering=0, share_access="rwd", **self._options(connection)
+            )
+        return _Reader(opened, path)
+
+    @contextlib.contextmanager
+    def _write(self, connection: _Connection, path: str, mode: str) -> Iterator[Any]:
+        with (
+            _refusals(path),
+            smbclient.open_file(self._unc(path), mode=mode, share_access="r", **self._options(connection)) as out,
+        ):
+            yield out
+
+    def _rename_over(self, connection: _Connection, old: str, new: str) -> None:
+        with _refusals(new):
+            smbclient.replace(self._unc(old), self._unc(new), **self._options(connection))
+
+    def _remove(self, connection: _Connection, path: str) -> None:
+        with _refusals(path):
+            smbclient.remove(self._unc(path), **self._options(connection))
+
+    def _mkdir(self, connection: _Connection, path: str) -> None:
+        with _refusals(path):
+            smbclient.mkdir(self._unc(path), **self._options(connection))
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename; :class:`FileExistsError` if *new* exists."""
+
+        def work(connection: _Connection) -> None:
+            with _refusals(new):
+                smbclient.rename(self._unc(old), self._unc(new), **self._options(connection))
+
+        self.run(work, again=False)
+
+
+def _scan(path: str, options: dict[str, Any]) -> Any:
+    return smbclient.scandir(path, **options)
+
+
+def _short(error: BaseException) -> str:
+    """Return the first sentence of what smbprotocol says; the rest is protocol fields."""
+    words = str(error) or type(error).__name__
+    return words.partition(", Context:")[0][:200]
+
+
+@contextlib.contextmanager
+def _refusals(path: str) -> Iterator[None]:
+    """Let the server's refusals come out as the errors that Python has for them."""
+    try:
+        yield
+    except SMBOSError as error:
+        if error.ntstatus == _NO_SHARE:
+            raise WrongSettings("the server has no such share. Correct the schema of the connection") from None
+        # SMBOSError has errno, but is not the subclass of OSError that belongs to it.
+        raise OSError(error.errno, error.strerror, path) from None
+    except SMBResponseException as error:
+        if error.status == _NO_SHARE:
+            raise WrongSettings("the server has no such share. Correct the schema of the connection") from None
+        raise OSError(_short(error)) from None
+
+
+class _Reader(io.RawIOBase):
+    """
+    A remote file.
+
+    :param file: the open file.
+    :param path: its path, for errors.
+    """
+
+    def __init__(self, file: Any, path: str) -> None:
+        super().__init__()
+        self._file = file
+        self._path = path
+
+    def readable(self) -> bool:
+        """Return True: it is for reading."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return at most *size* bytes; none at the end."""
+        with _refusals(self._path):
+            return bytes(self._file.read(1024 * 1024 if size is None or size < 0 else min(size, 1024 * 1024)) or b"")
+
+    def close(self) -> None:
+        """Close the remote file."""
+        if not self.closed:
+            super().close()
+            self._file.close()
