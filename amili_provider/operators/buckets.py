@@ -1,0 +1,150 @@
+"""Spread a long listing over workers: list once, return buckets for dynamic task mapping."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from amili_provider.storage.listing import StorageFile
+
+MOST_BUCKETS = 1024
+"""Airflow's own bound on the map indexes of one task, ``[core] max_map_length``."""
+
+
+class AmiliFileBucketsOperator(BaseOperator):
+    """
+    List files once and return them in balanced buckets, for one upload task per bucket.
+
+    ::
+
+        buckets = AmiliFileBucketsOperator(task_id="buckets", source="s3://invoices/{{ ds }}/**")
+        AmiliFileUploadOperator.partial(
+            task_id="upload", file_type="InvoiciaFormatDocFile", retries=3
+        ).expand(source=buckets.output)
+
+    A bucket is a list of paths. The same listing always gives the same buckets, about equal in bytes and files.
+    Files that are left alone are named in the log and in the XCom ``left``, with the reason.
+
+    :param source: a file, a folder (ending in ``/``), a glob, or a list of these, as for the upload. (templated)
+    :param source_conn_id: connection of the storage, the same as the upload's. (templated)
+    :param max_files_per_bucket: files in one bucket at most; equal names stay together in twos and threes.
+    :param max_bytes_per_bucket: bytes in one bucket at most; a larger file gets a bucket of its own.
+    :param max_buckets: more buckets than this are an error; Airflow's own bound is ``[core] max_map_length``.
+    :param max_files: more files than this are an error: all paths together are one XCom.
+    :param leave: kinds of files that are left alone: any of ``hidden``, ``temporary``, ``empty``.
+    :param if_no_files: ``skip``, ``fail`` or ``succeed`` if nothing matches; no bucket skips the mapped task.
+    :raises ValueError: for a wrong argument.
+    :raises FileNotFoundError: if a named file is missing, or nothing matches and *if_no_files* is ``fail``.
+    :raises AmiliStorageError: if the storage cannot be listed; Airflow retries.
+    :raises AmiliStorageSettingsError: if there are too many files or buckets; no retry.
+    """
+
+    template_fields: Sequence[str] = ("source", "source_conn_id")
+    ui_color = "#d9e8e3"
+
+    def __init__(
+        self,
+        *,
+        source: str | Sequence[str],
+        source_conn_id: str | None = None,
+        max_files_per_bucket: int = 1_000,
+        max_bytes_per_bucket: int = 10 * 1024**3,
+        max_buckets: int = MOST_BUCKETS,
+        max_files: int = 200_000,
+        leave: Sequence[str] = ("hidden", "temporary", "empty"),
+        if_no_files: Literal["skip", "fail", "succeed"] = "skip",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source = source
+        self.source_conn_id = source_conn_id
+        self.max_files_per_bucket = max_files_per_bucket
+        self.max_bytes_per_bucket = max_bytes_per_bucket
+        self.max_buckets = max_buckets
+        self.max_files = max_files
+        self.leave = leave
+        self.if_no_files = if_no_files
+
+    def execute(self, context: Context) -> list[list[str]]:
+        """
+        List the files and return the paths of each bucket.
+
+        :param context: Airflow's; an empty one will do.
+        """
+        from amili_provider.delivery.buckets import Bounds, balanced_buckets
+        from amili_provider.exceptions import AmiliStorageSettingsError
+        from amili_provider.operators import arguments
+        from amili_provider.storage.listing import list_files
+
+        bounds = Bounds(
+            files=arguments.number_of("max_files_per_bucket", self.max_files_per_bucket),
+            size=arguments.number_of("max_bytes_per_bucket", self.max_bytes_per_bucket),
+        )
+        most = arguments.number_of("max_buckets", self.max_buckets)
+        if_no_files = arguments.choice_of("if_no_files", self.if_no_files, ("skip", "fail", "succeed"))
+        max_files = arguments.number_of("max_files", self.max_files)
+        conn_id = arguments.optional_text("source_conn_id", self.source_conn_id)
+        source = arguments.source_of(self.source)
+
+        listed = list_files(source, conn_id, max_files=max_files) if source else []
+        if not listed:
+            return self._no_files(if_no_files)
+        files = self._without_left(listed, context)
+        buckets = balanced_buckets(files, bounds)
+        if len(buckets) > most:
+            raise AmiliStorageSettingsError(
+                f"{len(files)} file(s), {sum(f.size for f in files)} bytes, make {len(buckets)} buckets, which is more "
+                f"than max_buckets={most}. Raise max_files_per_bucket or max_bytes_per_bucket, or max_buckets together "
+                f"with Airflow's [core] max_map_length ({MOST_BUCKETS} unless set)."
+            )
+        self._tell(files, buckets)
+        return [[files[position].url for position in bucket] for bucket in buckets]
+
+    def _without_left(self, listed: Sequence[StorageFile], context: Context) -> list[StorageFile]:
+        """Leave out what the upload would leave: it takes a file that is named, as those in a bucket are, as meant."""
+        from amili_provider.operators import arguments
+        from amili_provider.storage.names import KINDS_LEFT, reason_to_leave
+
+        kinds = arguments.kinds_of(self.leave, KINDS_LEFT)
+        files: list[StorageFile] = []
+        left: list[dict[str, str]] = []
+        for file in listed:
+            reason = reason_to_leave(file, kinds)
+            if reason is None:
+                files.append(file)
+            else:
+                left.append({"source": file.url, "message": reason})
+        for reason, number in Counter(one["message"] for one in left).items():
+            self.log.info("%d file(s) left alone: %s", number, reason)
+        ti = context.get("ti")
+        if left and ti is not None and self.do_xcom_push:
+            ti.xcom_push(key="left", value=left)
+        return files
+
+    def _no_files(self, if_no_files: str) -> list[list[str]]:
+        if if_no_files == "fail":
+            raise FileNotFoundError(f"No files match {self.source!r}, and if_no_files='fail'.")
+        if if_no_files == "skip":
+            raise AirflowSkipException(f"No files match {self.source!r}.")
+        return []
+
+    def _tell(self, files: Sequence[StorageFile], buckets: Sequence[Sequence[int]]) -> None:
+        if not buckets:
+            self.log.info("Every file is left alone: no bucket.")
+            return
+        sizes = [sum(files[position].size for position in bucket) for bucket in buckets]
+        self.log.info(
+            "%d file(s) in %d bucket(s), each of %d to %d file(s) and %d to %d bytes",
+            len(files),
+            len(buckets),
+            min(map(len, buckets)),
+            max(map(len, buckets)),
+            min(sizes),
+            max(sizes),
+        )
