@@ -10,7 +10,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from amili_provider.sandbox.admin import admin_routes
 from amili_provider.sandbox.exchange import Answer, Exchange
+from amili_provider.sandbox.page import page
 from amili_provider.sandbox.reading import batch, file_result, health, list_files, nothing_here, token
 from amili_provider.sandbox.replying import Reply
 from amili_provider.sandbox.state import API_PATH, Sandbox
@@ -60,6 +62,9 @@ def make_app(sandbox: Sandbox) -> Starlette:
     async def no_icon(_request: Request) -> Response:
         return Response(status_code=204)
 
+    async def front(request: Request) -> Response:
+        return await page(sandbox, request)
+
     app = Starlette(
         routes=[
             route("/token", "POST", "token", token, open_to_all=True),
@@ -69,7 +74,9 @@ def make_app(sandbox: Sandbox) -> Starlette:
             route(API_PATH + "/clients/{clientno}/batches/{batchuuid}", "GET", "batch", batch),
             route(API_PATH + "/health", "GET", "health", health, open_to_all=True),
             route("/health", "GET", "health", health, open_to_all=True),
+            Route("/", front),
             Route("/favicon.ico", no_icon),
+            *admin_routes(sandbox),
         ],
     )
     app.router.default = other

@@ -77,9 +77,7 @@ class Fault:
             ("garbage", self.garbage, (None, *GARBAGE)),
         ):
             if value not in allowed:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(str(a) for a in allowed if a)}, not {value!r}"
-                )
+                raise ValueError(f"{name} must be one of {', '.join(str(a) for a in allowed if a)}, not {value!r}")
         if self.nth < 1 or (self.times is not None and self.times < 1):
             raise ValueError("nth and times count from 1")
         if self.on == "connection" and not self.drop:

@@ -23,9 +23,7 @@ def _server() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture(name="amili_sandbox")
-def _amili_sandbox(
-    _amili_sandbox_server: SandboxServer, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[SandboxServer]:
+def _amili_sandbox(_amili_sandbox_server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxServer]:
     """Give a fresh local Amili, to which the connection ``amili_default`` points while the test runs."""
     _amili_sandbox_server.reset()
     monkeypatch.setenv(CONNECTION_VARIABLE, _amili_sandbox_server.connection_json())

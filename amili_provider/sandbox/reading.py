@@ -25,9 +25,7 @@ async def token(exchange: Exchange) -> Answer:
             return Answer(413, {"error": "invalid_request"})
     await exchange.body_was_read()
     if not exchange.request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        return Answer(
-            400, {"error": "invalid_request", "error_description": "Use application/x-www-form-urlencoded"}
-        )
+        return Answer(400, {"error": "invalid_request", "error_description": "Use application/x-www-form-urlencoded"})
     status, body = exchange.sandbox.tokens.grant(dict(parse_qsl(form.decode("utf-8", "replace"))))
     return Answer(status, body, {"cache-control": "no-store"})
 
@@ -114,9 +112,7 @@ async def batch(exchange: Exchange) -> Answer:
 def _about(identity: dict[str, object], step: Step) -> Answer:
     if step.http >= 400:  # noqa: PLR2004 - RFC 9110: from here on it is an error
         return Answer(step.http, {"message": step.message})
-    return Answer(
-        step.http, {**identity, "status": step.status, "result": step.result, "message": step.message}
-    )
+    return Answer(step.http, {**identity, "status": step.status, "result": step.result, "message": step.message})
 
 
 async def health(exchange: Exchange) -> Answer:

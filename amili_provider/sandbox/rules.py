@@ -33,9 +33,7 @@ class Rules:
         answer.
     """
 
-    clients: Mapping[str, tuple[str, ...]] = field(
-        default_factory=lambda: {DEFAULT_CLIENT_NO: (DEFAULT_FILE_TYPE,)}
-    )
+    clients: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {DEFAULT_CLIENT_NO: (DEFAULT_FILE_TYPE,)})
     max_body_bytes: int = 4096 * _MIB
     max_file_bytes: int = 4096 * _MIB
     max_files: int = 20_000

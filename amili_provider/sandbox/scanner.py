@@ -9,11 +9,12 @@ but RFC 8259.
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from collections.abc import Callable
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
+
+from amili_provider.sandbox.streamed import MalformedJson, Sink, StreamedString
 
 DEEPEST_NESTING = 100
 LONGEST_SCALAR = 4096
@@ -22,32 +23,12 @@ LONGEST_SCALAR = 4096
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _SCALAR = re.compile(rb"[-+.0-9A-Za-z]*")
 _TEXT_STOP = re.compile(rb'["\\]')
-_CONTROL = re.compile(rb"[\x00-\x1f]")
 _QUOTE, _BACKSLASH, _COLON, _COMMA = b'"\\:,'
 _OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = b"{}[]"
-_SHORT_ESCAPE, _UNICODE_ESCAPE = 2, 6
-
-
-class MalformedJson(ValueError):  # noqa: N818 - reads as what it says
-    """The bytes are not one JSON value, or not yet when they ended."""
 
 
 class TooMuchText(ValueError):  # noqa: N818
     """More text outside of sinks than the reader was allowed to keep."""
-
-
-class Sink(Protocol):
-    """Where a string value goes while it arrives."""
-
-    def write(self, piece: bytes | memoryview) -> bool:
-        """
-        Take the next piece of the string, escapes resolved, as UTF-8.
-
-        :returns: whether every byte was as expected; pieces that were not are checked by the reader itself.
-        """
-
-    def close(self) -> Any:
-        """Return what stands in the tree in place of the string."""
 
 
 class JsonScanner:
@@ -75,9 +56,7 @@ class JsonScanner:
         self._raw = bytearray()  # the text or scalar being read, escapes unresolved
         self._escaped = False
         self._reading_key = False
-        self._sink: Sink | None = None
-        self._escape = bytearray()  # an escape of a streamed string, possibly cut by a chunk's end
-        self._checker: codecs.IncrementalDecoder | None = None
+        self._stream: StreamedString | None = None
         self._read = 0
 
     def feed(self, chunk: bytes) -> None:
@@ -130,7 +109,7 @@ class JsonScanner:
             if sink is None:
                 self._begin_text(reading_key=False)
             else:
-                self._sink, self._checker, self._state = sink, None, self._streamed
+                self._stream, self._state = StreamedString(sink), self._streamed
         elif byte == _OPEN_OBJECT:
             self._open_container({}, "key or }", position)
             self._keys.append("")
@@ -241,70 +220,14 @@ class JsonScanner:
     # Strings that go to a sink
 
     def _streamed(self, chunk: bytes, position: int) -> int:
-        if self._escape:
-            return self._continue_escape(chunk, position)
-        quote = chunk.find(b'"', position)
-        end = len(chunk) if quote < 0 else quote
-        backslash = chunk.find(b"\\", position, end)
-        if backslash >= 0:
-            end = backslash
-        if end > position:
-            self._emit(memoryview(chunk)[position:end], position)
-        if backslash >= 0:
-            self._escape += b"\\"
-            return backslash + 1
-        if quote < 0:
-            return end
-        self._finish_streamed(quote)
-        return quote + 1
-
-    def _continue_escape(self, chunk: bytes, position: int) -> int:
-        wanted = _SHORT_ESCAPE
-        if len(self._escape) > 1 or chunk[position] == ord("u"):
-            wanted = _UNICODE_ESCAPE
-        end = min(len(chunk), position + wanted - len(self._escape))
-        self._escape += chunk[position:end]
-        if len(self._escape) == wanted:
-            try:
-                character: str = json.loads(f'"{self._escape.decode("ascii")}"')
-            except ValueError:
-                self._fail(position, "an escape that is not JSON")
-            self._escape.clear()
-            # Escapes are checked here; half of a pair is a character to JSON, so it is passed on as it is.
-            self._sink_now.write(character.encode("utf-8", "surrogatepass"))
-            self._end_character(position)
-        return end
-
-    def _emit(self, piece: memoryview, position: int) -> None:
-        as_expected = self._sink_now.write(piece)
-        if as_expected and self._checker is None:
-            return  # the fast path: legal base64 is neither a control character nor broken UTF-8
-        if self._checker is None:
-            self._checker = codecs.getincrementaldecoder("utf-8")()
-        if _CONTROL.search(piece):
-            self._fail(position, "a control character in a string")
+        assert self._stream is not None  # only a string that has a sink brings the reader into this state
         try:
-            self._checker.decode(piece)
-        except UnicodeDecodeError:
-            self._fail(position, "bytes that are not UTF-8 in a string")
-
-    def _end_character(self, position: int) -> None:
-        if self._checker is not None:
-            try:
-                self._checker.decode(b"", final=True)
-            except UnicodeDecodeError:
-                self._fail(position, "bytes that are not UTF-8 in a string")
-            self._checker.reset()
-
-    def _finish_streamed(self, position: int) -> None:
-        self._end_character(position)
-        sink, self._sink = self._sink_now, None
-        self._place(sink.close())
-
-    @property
-    def _sink_now(self) -> Sink:
-        assert self._sink is not None  # only the state of a streamed string comes here
-        return self._sink
+            end, finished = self._stream.read(chunk, position)
+        except MalformedJson as problem:
+            self._fail(position, str(problem))
+        if finished:
+            self._place(self._stream.close())
+        return end
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -8,7 +8,8 @@ from typing import Any, Self
 from amili_provider.sandbox.content import ReceivedContent
 from amili_provider.sandbox.exchange import Answer, Exchange, GoneError
 from amili_provider.sandbox.records import Arrival
-from amili_provider.sandbox.scanner import JsonScanner, MalformedJson, TooMuchText
+from amili_provider.sandbox.scanner import JsonScanner, TooMuchText
+from amili_provider.sandbox.streamed import MalformedJson
 
 _LONGEST_NAME = 255
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -112,10 +113,7 @@ def _checked_files(exchange: Exchange, client_no: str, body: Any) -> list[Arriva
     if len(body["files"]) > rules.max_files:
         raise RefusedError(413, f"More than {rules.max_files} files in one request")
     number = exchange.record.number
-    files = [
-        Arrival(number, client_no, *_checked_file(entry, f"files[{n}]"))
-        for n, entry in enumerate(body["files"])
-    ]
+    files = [Arrival(number, client_no, *_checked_file(entry, f"files[{n}]")) for n, entry in enumerate(body["files"])]
     seen: set[str] = set()
     for n, file in enumerate(files):
         if file.file_id.casefold() in seen:

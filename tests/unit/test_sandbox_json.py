@@ -17,7 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from amili_provider.sandbox.content import ReceivedContent
-from amili_provider.sandbox.scanner import DEEPEST_NESTING, JsonScanner, MalformedJson, TooMuchText
+from amili_provider.sandbox.scanner import DEEPEST_NESTING, JsonScanner, TooMuchText
+from amili_provider.sandbox.streamed import MalformedJson
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -79,12 +80,8 @@ def agree(body: bytes, places: list[int], *, how: str) -> None:
         assert read(body, places, how=how) == expected
 
 
-@given(
-    json_values, st.lists(st.integers(0, 10_000), max_size=30), st.booleans(), st.booleans(), st.booleans()
-)
-def test_any_cutting_reads_the_same_value(
-    value: Any, places: list[int], how: str, escaped: bool, spaced: bool
-) -> None:
+@given(json_values, st.lists(st.integers(0, 10_000), max_size=30), st.booleans(), st.booleans(), st.booleans())
+def test_any_cutting_reads_the_same_value(value: Any, places: list[int], how: str, escaped: bool, spaced: bool) -> None:
     """Valid JSON in any pieces, with escapes or raw characters, streamed or kept, is what json.loads reads."""
     layout: dict[str, Any] = {"indent": 1, "separators": (" ,\r", " \t: ")} if spaced else {}
     text = json.dumps(value, ensure_ascii=escaped, **layout)
@@ -127,9 +124,7 @@ def test_malformed_text_is_refused_like_the_standard_library(text: str, places: 
 
 
 @given(st.binary(max_size=40), st.lists(st.integers(0, 60), max_size=8), ways)
-def test_any_bytes_in_a_string_are_judged_like_the_standard_library(
-    inside: bytes, places: list[int], how: str
-) -> None:
+def test_any_bytes_in_a_string_are_judged_like_the_standard_library(inside: bytes, places: list[int], how: str) -> None:
     """Control characters and broken UTF-8 inside a string are refused, wherever the pieces end."""
     agree(b'["' + inside + b'"]', places, how=how)
 

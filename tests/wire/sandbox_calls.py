@@ -35,22 +35,22 @@ def file(file_id: str, data: bytes = b"data", **other: Any) -> dict[str, Any]:
     return {k: v for k, v in entry.items() if v is not ...}
 
 
-class Caller:
+class Calls:
     """
-    Calls one sandbox, each time on a new connection.
+    Calls whoever listens there, each time on a new connection.
 
-    :param server: the sandbox.
+    :param host: where.
+    :param port: where.
     """
 
-    def __init__(self, server: SandboxServer) -> None:
-        self.server = server
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
         self.token = ""
 
-    def call(
-        self, method: str, path: str, body: bytes | Iterable[bytes] | None = None, **headers: str
-    ) -> Reply:
+    def call(self, method: str, path: str, body: bytes | Iterable[bytes] | None = None, **headers: str) -> Reply:
         """Send one request; keyword names stand for headers, with ``_`` for ``-``."""
-        connection = http.client.HTTPConnection(self.server.host, self.server.port, timeout=20)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
         try:
             sent = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body, sent)
@@ -91,3 +91,15 @@ class Caller:
         """Upload files."""
         body = {"metadata": {"userId": "TestUser"}, "files": list(files), **whole}
         return self.post(json.dumps(body).encode(), client_no)
+
+
+class Caller(Calls):
+    """
+    Calls a sandbox of this process.
+
+    :param server: the sandbox.
+    """
+
+    def __init__(self, server: SandboxServer) -> None:
+        super().__init__(server.host, server.port)
+        self.server = server

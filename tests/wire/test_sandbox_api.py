@@ -459,9 +459,7 @@ def test_the_sandbox_shares_nothing_with_the_client_side() -> None:
 
 def on_disk(amili: Caller) -> int:
     """Count the files that the sandbox holds, those of unfinished requests included."""
-    return sum(
-        p.is_file() for folder in ("received", "incoming") for p in (amili.server.data / folder).rglob("*")
-    )
+    return sum(p.is_file() for folder in ("received", "incoming") for p in (amili.server.data / folder).rglob("*"))
 
 
 def wait_for_request(amili: Caller, number: int) -> None:

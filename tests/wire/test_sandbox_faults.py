@@ -28,9 +28,7 @@ def _amili(amili_sandbox: SandboxServer) -> Caller:
 
 def test_status_with_headers_and_body(amili: Caller) -> None:
     """The next upload is read, not accepted, and answered as told; the one after is served."""
-    fault = amili.server.faults.add(
-        "upload", status=503, headers={"Retry-After": "7"}, body={"message": "later"}
-    )
+    fault = amili.server.faults.add("upload", status=503, headers={"Retry-After": "7"}, body={"message": "later"})
     reply = amili.upload(file("a"))
     assert (reply.status, reply.headers["retry-after"], reply.json()) == (503, "7", {"message": "later"})
     assert amili.server.uploads == []
@@ -147,9 +145,7 @@ def test_a_delay_ends_with_the_caller_the_reset_and_the_server(amili: Caller) ->
         errors: list[BaseException] = []
         waiting = threading.Thread(target=failing, args=(lambda: amili.upload(file("a")), errors))
         waiting.start()
-        arrive_at(
-            amili, lambda: bool(amili.server.count("upload") and amili.server.requests[-1].body_complete)
-        )
+        arrive_at(amili, lambda: bool(amili.server.count("upload") and amili.server.requests[-1].body_complete))
         end()
         waiting.join(5)
         assert [type(e) in CUT or isinstance(e, ConnectionError) for e in errors] == [True]

@@ -1,0 +1,72 @@
+"""``amili-sandbox serve``: a sandbox in the foreground, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+
+from amili_provider.sandbox.rules import DEFAULT_CLIENT_NO, DEFAULT_FILE_TYPE
+from amili_provider.sandbox.server import SandboxServer
+
+
+def _say(text: str = "") -> None:
+    print(text, flush=True)  # noqa: T201 - a command talks to a person
+
+
+def serve(
+    *,
+    host: str,
+    port: int,
+    data: str | None,
+    clients: Sequence[str],
+    file_types: Sequence[str],
+    token_lifetime: float,
+    keep_contents: bool,
+) -> int:
+    """Serve until told to stop; return the exit code of the command."""
+    types = tuple(file_types) or (DEFAULT_FILE_TYPE,)
+    server = SandboxServer(
+        data,
+        host=host,
+        port=port,
+        clients=dict.fromkeys(clients or (DEFAULT_CLIENT_NO,), types),
+        token_lifetime=token_lifetime,
+        keep_contents=keep_contents,
+    )
+    told_to_stop = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        told_to_stop.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        try:
+            server.start()
+        except OSError as error:
+            print(f"Cannot listen on {host}:{port}: {error.strerror}", file=sys.stderr)  # noqa: T201
+            return 1
+        _introduce(server)
+        told_to_stop.wait()
+        _say(f"\nStopped. {len(server.uploads)} file(s) accepted, {len(server.refusals)} refused.")
+    finally:
+        server.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _introduce(server: SandboxServer) -> None:
+    _say(f"Amili sandbox: {server.url}  (open it in a browser to see what arrives)")
+    _say(f"  API           {server.base_url}")
+    _say(f"  Token service {server.auth_url}/token")
+    _say(f"  Clients       {', '.join(server.rules.clients)}")
+    _say(f"  Files         {server.data}")
+    _say(f"  Scripting     {server.url}/admin/faults, /admin/uploads, ...")
+    _say()
+    _say("Set this in the shell of Airflow:")
+    _say(f"export AIRFLOW_CONN_AMILI_DEFAULT='{server.connection_json()}'")
+    _say()
+    _say("Ctrl-C stops it.")
