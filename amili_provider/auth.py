@@ -249,13 +249,7 @@ class ClientCredentialsAuth(httpx.Auth):
         except ValueError:
             answer = None
         value = answer.get("access_token") if isinstance(answer, dict) else None
-        if (
-            not isinstance(value, str)
-            or not value
-            or not value.isascii()
-            or not value.isprintable()
-            or " " in value
-        ):
+        if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable() or " " in value:
             raise AmiliResponseError(
                 f"The token service at {self.token_url} answered {response.status_code}, but not with a token. "
                 f"Check {self._name('auth_url')}: is this the base URL of Amili's token service?",

@@ -1,14 +1,41 @@
-"""What Airflow discovers of this package through the entry point ``apache_airflow_provider``."""
+"""
+What Airflow discovers of this package through the entry point ``apache_airflow_provider``.
+
+Airflow reads this in every process and refuses to start some commands if a part is of the wrong shape; so a test
+holds it against the schema of each supported Airflow.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from amili_provider.connection_form.forms import conn_fields, ui_field_behaviour_kebab
+
+_NAME = "Amili"
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata."""
     return {
+        # The distribution's name in its canonical form; another spelling stops `airflow providers list`.
         "package-name": "airflow-provider-amili",
-        "name": "Amili",
+        "name": _NAME,
         "description": "Delivers files from any storage connection to Amili and keeps receipts.",
+        "integrations": [
+            {"integration-name": _NAME, "external-doc-url": "https://docs.amili.dev", "tags": ["service"]},
+        ],
+        "operators": [{"integration-name": _NAME, "python-modules": ["amili_provider.operators.amili"]}],
+        "sensors": [{"integration-name": _NAME, "python-modules": ["amili_provider.sensors.amili"]}],
+        "hooks": [{"integration-name": _NAME, "python-modules": ["amili_provider.hooks.amili"]}],
+        "triggers": [{"integration-name": _NAME, "python-modules": ["amili_provider.triggers.amili"]}],
+        "connection-types": [
+            {
+                "connection-type": "amili",
+                "hook-class-name": "amili_provider.hooks.amili.AmiliHook",
+                "hook-name": _NAME,
+                # Airflow 3.2 and newer draw the form from these two; older ones ask the hook.
+                "conn-fields": conn_fields(),
+                "ui-field-behaviour": ui_field_behaviour_kebab(),
+            }
+        ],
     }

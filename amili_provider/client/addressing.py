@@ -13,9 +13,7 @@ from amili_provider.connection_form import AmiliSettings, field_label
 from amili_provider.exceptions import AmiliResponseError
 
 USER_AGENT = f"airflow-provider-amili/{__version__}"
-_OURS = frozenset(
-    {"authorization", "host", "content-length", "transfer-encoding", "user-agent", "accept-encoding"}
-)
+_OURS = frozenset({"authorization", "host", "content-length", "transfer-encoding", "user-agent", "accept-encoding"})
 
 
 def url_of(settings: AmiliSettings, path: str) -> str:
@@ -26,9 +24,7 @@ def url_of(settings: AmiliSettings, path: str) -> str:
     """
     bare = path.partition("?")[0]
     if "://" in bare or path.startswith("//") or not path.strip() or "\\" in bare:
-        raise ValueError(
-            f"path is {path!r}; write a path below the base URL, for example '/clients/2218/customers'."
-        )
+        raise ValueError(f"path is {path!r}; write a path below the base URL, for example '/clients/2218/customers'.")
     if any(step in (".", "..") for step in bare.split("/")) or "#" in path or not path.isprintable():
         raise ValueError(f"path is {path!r}; write it without '.', '..', '#' and line breaks.")
     return f"{settings.base_url}/{path.lstrip('/')}"

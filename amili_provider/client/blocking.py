@@ -159,21 +159,15 @@ class AmiliClient:
             page = self._call("GET", url, params=params).json()
             params = None
             if not isinstance(page, dict):
-                raise AmiliResponseError(
-                    f"GET {path}: the answer is JSON, but not an object with a page in it."
-                )
+                raise AmiliResponseError(f"GET {path}: the answer is JSON, but not an object with a page in it.")
             yield page
             url = addressing.next_page(self.settings, url, page)
             if url in seen:
-                raise AmiliResponseError(
-                    f"GET {path}: summary.nextPage leads back to a page that was read already."
-                )
+                raise AmiliResponseError(f"GET {path}: summary.nextPage leads back to a page that was read already.")
 
     def get_batch(self, client_no: str, batch_uuid: str) -> Answer:
         """Ask for a batch: 200, 202 (still working) or 206 (partly done). Source: "GET one batch"."""
-        return self.request(
-            "GET", addressing.batch_path(checked_client_no(client_no, "client_no"), batch_uuid)
-        )
+        return self.request("GET", addressing.batch_path(checked_client_no(client_no, "client_no"), batch_uuid))
 
     def get_file_result(self, client_no: str, file_id: str) -> FileResult | None:
         """

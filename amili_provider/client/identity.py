@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from amili_provider.auth import TOKEN_TIMEOUT_SECONDS, BearerAuth, ClientCredentialsAuth, OnToken
@@ -21,9 +22,15 @@ def vocabulary_of(settings: AmiliSettings) -> Vocabulary:
 
 
 def auth_of(
-    settings: AmiliSettings, clock: Callable[[], float], on_token: OnToken | None
+    settings: AmiliSettings, clock: Callable[[], float] = time.time, on_token: OnToken | None = None
 ) -> BearerAuth | ClientCredentialsAuth:
-    """Return how requests are signed for this connection."""
+    """
+    Return how requests are signed for this connection. Clients may share one, and so a token.
+
+    :param settings: the connection.
+    :param clock: seconds since the epoch.
+    :param on_token: called with every new token before it is used.
+    """
     if settings.access_token is not None:
         return BearerAuth(settings.access_token)
     if settings.auth_url is None or settings.client_id is None or settings.client_secret is None:

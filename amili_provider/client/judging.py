@@ -20,9 +20,7 @@ from amili_provider.waiting import asked_to_wait
 
 def decided_by_code(answer: Answer) -> bool:
     """Return whether the status alone says that nothing was accepted, whatever the body says or lacks."""
-    return (
-        answer.status_code in (401, 403, 404, 429) or _redirects(answer) or _unavailable_for_a_while(answer)
-    )
+    return answer.status_code in (401, 403, 404, 429) or _redirects(answer) or _unavailable_for_a_while(answer)
 
 
 def judged(
@@ -49,15 +47,11 @@ def judged(
     if status >= 500 or status == 408:
         if not writes:
             raise _come_back(answer, what, now)
-        raise AmiliOutcomeUnknown(
-            f"{what}: Amili answered {status}; it may have carried it out nevertheless."
-        )
+        raise AmiliOutcomeUnknown(f"{what}: Amili answered {status}; it may have carried it out nevertheless.")
     raise _refusal(answer, what, settings)
 
 
-def judged_upload(
-    answer: Answer, what: str, settings: AmiliSettings, now: float, *, released: bool
-) -> UploadReply:
+def judged_upload(answer: Answer, what: str, settings: AmiliSettings, now: float, *, released: bool) -> UploadReply:
     """
     Return an answer to an upload that only its content can explain.
 
@@ -78,9 +72,7 @@ def judged_upload(
                 status_code=status,
             )
     elif status == 408:
-        raise AmiliOutcomeUnknown(
-            f"{what}: everything was sent, but the answer is 408, a time-out on Amili's side."
-        )
+        raise AmiliOutcomeUnknown(f"{what}: everything was sent, but the answer is 408, a time-out on Amili's side.")
     return UploadReply(status, answer.content)
 
 
@@ -132,9 +124,7 @@ def _refusal(answer: Answer, what: str, settings: AmiliSettings) -> AmiliError:
             answer=said,
         )
     remedy = (
-        f" Check the client number, {field_label('environment')} and {field_label('schema')}."
-        if status == 404
-        else ""
+        f" Check the client number, {field_label('environment')} and {field_label('schema')}." if status == 404 else ""
     )
     return AmiliRequestError(came + remedy, status_code=status, answer=said)
 

@@ -85,13 +85,9 @@ def what_failed(error: Exception | None, flight: InFlight, settings: AmiliSettin
     return f"the connection to {peer} ended before a whole answer was there"
 
 
-def _no_connection(
-    error: Exception, peer: str, target: str, settings: AmiliSettings, *, through_proxy: bool
-) -> str:
+def _no_connection(error: Exception, peer: str, target: str, settings: AmiliSettings, *, through_proxy: bool) -> str:
     where = f"the proxy {peer}" if through_proxy else peer
-    look = (
-        field_label("proxy") if through_proxy else f"{field_label('environment')} and {field_label('host')}"
-    )
+    look = field_label("proxy") if through_proxy else f"{field_label('environment')} and {field_label('host')}"
     if isinstance(error, httpx.ConnectTimeout):
         return f"no connection to {where} within {settings.connect_timeout:g} s; check {look}"
     for cause in _causes(error):

@@ -93,9 +93,7 @@ class Wire:
         :raises NoAnswer: if the token service does not answer.
         """
         flight = self.flight()
-        request = self._http.build_request(
-            "GET", self._settings.base_url, extensions=self._extensions(flight)
-        )
+        request = self._http.build_request("GET", self._settings.base_url, extensions=self._extensions(flight))
         with self._on_its_way(flight), contextlib.closing(auth.sync_auth_flow(request)) as flow:
             step = next(flow)
             while step is not request:

@@ -15,8 +15,8 @@ from amili_provider.connection_form.forms import (
     ui_field_behaviour,
     ui_field_behaviour_kebab,
 )
-from amili_provider.connection_form.settings import AmiliSettings, checked_result_path, settings_from
-from amili_provider.connection_form.values import as_bool, as_words, checked_client_no
+from amili_provider.connection_form.settings import AmiliSettings, settings_from
+from amili_provider.connection_form.values import as_bool, as_words, checked_client_no, checked_result_path
 
 __all__ = [
     "AmiliSettings",

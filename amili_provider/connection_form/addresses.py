@@ -72,9 +72,7 @@ class Environment:
 
 ENVIRONMENTS = {
     # Inferred from staging's: nowhere written. Both are shown in "Get a list of customers" and "Example Workflow".
-    "production": Environment(
-        Address("https", "api.amili.no", 443, "/arm/v1"), Address("https", "auth.amili.no", 443)
-    ),
+    "production": Environment(Address("https", "api.amili.no", 443, "/arm/v1"), Address("https", "auth.amili.no", 443)),
     "staging": Environment(
         Address("https", "api.staging.amili.no", 443, "/arm/v1"),
         Address("https", "auth.staging.amili.no", 443),
@@ -109,9 +107,7 @@ def read_host(host: Any, port: Any, schema: Any) -> Address | None:
     if where is None:
         if named_port is not None or named_path is not None:
             name = "port" if named_port is not None else "schema"
-            raise ValueError(
-                f"{label(name)} is given without {label('host')}; empty it, or give the host too."
-            )
+            raise ValueError(f"{label(name)} is given without {label('host')}; empty it, or give the host too.")
         return None
     if "://" not in where:
         # An IPv6 address comes without brackets from Airflow's URIs.
@@ -119,9 +115,7 @@ def read_host(host: Any, port: Any, schema: Any) -> Address | None:
         where = f"{scheme or 'https'}://{bare}"
     found = read_base_url(where, label("host"), port=named_port, path=named_path)
     if scheme is not None and scheme != found.scheme:
-        raise ValueError(
-            f"{label('host')} says {found.scheme}, but {label('schema')} says {scheme}; empty one."
-        )
+        raise ValueError(f"{label('host')} says {found.scheme}, but {label('schema')} says {scheme}; empty one.")
     if not found.path:
         for environment in ENVIRONMENTS.values():
             if environment.api.host == found.host:
@@ -153,9 +147,7 @@ def read_base_url(url: str, name: str, *, port: int | None = None, path: str | N
     if parts.query or parts.fragment:
         raise ValueError(f"{name} holds a query (?) or a fragment (#); write a base URL only.")
     if port is not None and own_port not in (None, port):
-        raise ValueError(
-            f"{name} says port {own_port}, but {label('port')} says {port}; empty one of the two."
-        )
+        raise ValueError(f"{name} says port {own_port}, but {label('port')} says {port}; empty one of the two.")
     own_path, other_path = _path(parts.path, name), _path(path or "", label("schema"))
     if own_path and other_path and own_path != other_path:
         raise ValueError(f"{name} ends with {own_path}, but {label('schema')} says {other_path}; empty one.")

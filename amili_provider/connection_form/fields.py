@@ -43,9 +43,7 @@ class ConnectionField:
 
 
 FIELDS: tuple[ConnectionField, ...] = (
-    ConnectionField(
-        "login", "Client id", "The client id that Amili assigned to you.", placeholder="my-integration"
-    ),
+    ConnectionField("login", "Client id", "The client id that Amili assigned to you.", placeholder="my-integration"),
     ConnectionField("password", "Client secret", "The client secret that belongs to the client id."),
     ConnectionField(
         "environment",

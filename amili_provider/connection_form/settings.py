@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from amili_provider.connection_form.values import (
     as_text,
     as_words,
     checked_client_no,
+    checked_result_path,
 )
 
 _SECRET = frozenset({"client_secret", "access_token"})
@@ -115,7 +115,9 @@ def settings_from(
     :raises ValueError: one sentence that names the field as the form labels it.
     """
     try:
-        return _read(conn_id, login, password, host, port, schema, _known_extras(extra))
+        known = _known_extras(extra)
+        credentials = _credentials(login, password, known.get("access_token"))
+        return _read(conn_id, read_host(host, port, schema), credentials, known)
     except ValueError as reason:
         raise ValueError(f"Connection {conn_id!r}: {reason}") from None
 
@@ -128,15 +130,11 @@ def _known_extras(extra: Any) -> dict[str, Any]:
         if key in EXTRA_NAMES or not isinstance(key, str):
             continue
         if key in _FORMER_NAMES:
-            raise ValueError(
-                f"extra {key!r} is not a field of this connection; use {label(_FORMER_NAMES[key])}."
-            )
+            raise ValueError(f"extra {key!r} is not a field of this connection; use {label(_FORMER_NAMES[key])}.")
         plain = {name.replace("_", ""): name for name in EXTRA_NAMES}
         folded = key.casefold().replace("_", "").replace("-", "")
         if close := difflib.get_close_matches(folded, plain, n=1, cutoff=0.85):
-            raise ValueError(
-                f"extra {key!r} is not a field of this connection; did you mean {plain[close[0]]!r}?"
-            )
+            raise ValueError(f"extra {key!r} is not a field of this connection; did you mean {plain[close[0]]!r}?")
     return {
         k: v
         for k, v in extra.items()
@@ -146,11 +144,8 @@ def _known_extras(extra: Any) -> dict[str, Any]:
 
 def _read(
     conn_id: str,
-    login: str | None,
-    password: str | None,
-    host: str | None,
-    port: int | str | None,
-    schema: str | None,
+    address: Address | None,
+    credentials: tuple[str | None, str | None, str | None],
     extra: dict[str, Any],
 ) -> AmiliSettings:
     def text(name: str) -> str | None:
@@ -160,11 +155,10 @@ def _read(
         return as_bool(extra[name], label(name)) if name in extra else bool(default(name))
 
     allow_http = boolean("allow_http")
-    address = read_host(host, port, schema)
     environment = _environment(text("environment"), address)
     address = address or ENVIRONMENTS[environment].api
     address.check_scheme(label("host"), allow_http=allow_http)
-    client_id, client_secret, access_token = _credentials(login, password, extra.get("access_token"))
+    client_id, client_secret, access_token = credentials
     client_no = extra.get("client_no")
     words = {
         name: as_words(extra[name], label(name)) if name in extra else None
@@ -182,12 +176,8 @@ def _read(
         user_id=text("user_id"),
         ledger=text("ledger"),
         ledger_conn_id=text("ledger_conn_id"),
-        connect_timeout=as_seconds(
-            extra.get("connect_timeout", default("connect_timeout")), label("connect_timeout")
-        ),
-        answer_timeout=as_seconds(
-            extra.get("answer_timeout", default("answer_timeout")), label("answer_timeout")
-        ),
+        connect_timeout=as_seconds(extra.get("connect_timeout", default("connect_timeout")), label("connect_timeout")),
+        answer_timeout=as_seconds(extra.get("answer_timeout", default("answer_timeout")), label("answer_timeout")),
         verify=boolean("verify"),
         ca_file=text("ca_file"),
         proxy=_proxy(text("proxy")),
@@ -199,7 +189,7 @@ def _read(
             extra.get("max_files_per_request", default("max_files_per_request")),
             label("max_files_per_request"),
         ),
-        result_path=checked_result_path(text("result_path"), label("result_path")),
+        result_path=checked_result_path(text("result_path") or default("result_path"), label("result_path")),
         isolate_refused=boolean("isolate_refused"),
         conn_id=conn_id,
         **words,
@@ -232,9 +222,7 @@ def _credentials(login: Any, password: Any, token: Any) -> tuple[str | None, str
     client_secret = password or None
     if token is not None:
         if not isinstance(token, str) or not token.strip().isascii() or not token.strip().isprintable():
-            raise ValueError(
-                f"{label('access_token')} is not a bearer token: it holds characters that none has."
-            )
+            raise ValueError(f"{label('access_token')} is not a bearer token: it holds characters that none has.")
         if client_id or client_secret:
             raise ValueError(
                 f"{label('access_token')} is given together with {label('login')} or {label('password')}; "
@@ -264,43 +252,10 @@ def _proxy(given: str | None) -> str | None:
         return None
     try:
         parts = urlsplit(given)
-        usable = (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and (parts.port is None or parts.port > 0)
-        )
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         usable = False
     if not usable:
         # The value may hold a password, so it is not repeated.
         raise ValueError(f"{label('proxy')} is not a proxy's URL; write http://host:port.")
     return given
-
-
-def checked_result_path(given: str | None, where: str) -> str:
-    """
-    Return the path of a file's result.
-
-    :param given: the path; None or nothing for the default.
-    :param where: how messages name it.
-    :raises ValueError: if the file's id does not stand in it, or it leads elsewhere.
-    """
-    path = given or str(default("result_path"))
-    try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(path) if name is not None}
-        plain = path == path.replace("{{", "").replace("}}", "")
-    except ValueError:
-        fields, plain = set(), False
-    if (
-        not plain
-        or not path.startswith("/")
-        or path.startswith("//")
-        or "fileid" not in fields
-        or fields - {"clientno", "fileid"}
-        or any(c.isspace() for c in path)
-    ):
-        raise ValueError(
-            f"{where} is {path!r}; write a path such as {default('result_path')!r}, with {{fileid}} "
-            "and at most {clientno} in it."
-        )
-    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -115,20 +116,38 @@ def as_words(value: Any, name: str) -> tuple[str, ...]:
     words = []
     for entry in entries:
         if not isinstance(entry, str) or is_unprintable(entry):
-            raise ValueError(
-                f"{name} is {_shown(value)}; write words separated by commas, for example FAILED, ERROR."
-            )
+            raise ValueError(f"{name} is {_shown(value)}; write words separated by commas, for example FAILED, ERROR.")
         parts = [part.strip() for part in entry.split("/")]
         if parts == [""]:
             continue
         if len(parts) > 2 or not all(parts):  # noqa: PLR2004 - a status and a result
-            raise ValueError(
-                f"{name} holds {_shown(entry)}; write STATUS/RESULT, for example PROCESSED/CREATED."
-            )
+            raise ValueError(f"{name} holds {_shown(entry)}; write STATUS/RESULT, for example PROCESSED/CREATED.")
         words.append("/".join(parts))
     if not words:
         raise ValueError(f"{name} holds no word; leave it empty for the default.")
     return tuple(words)
+
+
+def checked_result_path(value: Any, name: str) -> str:
+    """
+    Return a path below the base URL with ``{fileid}``, and perhaps ``{clientno}``, in it.
+
+    :raises ValueError: for anything else.
+    """
+    path = as_text(value, name) or ""
+    try:
+        parsed = list(string.Formatter().parse(path))
+    except ValueError:
+        parsed = []
+    fields = {field for _, field, _, _ in parsed if field is not None}
+    plain = not any(specification or conversion for _, _, specification, conversion in parsed)
+    sane = path.startswith("/") and not path.startswith("//") and not any(c in path for c in ("{{", "}}", " ", "#"))
+    if not (sane and plain and "fileid" in fields and fields <= {"clientno", "fileid"}):
+        raise ValueError(
+            f"{name} is {_shown(value)}; write a path such as /clients/{{clientno}}/files/{{fileid}}, with {{fileid}} "
+            "and at most {clientno} in it."
+        )
+    return path
 
 
 def _shown(value: Any) -> str:

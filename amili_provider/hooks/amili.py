@@ -1,0 +1,212 @@
+"""The door to Amili: an Airflow connection becomes settings, and settings become a client."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+
+from amili_provider.connection_form import (
+    AmiliSettings,
+    checked_client_no,
+    field_label,
+    form_widgets,
+    settings_from,
+    ui_field_behaviour,
+)
+
+if TYPE_CHECKING:
+    # The HTTP library is slow to import, and nothing at DAG parse needs it.
+    from amili_provider.client import AmiliClient, Answer
+    from amili_provider.hooks.files import FileToUpload
+    from amili_provider.models import FileResult
+
+
+class AmiliHook(BaseHook):
+    """
+    Talks to Amili's API with an Airflow connection of type ``amili``. A context manager; :meth:`close` it otherwise.
+
+    :param amili_conn_id: the connection.
+    """
+
+    conn_name_attr = "amili_conn_id"
+    default_conn_name = "amili_default"
+    conn_type = "amili"
+    hook_name = "Amili"
+
+    def __init__(self, amili_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.amili_conn_id = amili_conn_id
+        self._settings: AmiliSettings | None = None
+        self._client: AmiliClient | None = None
+        self._unmasked: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the fields of the connection form (Airflow before 3.2)."""
+        return form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return labels and placeholders of the connection form (Airflow before 3.2)."""
+        return ui_field_behaviour()
+
+    @property
+    def settings(self) -> AmiliSettings:
+        """
+        What the connection says; fetched once, so ask first in the task's own thread.
+
+        :raises ValueError: one sentence that names the field that is wrong or missing.
+        """
+        if self._settings is None:
+            connection = self.get_connection(self.amili_conn_id)
+            self._settings = settings_from(
+                self.amili_conn_id,
+                login=connection.login,
+                password=connection.password,
+                host=connection.host,
+                port=connection.port,
+                schema=connection.schema,
+                extra=connection.extra_dejson,
+            )
+        return self._settings
+
+    def get_conn(self) -> AmiliClient:
+        """Return the client, made once. It may be used from many threads."""
+        self._mask_held_back()
+        if self._client is None:
+            from amili_provider.client import AmiliClient
+
+            self._client = AmiliClient(self.settings, on_token=self._mask)
+        return self._client
+
+    def close(self) -> None:
+        """Close what is open; the hook can be used again."""
+        self._mask_held_back()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _mask(self, token: str) -> None:
+        """Have a token masked in logs; Airflow is told from the task's own thread only, since others disturb it."""
+        if threading.current_thread() is threading.main_thread():
+            mask_secret(token)
+        else:
+            self._unmasked.append(token)
+
+    def _mask_held_back(self) -> None:
+        while self._unmasked:
+            mask_secret(self._unmasked.pop())
+
+    def client_no(self, given: Any = None) -> str:
+        """
+        Return *given* or the connection's client number, checked.
+
+        :raises ValueError: if there is none, or it cannot be one.
+        """
+        if given is not None:
+            return checked_client_no(given, "client_no")
+        if self.settings.client_no is None:
+            raise ValueError(
+                f"client_no is missing: give it, or fill in {field_label('client_no')} of connection "
+                f"{self.amili_conn_id!r}."
+            )
+        return self.settings.client_no
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """
+        Call any endpoint of the ARM API.
+
+        :param method: the HTTP method. GET is tried again after failures that may pass; writing only where nothing
+            can have been accepted.
+        :param path: below the base URL, for example ``/clients/2218/customers``.
+        :param params: query parameters.
+        :param json: sent as the JSON body.
+        :param headers: more headers, for example ``Accept-Language``.
+        :returns: an answer with status 2xx.
+        :raises AmiliError: if there is none; the class says whether another attempt may help.
+        """
+        return self.get_conn().request(method, path, params=params, json=json, headers=headers)
+
+    def paginate(self, path: str, *, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """
+        Read a list page by page; ``summary.nextPage`` is followed on the same scheme, host and port only.
+
+        :param path: of the list, for example ``/clients/2218/aritems``.
+        :param params: query parameters of the first page.
+        """
+        return self.get_conn().paginate(path, params=params)
+
+    def get_batch(self, batch_uuid: str, *, client_no: Any = None) -> Answer:
+        """
+        Ask for a batch: 200 (done), 202 (still working), 206 (partly done).
+
+        :param batch_uuid: as Amili gave it.
+        :param client_no: instead of the connection's.
+        """
+        return self.get_conn().get_batch(self.client_no(client_no), batch_uuid)
+
+    def get_file_result(self, file_id: str, *, client_no: Any = None) -> FileResult | None:
+        """
+        Ask for the result of one file, at the path that the connection assumes.
+
+        :param file_id: as in the receipt.
+        :param client_no: instead of the connection's.
+        :returns: None if there is no result yet.
+        """
+        return self.get_conn().get_file_result(self.client_no(client_no), file_id)
+
+    def upload_files(
+        self, files: Iterable[FileToUpload], file_type: str, *, client_no: Any = None, user_id: str | None = None
+    ) -> list[dict[str, Any]]:
+        """
+        Upload files now, and judge the answers. This keeps no ledger: called again, it sends again.
+
+        In a task use :class:`~amili_provider.operators.amili.AmiliFileUploadOperator` instead, which knows what was
+        delivered before, reads from any storage and isolates a bad file among good ones.
+
+        :param files: paths on this machine, or pairs of a name and bytes.
+        :param file_type: one of the types that Amili configured for the client.
+        :param client_no: instead of the connection's.
+        :param user_id: instead of the connection's.
+        :returns: one receipt per file, all with outcome ``uploaded``.
+        :raises AmiliOutcomeUnknown: files were sent, but it is not certain what became of them.
+        :raises AmiliUploadRejected: Amili refused files.
+        :raises AmiliDeliveryFailed: some files were accepted, others could not be sent; do not send all again.
+        :raises AmiliError: nothing was accepted, and nothing is uncertain. All but the last carry ``receipts`` of
+            all files.
+        """
+        from amili_provider.hooks.uploading import upload
+
+        settings = self.settings
+        number = self.client_no(client_no)
+        return upload(self.get_conn(), files, file_type, number, settings.user_id if user_id is None else user_id)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Try the connection without changing anything; for the button in Airflow's connection form."""
+        from amili_provider.hooks.trial import try_connection
+
+        try:
+            settings = self.settings
+        except ValueError as reason:
+            return False, str(reason)
+        return try_connection(settings, on_token=self._mask)
