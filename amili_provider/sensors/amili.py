@@ -1,0 +1,169 @@
+"""Sensors: wait until Amili has a final result, and fail by name what it refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from amili_provider.connection_form import checked_client_no, field_label
+from amili_provider.exceptions import AmiliResultFailed
+from amili_provider.models import Vocabulary, one_line
+from amili_provider.sensors.arguments import Asked, asked_for, checked_uuid
+from amili_provider.sensors.waiting import AmiliSensor
+from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
+from amili_provider.triggers.connecting import Overrides
+from amili_provider.triggers.events import Open, Settled
+from amili_provider.triggers.questions import Ask, Client, Key, about_batches, about_files
+from amili_provider.triggers.waiting import AmiliTrigger
+
+_PARTIAL_CHOICES = ("wait", "fail", "succeed")
+
+
+class AmiliFileResultSensor(AmiliSensor):
+    """
+    Waits until each file has a final result, and fails naming those that Amili refused.
+
+    The upload's own answer is the signal that Amili documents, and the upload operator judges it. This sensor asks
+    again later, at an endpoint whose path and words are assumed: *result_path* and the words are configurable.
+
+    Returns a list with ``file_id, name, client_no, status, result, message`` of each file that was asked for.
+
+    :param receipts: what an upload returned (``upload.output``), mapped or not. Files that were ``rejected`` or
+        ``not_sent`` fail the wait at once; those that were ``left`` need nothing.
+    :param file_ids: ids instead of receipts.
+    :param result_path: the path of a file's result, with ``{clientno}`` and ``{fileid}`` in it; None for the
+        connection's.
+    :param arguments: see :class:`~amili_provider.sensors.waiting.AmiliSensor`.
+    """
+
+    template_fields: Sequence[str] = (*AmiliSensor.template_fields, "receipts", "file_ids", "result_path")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"receipts": "json", "file_ids": "json"}
+
+    def __init__(
+        self, *, receipts: Any = None, file_ids: Any = None, result_path: str | None = None, **arguments: Any
+    ) -> None:
+        super().__init__(**arguments)
+        self.receipts = receipts
+        self.file_ids = file_ids
+        self.result_path = result_path
+
+    def _asked(self) -> Asked:
+        return asked_for(self.receipts, self.file_ids, self.client_no)
+
+    def _wanted(self) -> list[tuple[str | None, str]]:
+        return self._asked().files
+
+    def _names(self) -> dict[str, str]:
+        return self._asked().names
+
+    def _hopeless(self) -> AmiliResultFailed | None:
+        lost = self._asked().hopeless
+        if not lost:
+            return None
+        lines = [
+            f"  {one_line(r.get('source') or r.get('name'))}: {r.get('outcome')}: "
+            f"{one_line(r.get('message') or 'no reason given')}"
+            for r in lost
+        ]
+        head = f"{len(lost)} file(s) never arrived at Amili, so that there is no result to wait for:"
+        return AmiliResultFailed("\n".join([head, *lines]), receipts=lost)
+
+    def _overrides(self) -> Overrides:
+        return Overrides(self.result_path, self.accepted_results, self.refused_results, self.pending_results)
+
+    def _question(self, client: Client, vocabulary: Vocabulary) -> Ask:
+        return about_files(client, vocabulary)
+
+    def _trigger(self, keys: list[Key], **arguments: Any) -> AmiliTrigger:
+        by_client: dict[str, list[str]] = {}
+        for client_no, file_id in keys:
+            by_client.setdefault(client_no, []).append(file_id)
+        return AmiliFileResultTrigger(file_ids=by_client, result_path=self.result_path, **arguments)
+
+    def _result(self, settled: dict[Key, Settled]) -> list[dict[str, Any]]:
+        asked, by_id = self._asked(), {key[1]: one for key, one in settled.items()}
+        found = [by_id[one] if number is None else settled[number, one] for number, one in asked.files]
+        return [_shown(one, asked.names) for one in found]
+
+    def _refused(self, refused: list[Settled], still_open: list[Open], total: int) -> AmiliResultFailed:
+        names = self._asked().names
+        lines = [f"  {names.get(one.id, 'file')} ({one.id}): {_words(one)}" for one in refused]
+        if still_open:
+            lines.append(f"{len(still_open)} of the others had no final result yet.")
+        head = f"Amili refused {len(refused)} of {total} file(s):"
+        return AmiliResultFailed("\n".join([head, *lines]), receipts=[_shown(one, names) for one in refused])
+
+    def _time_is_up_words(self, still_open: str) -> str:
+        return (
+            f"No final result within {self.timeout:g} s: {still_open or 'of any file that was still open'}. Where "
+            "results are asked for is an assumption, Amili does not document it. If these files should have one, "
+            f"ask Amili for the path and its words, and set {field_label('result_path')}, "
+            f"{field_label('accepted_results')}, {field_label('refused_results')} and "
+            f"{field_label('pending_results')} of connection {self.amili_conn_id!r}, or the sensor's arguments of "
+            "the same names. What the upload itself returned is not put in doubt by this."
+        )
+
+
+class AmiliBatchSensor(AmiliSensor):
+    """
+    Waits until a batch is processed: ``GET /clients/{clientno}/batches/{batchuuid}`` (page "GET one batch").
+
+    For what is posted through ``AmiliHook.request``, such as batches of documents or customers; uploaded files have
+    no batch. 200 is done, 202 still working, 206 done in part; 404 for some minutes, and every other code, fails.
+    Words in the answer that mean refused or pending outweigh a 200.
+
+    Returns ``batch_uuid, client_no, status, result, message``.
+
+    :param batch_uuid: as Amili gave it.
+    :param if_partial: what a batch that is done in part means: ``wait`` (it goes on, until the time-out), ``fail``,
+        or ``succeed``.
+    :param arguments: see :class:`~amili_provider.sensors.waiting.AmiliSensor`.
+    """
+
+    template_fields: Sequence[str] = (*AmiliSensor.template_fields, "batch_uuid", "if_partial")
+
+    def __init__(self, *, batch_uuid: str, if_partial: str = "wait", **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.batch_uuid = batch_uuid
+        self.if_partial = if_partial
+
+    def _wanted(self) -> list[tuple[str | None, str]]:
+        if self.if_partial not in _PARTIAL_CHOICES:
+            raise ValueError(f"if_partial must be one of {', '.join(_PARTIAL_CHOICES)}, not {self.if_partial!r}.")
+        given = self.client_no
+        number = None if given is None or given == "" else checked_client_no(given, "client_no")
+        return [(number, checked_uuid(self.batch_uuid))]
+
+    def _question(self, client: Client, vocabulary: Vocabulary) -> Ask:
+        return about_batches(client, vocabulary, self.if_partial)
+
+    def _trigger(self, keys: list[Key], **arguments: Any) -> AmiliTrigger:
+        ((client_no, batch_uuid),) = keys
+        return AmiliBatchTrigger(client_no=client_no, batch_uuid=batch_uuid, if_partial=self.if_partial, **arguments)
+
+    def _result(self, settled: dict[Key, Settled]) -> dict[str, Any]:
+        (one,) = settled.values()
+        return {"batch_uuid": one.id, **_facts(one)}
+
+    def _refused(self, refused: list[Settled], _still_open: list[Open], _total: int) -> AmiliResultFailed:
+        (one,) = refused
+        return AmiliResultFailed(f"Amili refused batch {one.id}: {_words(one)}")
+
+    def _time_is_up_words(self, still_open: str) -> str:
+        return (
+            f"The batch was not processed within {self.timeout:g} s: {still_open or self.batch_uuid}. A batch that is "
+            "processed in part (206) counts as unfinished; if_partial says otherwise."
+        )
+
+
+def _words(one: Settled) -> str:
+    shown = "/".join(w for w in (one.status, one.result) if w)
+    return ": ".join(w for w in (shown, one.message) if w) or "no reason given"
+
+
+def _facts(one: Settled) -> dict[str, Any]:
+    return {"client_no": one.client_no, "status": one.status, "result": one.result, "message": one.message}
+
+
+def _shown(one: Settled, names: dict[str, str]) -> dict[str, Any]:
+    return {"file_id": one.id, "name": names.get(one.id), **_facts(one)}

@@ -1,0 +1,133 @@
+"""What a sensor is asked to wait for: receipts or ids, checked after templates were rendered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from amili_provider.connection_form import checked_client_no
+from amili_provider.models import Outcome, one_line
+
+_REMEDY = {
+    "receipts": "pass what the upload returned, for example receipts=upload.output",
+    "file_ids": "pass a list of ids, for example file_ids=my_task.output or file_ids=['…']",
+}
+_LONGEST_ID = 200
+_SENT = (Outcome.UPLOADED, Outcome.ALREADY_UPLOADED, Outcome.UNKNOWN)
+"""Outcomes of files that Amili has, or may have."""
+_HOPELESS = (Outcome.REJECTED, Outcome.NOT_SENT)
+"""Outcomes of files that Amili does not have: there is nothing to wait for."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """
+    What is waited for.
+
+    :param files: per file its client number (None: the connection's) and its id; each once, in the order given.
+    :param names: the names of the files, by id.
+    :param hopeless: receipts of files that never arrived.
+    :param left: how many files were left by choice, and need nothing.
+    """
+
+    files: list[tuple[str | None, str]] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    hopeless: list[dict[str, Any]] = field(default_factory=list)
+    left: int = 0
+
+
+def asked_for(receipts: Any, file_ids: Any, client_no: Any) -> Asked:
+    """
+    Return what is waited for.
+
+    :param receipts: what an upload returned, or several uploads.
+    :param file_ids: ids instead.
+    :param client_no: the client number; None for the receipts' own, or the connection's.
+    :raises ValueError: naming the argument and the remedy.
+    """
+    number = None if client_no is None or client_no == "" else checked_client_no(client_no, "client_no")
+    if receipts is not None and file_ids is not None:
+        raise ValueError("receipts and file_ids are both given; give one of them.")
+    if receipts is None and file_ids is None:
+        raise ValueError(
+            f"receipts and file_ids are None, so there is nothing to wait for: either {_REMEDY['receipts']}, or "
+            f"{_REMEDY['file_ids']}. (A skipped upload returns nothing; an empty list would succeed.)"
+        )
+    asked = Asked()
+    if receipts is not None:
+        for receipt in _flat(receipts, "receipts"):
+            _add_receipt(asked, receipt, number)
+    else:
+        for file_id in _flat(file_ids, "file_ids"):
+            asked.files.append((number, _checked_id(file_id, "file_ids")))
+    asked.files = list(dict.fromkeys(asked.files))
+    return asked
+
+
+def _flat(given: Any, name: str) -> Iterator[Any]:
+    """Yield the entries of lists in lists: a mapped upload returns one list per mapped task."""
+    if given is None or isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        what = "None" if given is None else f"{type(given).__name__} {one_line(given, 80)!r}"
+        raise ValueError(
+            f"{name} is {what}; {_REMEDY[name]}. A template such as '{{{{ ti.xcom_pull(...) }}}}' gives text "
+            "unless the DAG sets render_template_as_native_obj=True."
+        )
+    if isinstance(given, Mapping):
+        # Mapped over receipts (`.expand(receipts=upload.output)`), each task gets a single one.
+        yield given
+        return
+    for entry in given:
+        if isinstance(entry, str) and name == "file_ids":
+            yield entry
+        else:
+            yield from _flat(entry, name)
+
+
+def _add_receipt(asked: Asked, receipt: Any, number: str | None) -> None:
+    try:
+        outcome = Outcome(receipt.get("outcome"))
+    except ValueError:
+        raise ValueError(
+            f"receipts holds something that is no receipt (its outcome is "
+            f"{one_line(receipt.get('outcome'), 40)!r}); {_REMEDY['receipts']}."
+        ) from None
+    if outcome is Outcome.LEFT:
+        asked.left += 1
+        return
+    if outcome in _HOPELESS:
+        asked.hopeless.append(dict(receipt))
+        return
+    assert outcome in _SENT  # the rest; an outcome added later must not slip through
+    file_id = _checked_id(receipt.get("file_id"), "receipts: file_id")
+    own = receipt.get("client_no")
+    own = None if own is None else checked_client_no(own, "receipts: client_no")
+    if number is not None and own is not None and number != own:
+        raise ValueError(
+            f"client_no is {number!r}, but a receipt is for client {own!r}; leave client_no out: receipts say it."
+        )
+    asked.files.append((number or own, file_id))
+    if receipt.get("name"):
+        asked.names.setdefault(file_id, one_line(receipt["name"], 200))
+
+
+def _checked_id(value: Any, where: str) -> str:
+    text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if not text or len(text) > _LONGEST_ID or not text.isprintable() or text in (".", ".."):
+        raise ValueError(f"{where} holds {one_line(repr(value), 80)}, which is no file id.")
+    return text
+
+
+def checked_uuid(value: Any) -> str:
+    """
+    Return *batch_uuid*; ValueError if it cannot be one.
+
+    :param value: the argument, rendered.
+    """
+    text = value.strip() if isinstance(value, str) else ""
+    if not text or len(text) > _LONGEST_ID or not text.isprintable() or " " in text or text in (".", ".."):
+        raise ValueError(
+            f"batch_uuid is {one_line(repr(value), 80)}; pass the batchUuid of Amili's answer to the batch, for "
+            "example batch_uuid=post_batch.output."
+        )
+    return text

@@ -1,0 +1,288 @@
+"""What both sensors do: one outcome for one course of events, in poke, reschedule and deferrable mode alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, ClassVar, NoReturn
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    Context,
+    PokeReturnValue,
+    conf,
+)
+from pydantic import ValidationError
+
+from amili_provider.exceptions import AmiliError, AmiliResultFailed
+from amili_provider.models import Vocabulary
+from amili_provider.sensors.poking import Poking
+from amili_provider.triggers.connecting import Overrides
+from amili_provider.triggers.events import CLEAR, Open, Settled, read_event
+from amili_provider.triggers.pace import MOST_FAILURES, Pace, Time
+from amili_provider.triggers.polling import Polled, Wait, is_passing
+from amili_provider.triggers.questions import Ask, Client, Key
+from amili_provider.triggers.waiting import AmiliTrigger
+
+DEFAULT_TIMEOUT_SECONDS = 60 * 60
+_GRACE_SECONDS = 120
+"""Airflow's own time-out comes this much later than the trigger's, which knows what is missing."""
+_MOST_SHOWN_OPEN = 20
+
+
+class AmiliSensor(BaseSensorOperator):
+    """
+    Waits for results of Amili.
+
+    All modes poll with the same code and end alike, ``soft_fail``, ``silent_fail`` and ``never_fail`` included, with
+    the meaning that these have in poke mode.
+
+    :param amili_conn_id: the connection.
+    :param client_no: the client number; None for the connection's.
+    :param accepted_results: words that mean accepted, ``STATUS/RESULT`` or ``WORD``; None for the connection's.
+    :param refused_results: words that mean refused; None for the connection's.
+    :param pending_results: words that mean "not yet"; None for the connection's.
+    :param deferrable: whether to wait in the triggerer; by default as ``[operators] default_deferrable`` says.
+    :param timeout: seconds, or a timedelta; one hour by default.
+    :param arguments: what every sensor has: ``poke_interval``, ``mode``, ``exponential_backoff``, ``max_wait``,
+        ``soft_fail``, ``silent_fail``, ``never_fail``, ...
+    """
+
+    template_fields: Sequence[str] = ("amili_conn_id", "client_no")
+    ui_color = "#d8ecf3"
+    time: ClassVar[Time] = Time()
+    """The clock; tests put their own here."""
+    _poking: Poking | None = None
+
+    def __init__(
+        self,
+        *,
+        amili_conn_id: str = "amili_default",
+        client_no: str | int | None = None,
+        accepted_results: str | Sequence[str] | None = None,
+        refused_results: str | Sequence[str] | None = None,
+        pending_results: str | Sequence[str] | None = None,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        timeout: timedelta | float = DEFAULT_TIMEOUT_SECONDS,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(timeout=timeout, **arguments)
+        self.amili_conn_id = amili_conn_id
+        self.client_no = client_no
+        self.accepted_results = accepted_results
+        self.refused_results = refused_results
+        self.pending_results = pending_results
+        self.deferrable = deferrable
+
+    # What a sensor of this kind waits for; see the subclasses.
+
+    def _wanted(self) -> list[tuple[str | None, str]]:
+        """Return what is waited for, with None where the connection's client number counts. ValueErrors belong here."""
+        raise NotImplementedError
+
+    def _names(self) -> dict[str, str]:
+        """Return the names of what is waited for, by id, as far as they are known."""
+        return {}
+
+    def _hopeless(self) -> AmiliResultFailed | None:
+        """Return why waiting is of no use, if it is."""
+        return None
+
+    def _question(self, client: Client, vocabulary: Vocabulary) -> Ask:
+        raise NotImplementedError
+
+    def _trigger(self, keys: list[Key], **arguments: Any) -> AmiliTrigger:
+        raise NotImplementedError
+
+    def _overrides(self) -> Overrides:
+        return Overrides(None, self.accepted_results, self.refused_results, self.pending_results)
+
+    def _result(self, settled: dict[Key, Settled]) -> Any:
+        """Return the XCom of results that are all accepted."""
+        raise NotImplementedError
+
+    def _refused(self, refused: list[Settled], still_open: list[Open], total: int) -> AmiliResultFailed:
+        raise NotImplementedError
+
+    def _time_is_up_words(self, still_open: str) -> str:
+        raise NotImplementedError
+
+    # Modes.
+
+    def execute(self, context: Context) -> Any:
+        """Wait. A wrong argument is a ValueError whatever ``soft_fail`` says: it is a mistake in the DAG."""
+        started = self.time.now()
+        wanted = self._wanted()
+        hopeless = self._hopeless()
+        if hopeless is not None:
+            self._end_as_poke_would(hopeless)
+        if not wanted:
+            self.log.info("There is nothing to wait for.")
+            return self._result({})
+        with self._opened(context, wanted, started) as poking:
+            self._poking = poking
+            try:
+                return self._defer_if_open(poking, started) if self.deferrable else super().execute(context)
+            finally:
+                self._poking = None
+
+    def poke(self, context: Context) -> bool | PokeReturnValue:
+        """Ask once for everything that has no final result yet."""
+        if self._poking is not None:
+            return self._poke(self._poking)
+        with self._opened(context, self._wanted(), self.time.now()) as poking:
+            return self._poke(poking)
+
+    def _poke(self, poking: Poking) -> bool | PokeReturnValue:
+        polled, wait = poking.poll(), poking.wait
+        if polled is Polled.SETTLED:
+            return PokeReturnValue(is_done=True, xcom_value=self._judged(wait.settled, []))
+        if polled is Polled.TIME_IS_UP or wait.is_over:
+            raise self._time_is_up(wait.settled, wait.open)
+        self.log.info(
+            "%s of %s without a final result: %s",
+            len(wait.open),
+            len(wait.open) + len(wait.settled),
+            self._shown(wait.open),
+        )
+        return False
+
+    def _defer_if_open(self, poking: Poking, started: float) -> Any:  # noqa: RET503 - defer raises
+        wait = poking.wait
+        try:
+            done = self._poke(poking)
+        except AmiliError as trouble:
+            if not is_passing(trouble):
+                self._end_as_poke_would(trouble)
+            self.log.warning("The first question failed, the triggerer asks again: %s", trouble.message)
+        except AirflowSensorTimeout as late:
+            self._end_as_poke_would(late)
+        else:
+            if isinstance(done, PokeReturnValue):
+                return done.xcom_value
+        deadline = started + self.timeout
+        trigger = self._trigger(
+            [(still.client_no, still.id) for still in wait.open],
+            amili_conn_id=self.amili_conn_id,
+            poke_interval=self.poke_interval,
+            started_at=started,
+            deadline=deadline,
+            exponential_backoff=self.exponential_backoff,
+            max_wait=None if self.max_wait is None else self.max_wait.total_seconds(),
+            silent_fail=self.silent_fail,
+            accepted_results=self.accepted_results,
+            refused_results=self.refused_results,
+            pending_results=self.pending_results,
+        )
+        self.defer(
+            trigger=trigger,
+            method_name="execute_complete",
+            kwargs={"settled": [result.model_dump(mode="json") for result in wait.settled]},
+            timeout=timedelta(seconds=max(deadline - self.time.now(), 0.0) + _GRACE_SECONDS),
+        )
+
+    def execute_complete(
+        self,
+        context: Context,  # noqa: ARG002 - the name that Airflow's users know
+        event: Any = None,
+        settled: Sequence[Any] = (),
+    ) -> Any:
+        """
+        Judge what the trigger says; what is not understood fails.
+
+        :param context: Airflow's.
+        :param event: the trigger's.
+        :param settled: what was settled before the task was deferred.
+        """
+        ended = read_event(event)
+        try:
+            known = [*(Settled.model_validate(one) for one in settled), *ended.settled]
+        except ValidationError:
+            raise AmiliError(f"What this task knew before it was deferred cannot be read. {CLEAR}") from None
+        if ended.ending == "failed":
+            ended.raise_error()
+        if ended.ending == "timed_out":
+            raise self._time_is_up(known, ended.open)
+        return self._judged(known, ended.open)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after deferral, with the rules of poke mode for failures (those of Airflow's own differ)."""
+        if next_method == "__fail__" and "timeout" in str((next_kwargs or {}).get("error")).casefold():
+            # Neither the trigger nor its event arrived in time; what is open, nobody here knows.
+            self._end_as_poke_would(self._time_is_up([], []))
+        try:
+            return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+        except AirflowSkipException:
+            raise
+        except Exception as failure:  # noqa: BLE001 - decides only whether it is a failure or a skip
+            self._end_as_poke_would(failure)
+
+    def _end_as_poke_would(self, failure: Exception) -> NoReturn:
+        """Fail or skip, as Airflow does with what ``poke`` raises (``BaseSensorOperator.execute``)."""
+        soft = self.soft_fail and isinstance(failure, AirflowFailException | AirflowSensorTimeout)
+        if soft or self.never_fail:
+            self.log.warning("Skipped instead of failed: %s", failure)
+            name = "soft_fail" if soft else "never_fail"
+            raise AirflowSkipException(f"Skipping due to {name} is set to True.") from failure
+        raise failure
+
+    def _opened(self, context: Context, wanted: list[tuple[str | None, str]], started: float) -> Poking:
+        from amili_provider.hooks.amili import AmiliHook
+
+        hook = AmiliHook(self.amili_conn_id)
+        settings = self._overrides().applied_to(hook.settings)
+        keys = [(hook.client_no() if number is None else number, one) for number, one in wanted]
+        began = self._first_poke(context, started)
+        wait = Wait(
+            keys,
+            Pace(self.poke_interval),
+            deadline=None if began is None else began + self.timeout,
+            time=self.time,
+            # Deferrable: the triggerer tries again, and no worker waits for it.
+            attempts=1 if self.deferrable else MOST_FAILURES,
+        )
+        return Poking(settings, wait, self._question)
+
+    def _first_poke(self, context: Context, now: float) -> float | None:
+        """Return when the wait began; None if only Airflow knows (rescheduled on 2.11), which times it out itself."""
+        if self.deferrable or not self.reschedule:
+            return now
+        ask = getattr(context.get("ti"), "get_first_reschedule_date", None)
+        if ask is None:
+            return None
+        first = ask(context)
+        return now if first is None else float(first.timestamp())
+
+    # Verdicts.
+
+    def _judged(self, known: list[Settled], still_open: list[Open]) -> Any:
+        """Return the XCom if everything that is waited for was accepted, and nothing else is left to doubt."""
+        refused = [one for one in known if one.meaning == "refused"]
+        if refused:
+            raise self._refused(refused, still_open, len(known) + len(still_open))
+        by_key = {(one.client_no, one.id): one for one in known}
+        ids = {one.id for one in known}
+        missing = [
+            one for number, one in self._wanted() if (one not in ids if number is None else (number, one) not in by_key)
+        ]
+        if missing or still_open:
+            raise AmiliError(f"The trigger ended without a result of {len(missing) or len(still_open)}. {CLEAR}")
+        return self._result(by_key)
+
+    def _time_is_up(self, known: list[Settled], still_open: list[Open]) -> Exception:
+        """Return what to raise when no time is left: that something was refused weighs more than that it is late."""
+        refused = [one for one in known if one.meaning == "refused"]
+        if refused:
+            return self._refused(refused, still_open, len(known) + len(still_open))
+        return AirflowSensorTimeout(self._time_is_up_words(self._shown(still_open)))
+
+    def _shown(self, still_open: list[Open]) -> str:
+        names = self._names()
+        shown = [
+            f"{names.get(one.id, one.id)} ({one.said or 'never answered'})" for one in still_open[:_MOST_SHOWN_OPEN]
+        ]
+        more = len(still_open) - len(shown)
+        return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

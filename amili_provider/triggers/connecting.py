@@ -1,0 +1,131 @@
+"""From a connection's id to a client, without blocking the event loop that all triggers share."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import importlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.providers.common.compat.sdk import mask_secret
+
+from amili_provider.connection_form import AmiliSettings, as_words, checked_result_path, settings_from
+
+if TYPE_CHECKING:
+    from amili_provider.client import AmiliAsyncClient
+
+LONGEST_ANSWER_SECONDS = 60.0
+"""For the answer to one question: ``answer_timeout`` is made for uploads, which take longer."""
+_MOST_KEPT_CONNECTIONS = 4
+
+_auths: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[tuple[Any, ...], Any]] = WeakKeyDictionary()
+"""Who we are, per event loop and credentials: a thousand waits of one connection share one token."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Overrides:
+    """
+    What a sensor says instead of the connection; None leaves it to the connection.
+
+    :param result_path: the path of a file's result, with ``{clientno}`` and ``{fileid}`` in it.
+    :param accepted_results: the words that mean accepted.
+    :param refused_results: the words that mean refused.
+    :param pending_results: the words that mean "not yet".
+    """
+
+    result_path: str | None = None
+    accepted_results: str | Sequence[str] | None = None
+    refused_results: str | Sequence[str] | None = None
+    pending_results: str | Sequence[str] | None = None
+
+    def applied_to(self, settings: AmiliSettings) -> AmiliSettings:
+        """
+        Return *settings* with the overrides.
+
+        :raises ValueError: naming the argument that is wrong.
+        """
+        changed: dict[str, Any] = {
+            field.name: checked_result_path(value, field.name)
+            if field.name == "result_path"
+            else as_words(value, field.name)
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
+        return dataclasses.replace(settings, **changed) if changed else settings
+
+
+def for_questions(settings: AmiliSettings) -> AmiliSettings:
+    """Return *settings* with the time-out of a question."""
+    bound = min(settings.answer_timeout, LONGEST_ANSWER_SECONDS)
+    return dataclasses.replace(settings, answer_timeout=bound)
+
+
+async def asettings(conn_id: str) -> AmiliSettings:
+    """
+    Return the settings of a connection, fetched without blocking.
+
+    :raises ValueError: if the connection is wrong or incomplete.
+    """
+    connection = await get_async_connection(conn_id)
+    return settings_from(
+        conn_id,
+        login=connection.login,
+        password=connection.password,
+        host=connection.host,
+        port=connection.port,
+        schema=connection.schema,
+        extra=await get_async_extra_dejson(connection),
+    )
+
+
+async def amask(secret: str) -> None:
+    """Have a token masked in logs; telling the supervisor may take a while, so not on the event loop."""
+    await asyncio.to_thread(mask_secret, secret)
+
+
+@asynccontextmanager
+async def aclient(settings: AmiliSettings, questions: int, on_token: Any = amask) -> AsyncIterator[AmiliAsyncClient]:
+    """
+    Give a client that asks each question once, and close it in every ending.
+
+    :param settings: the connection.
+    :param questions: how many there are per poll.
+    :param on_token: called with every new token.
+    """
+    # The first import of the HTTP library takes up to 200 ms, and reading certificates 20 ms: in a thread.
+    client = await asyncio.to_thread(importlib.import_module, "amili_provider.client")
+    tls = await asyncio.to_thread(client.ssl_context, settings)
+    opened = client.AmiliAsyncClient(
+        for_questions(settings),
+        verify=tls,
+        auth=_shared_auth(client, settings, on_token),
+        attempts=1,
+        # A single question leaves no connection open until the next poll; many of them share a few.
+        keep_alive=0 if questions <= _MOST_KEPT_CONNECTIONS else _MOST_KEPT_CONNECTIONS,
+    )
+    try:
+        yield opened
+    finally:
+        await opened.aclose()
+
+
+def _shared_auth(client: Any, settings: AmiliSettings, on_token: Any) -> Any:
+    auths = _auths.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
+    identity = (
+        settings.auth_url,
+        settings.client_id,
+        settings.client_secret,
+        settings.access_token,
+        settings.scope,
+        settings.verify,
+        settings.ca_file,
+        settings.proxy,
+    )
+    auth = auths.get(identity)
+    if auth is None:
+        auth = auths[identity] = client.auth_of(settings, on_token=on_token)
+    return auth

@@ -1,0 +1,163 @@
+"""One wait: what is still asked for, what was settled, and one poll of all that is open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from enum import Enum
+
+from amili_provider.exceptions import AmiliConnectionError, AmiliError
+from amili_provider.models import Meaning, one_line
+from amili_provider.triggers.events import Open, Settled
+from amili_provider.triggers.pace import MOST_FAILURES, Pace, Time
+from amili_provider.triggers.questions import Ask, Key, Said, is_doubtful
+
+MOST_IN_FLIGHT = 8
+"""Requests of one wait at the same time."""
+
+log = logging.getLogger(__name__)
+
+
+class Polled(Enum):
+    """How a poll ended."""
+
+    SETTLED = "everything has a final result"
+    OPEN = "something has none yet"
+    TIME_IS_UP = "something has none, and there is no time left to try a failed poll again"
+
+
+class Wait:
+    """
+    Files or batches whose results are waited for.
+
+    One poll asks for everything that is open, a few at a time, and never again for what is settled. A poll
+    that fails for a passing cause is tried again here, within the poll, and not counted over several polls: a
+    sensor in reschedule mode keeps no memory between its pokes, and all modes are to end alike.
+
+    :param keys: what to wait for; each is asked for once per poll.
+    :param pace: the intervals.
+    :param deadline: when there is no time left, in seconds since the epoch; None if nobody knows.
+    :param time: the clock.
+    :param attempts: how often a poll is tried in a row.
+    """
+
+    def __init__(
+        self,
+        keys: Iterable[Key],
+        pace: Pace,
+        *,
+        deadline: float | None = None,
+        time: Time | None = None,
+        attempts: int = MOST_FAILURES,
+    ) -> None:
+        self._open: dict[Key, str | None] = dict.fromkeys(keys)
+        self._settled: dict[Key, Settled] = {}
+        self._pace = pace
+        self._deadline = deadline
+        self._time = time or Time()
+        self._attempts = attempts
+
+    @property
+    def settled(self) -> list[Settled]:
+        """What has a final result."""
+        return list(self._settled.values())
+
+    @property
+    def open(self) -> list[Open]:
+        """What has none."""
+        return [Open(client_no=no, id=wanted, said=said) for (no, wanted), said in self._open.items()]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return self._deadline is not None and self._time.now() >= self._deadline
+
+    async def poll(self, ask: Ask) -> Polled:
+        """
+        Ask once for everything that is open.
+
+        :param ask: the question.
+        :raises AmiliConnectionError: if it failed for passing causes as often as it may.
+        :raises AmiliPermanentError: if asking is of no use.
+        """
+        unanswered = list(self._open)
+        failures = 0
+        while unanswered:
+            unanswered, trouble = await self._round(ask, unanswered)
+            if trouble is None:
+                break
+            failures += 1
+            if not is_passing(trouble) or failures >= self._attempts:
+                if failures > 1:
+                    trouble.message += f" {failures} attempts in a row failed like this."
+                raise trouble
+            if not await self._paused(trouble, failures):
+                return Polled.TIME_IS_UP
+        return Polled.OPEN if self._open else Polled.SETTLED
+
+    async def _paused(self, trouble: AmiliError, failures: int) -> bool:
+        """Wait before the next attempt; False if the time is up first."""
+        asked = getattr(trouble, "retry_after", None)
+        wait = self._pace.after_failure(failures, asked, self._time.dice())
+        left = None if self._deadline is None else self._deadline - self._time.now()
+        log.warning(
+            "Asking Amili for results failed (%s of %s attempts): %s",
+            failures,
+            self._attempts,
+            trouble.message,
+        )
+        if left is not None and left <= wait:
+            self._note(trouble)
+            await self._time.sleep(max(left, 0.0))
+            return False
+        await self._time.sleep(wait)
+        return True
+
+    def _note(self, trouble: AmiliError) -> None:
+        self._open = {key: one_line(f"the last question failed: {trouble.message}") for key in self._open}
+
+    async def _round(self, ask: Ask, keys: list[Key]) -> tuple[list[Key], AmiliError | None]:
+        """
+        Ask for *keys*; begin no more requests after one has failed.
+
+        :returns: those that got no answer, and the failure: a permanent one if there is one.
+        """
+        waiting = iter(keys)
+        unanswered: list[Key] = []
+        troubles: list[AmiliError] = []
+
+        async def ask_on() -> None:
+            while not troubles and (key := next(waiting, None)) is not None:
+                try:
+                    said = await ask(key)
+                except AmiliError as trouble:
+                    troubles.append(trouble)
+                    unanswered.append(key)
+                else:
+                    self._take(key, said)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(MOST_IN_FLIGHT, len(keys))):
+                group.create_task(ask_on())
+        permanent = [t for t in troubles if not is_passing(t)]
+        return [*unanswered, *waiting], next(iter(permanent or troubles), None)
+
+    def _take(self, key: Key, said: Said) -> None:
+        if said.meaning in (Meaning.ACCEPTED, Meaning.REFUSED):
+            del self._open[key]
+            self._settled[key] = Settled(
+                client_no=key[0],
+                id=key[1],
+                meaning="accepted" if said.meaning is Meaning.ACCEPTED else "refused",
+                status=said.status,
+                result=said.result,
+                message=said.message,
+            )
+        else:
+            self._open[key] = said.words
+
+
+def is_passing(error: AmiliError) -> bool:
+    """Return whether another attempt at the same poll may help."""
+    return isinstance(error, AmiliConnectionError) or is_doubtful(error)

@@ -1,0 +1,155 @@
+"""
+The questions of a wait, and what the answers mean: one reading for poke, reschedule and triggers.
+
+"GET one batch" documents 200, 202 and 206 as codes. Words in the body can take a 200 back, never add to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from amili_provider.exceptions import AmiliError, AmiliRequestError, AmiliResponseError
+from amili_provider.models import FileResult, Meaning, Vocabulary, one_line
+
+Key = tuple[str, str]
+"""A client number, and a file's id or a batch's uuid."""
+
+_WORKING, _PARTLY, _NOT_FOUND = 202, 206, 404
+_PARTLY_WORDS = Vocabulary(accepted=("PARTIAL", "PARTLY"), refused=(), pending=())
+"""Assumed: PARTIAL is what the Collection API calls a batch that failed in part."""
+_INNER = ("batch", "summary", "data")
+"""Where the answer may keep its words, besides its top. Assumed: the body is not documented."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """
+    What Amili says of one file or batch.
+
+    :param meaning: pending and unclear are not final.
+    :param status: its words, each as one safe line.
+    """
+
+    meaning: Meaning
+    status: str | None = None
+    result: str | None = None
+    message: str | None = None
+
+    @property
+    def words(self) -> str:
+        """The words, for messages."""
+        shown = [w for w in ("/".join(w for w in (self.status, self.result) if w), self.message) if w]
+        return ": ".join(shown) or "nothing that is known"
+
+
+class Answer(Protocol):
+    """What came back over HTTP."""
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status."""
+
+    def json(self) -> Any:
+        """Return the body as JSON, or raise AmiliResponseError."""
+
+
+class Client(Protocol):
+    """What is needed of the client; each call asks once and raises our errors."""
+
+    async def get_file_result(self, client_no: str, file_id: str) -> FileResult | None:
+        """Return the result of a file, None if there is none yet."""
+
+    async def get_batch(self, client_no: str, batch_uuid: str) -> Answer:
+        """Return the answer about a batch."""
+
+
+Ask = Callable[[Key], Awaitable[Said]]
+
+
+def about_files(client: Client, vocabulary: Vocabulary) -> Ask:
+    """Return the question for the result of a file."""
+
+    async def ask(key: Key) -> Said:
+        found = await client.get_file_result(*key)
+        if found is None:
+            return Said(Meaning.PENDING, message="no result yet")
+        meaning = vocabulary.meaning(found.status, found.result)
+        return Said(meaning, _shown(found.status), _shown(found.result), _shown(found.message))
+
+    return ask
+
+
+def about_batches(client: Client, vocabulary: Vocabulary, if_partial: str) -> Ask:
+    """
+    Return the question for a batch.
+
+    :param if_partial: what a batch that is done in part means: ``wait``, ``fail`` or ``succeed``.
+    """
+    partly = {"wait": Meaning.PENDING, "fail": Meaning.REFUSED, "succeed": Meaning.ACCEPTED}[if_partial]
+
+    async def ask(key: Key) -> Said:
+        answer = await client.get_batch(*key)
+        return judge_batch(answer, vocabulary, partly)
+
+    return ask
+
+
+def judge_batch(answer: Answer, vocabulary: Vocabulary, partly: Meaning) -> Said:
+    """
+    Return what an answer says of a batch.
+
+    :param answer: 200, 202 or 206.
+    :param vocabulary: which words mean refused or pending.
+    :param partly: what "done in part" means.
+    :raises AmiliResponseError: for another code, or a 200 or 206 that is not a readable answer.
+    """
+    code = answer.status_code
+    if code == _WORKING:
+        return Said(Meaning.PENDING, message="202, still being processed")
+    if code not in (200, _PARTLY):
+        raise AmiliResponseError(f"Amili answered {code} about a batch, which says nothing.", status_code=code)
+    entries = list(_wordy(answer.json(), code))
+    meanings = {vocabulary.meaning(e.get("status"), e.get("result")): e for e in reversed(entries)}
+    if Meaning.REFUSED in meanings:
+        return _said(Meaning.REFUSED, meanings[Meaning.REFUSED])
+    if code == _PARTLY:
+        return _said(partly, entries[0], "206, processed in part")
+    for entry in entries:
+        if Meaning.ACCEPTED in (_PARTLY_WORDS.meaning(entry.get(k), None) for k in ("status", "result")):
+            return _said(partly, entry)
+    if Meaning.PENDING in meanings:
+        return _said(Meaning.PENDING, meanings[Meaning.PENDING])
+    return _said(Meaning.ACCEPTED, entries[0], "200, processed")
+
+
+def _wordy(data: Any, code: int) -> Iterator[dict[str, Any]]:
+    """Yield the objects that can hold words: the answer itself, or those of a list, and what they enclose."""
+    tops = data if isinstance(data, list) else [data]
+    if not tops or not all(isinstance(top, dict) for top in tops):
+        raise AmiliResponseError("The answer about a batch is JSON, but not an object.", status_code=code)
+    for top in tops:
+        yield top
+        yield from (top[k] for k in _INNER if isinstance(top.get(k), dict))
+
+
+def _said(meaning: Meaning, entry: dict[str, Any], otherwise: str | None = None) -> Said:
+    status, result, message = (_shown(entry.get(k)) for k in ("status", "result", "message"))
+    return Said(meaning, status, result, message or otherwise)
+
+
+def _shown(value: Any) -> str | None:
+    return None if value is None else one_line(value)
+
+
+def is_doubtful(error: AmiliError) -> bool:
+    """
+    Return whether an error that ends other calls is looked at twice here.
+
+    An answer that cannot be read may be a gateway's page of one bad minute; a batch that is not found may have
+    been given its uuid a moment ago. (A file that is not found has no result yet: that is no error at all.)
+    """
+    return isinstance(error, AmiliResponseError) or (
+        isinstance(error, AmiliRequestError) and error.status_code == _NOT_FOUND
+    )

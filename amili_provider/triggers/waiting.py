@@ -1,0 +1,140 @@
+"""What all triggers of this package do: open a client, wait at the sensor's pace, and end with one event."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, ClassVar
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from amili_provider.exceptions import AmiliConnectionError, AmiliError
+from amili_provider.models import Vocabulary
+from amili_provider.triggers.connecting import Overrides, aclient, asettings
+from amili_provider.triggers.events import WaitEvent, failed
+from amili_provider.triggers.pace import Pace, Time
+from amili_provider.triggers.polling import Polled, Wait
+from amili_provider.triggers.questions import Ask, Client, Key
+
+
+class AmiliTrigger(BaseTrigger):
+    """
+    Waits for results in the triggerer. It only asks; it never uploads, so that running twice does no harm.
+
+    Its arguments are stored in Airflow's database: ids, numbers and words, never a secret or a file's content.
+
+    :param amili_conn_id: the connection.
+    :param poke_interval: seconds between polls.
+    :param started_at: when the sensor asked first, in seconds since the epoch.
+    :param deadline: when the time is up, likewise: absolute, so that a restart does not begin anew.
+    :param exponential_backoff: whether the intervals grow.
+    :param max_wait: the longest interval, in seconds.
+    :param silent_fail: whether polls that fail for passing causes never end the wait.
+    :param accepted_results: words that mean accepted, instead of the connection's; likewise the next two.
+    :param refused_results: words that mean refused.
+    :param pending_results: words that mean "not yet".
+    """
+
+    time: ClassVar[Time] = Time()
+    """The clock; tests put their own here."""
+
+    def __init__(
+        self,
+        *,
+        amili_conn_id: str,
+        poke_interval: float,
+        started_at: float,
+        deadline: float,
+        exponential_backoff: bool = False,
+        max_wait: float | None = None,
+        silent_fail: bool = False,
+        accepted_results: Sequence[str] | str | None = None,
+        refused_results: Sequence[str] | str | None = None,
+        pending_results: Sequence[str] | str | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.amili_conn_id = amili_conn_id
+        self.poke_interval = poke_interval
+        self.started_at = started_at
+        self.deadline = deadline
+        self.exponential_backoff = exponential_backoff
+        self.max_wait = max_wait
+        self.silent_fail = silent_fail
+        self.accepted_results = accepted_results
+        self.refused_results = refused_results
+        self.pending_results = pending_results
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that all triggers share, as plain JSON."""
+        return {
+            "amili_conn_id": self.amili_conn_id,
+            "poke_interval": self.poke_interval,
+            "started_at": self.started_at,
+            "deadline": self.deadline,
+            "exponential_backoff": self.exponential_backoff,
+            "max_wait": self.max_wait,
+            "silent_fail": self.silent_fail,
+            "accepted_results": _plain(self.accepted_results),
+            "refused_results": _plain(self.refused_results),
+            "pending_results": _plain(self.pending_results),
+        }
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class and all arguments, for Airflow's database."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", self.arguments()
+
+    def keys(self) -> list[Key]:
+        """Return what is waited for."""
+        raise NotImplementedError
+
+    def question(self, client: Client, vocabulary: Vocabulary) -> Ask:
+        """Return how it is asked for."""
+        raise NotImplementedError
+
+    def overrides(self) -> Overrides:
+        """Return what is said instead of the connection."""
+        return Overrides(
+            accepted_results=self.accepted_results,
+            refused_results=self.refused_results,
+            pending_results=self.pending_results,
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and end with one event. What is no failure of asking, such as a bug, comes out as it is."""
+        yield TriggerEvent((await self._wait()).payload())
+
+    async def _wait(self) -> WaitEvent:
+        pace = Pace(self.poke_interval, self.exponential_backoff, self.max_wait)
+        keys = self.keys()
+        wait = Wait(keys, pace, deadline=self.deadline, time=self.time)
+        settings = self.overrides().applied_to(await asettings(self.amili_conn_id))
+        async with aclient(settings, len(keys)) as client:
+            ask = self.question(client, client.vocabulary)
+            try:
+                settled = await self._until_settled(wait, ask, pace)
+            except AmiliError as error:
+                return failed(error, wait.settled, wait.open)
+        return WaitEvent(ending="settled" if settled else "timed_out", settled=wait.settled, open=wait.open)
+
+    async def _until_settled(self, wait: Wait, ask: Ask, pace: Pace) -> bool:
+        """Poll until all is settled, or the time is up; even a trigger that comes too late asks once."""
+        interval = pace.first_interval(self.time.now() - self.started_at, self.time.dice())
+        while True:
+            left = self.deadline - self.time.now()
+            last = left <= interval
+            await self.time.sleep(max(min(interval, left), 0.0))
+            try:
+                polled = await wait.poll(ask)
+            except AmiliConnectionError as trouble:
+                if not self.silent_fail:
+                    raise
+                self.log.warning("A poll failed and is passed over, as silent_fail says: %s", trouble.message)
+                polled = Polled.OPEN
+            if polled is Polled.SETTLED:
+                return True
+            if last or polled is Polled.TIME_IS_UP or self.time.now() >= self.deadline:
+                return False
+            interval = pace.interval(self.time.now() - self.started_at, self.time.dice())
+
+
+def _plain(words: Sequence[str] | str | None) -> list[str] | str | None:
+    return words if words is None or isinstance(words, str) else list(words)
