@@ -197,6 +197,9 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
     def _mkdir(self, connection: ftplib.FTP, path: str) -> None:
         _answered(lambda: connection.mkd(path), path)
 
+    def _rmdir(self, connection: ftplib.FTP, path: str) -> None:
+        _answered(lambda: connection.rmd(path), path)
+
     def rename(self, old: str, new: str) -> None:
         """Rename; :class:`FileExistsError` if *new* exists. FTP cannot do both in one step: it looks first."""
         if self.exists(new):

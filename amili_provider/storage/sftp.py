@@ -165,6 +165,9 @@ class SftpFiles(ServerFiles[_Connection]):
     def _mkdir(self, connection: _Connection, path: str) -> None:
         connection[1].mkdir(path)
 
+    def _rmdir(self, connection: _Connection, path: str) -> None:
+        connection[1].rmdir(path)
+
     def rename(self, old: str, new: str) -> None:
         """Rename; :class:`FileExistsError` if *new* exists."""
 

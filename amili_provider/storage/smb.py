@@ -186,6 +186,10 @@ class SmbFiles(ServerFiles[_Connection]):
         with _refusals(path):
             smbclient.mkdir(self._unc(path), **self._options(connection))
 
+    def _rmdir(self, connection: _Connection, path: str) -> None:
+        with _refusals(path):
+            smbclient.rmdir(self._unc(path), **self._options(connection))
+
     def rename(self, old: str, new: str) -> None:
         """Rename; :class:`FileExistsError` if *new* exists."""
 
