@@ -22,7 +22,7 @@ with DAG(
     default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
     tags=["amili"],
     doc_md=__doc__,
-):
+) as dag:
     AmiliFileUploadOperator(
         task_id="upload_invoices",
         source="s3://invoices/outbound/{{ ds }}/*.csv",

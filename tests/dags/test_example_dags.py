@@ -1,0 +1,101 @@
+"""The example DAGs, unchanged, on a real Airflow against a local Amili and a local S3."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from amili_provider.sandbox.server import SandboxServer
+from tests.dags.conftest import RunDag
+
+
+@pytest.fixture(scope="module", name="s3_url")
+def _s3_url() -> Iterator[str]:
+    """An S3 server on loopback."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(name="s3")
+def _s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty S3 with a bucket, and the connection ``aws_default`` to it."""
+    url = s3_url
+    urllib.request.urlopen(f"{url}/moto-api/reset", data=b"", timeout=10).close()
+    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    connection = {
+        "conn_type": "aws",
+        "login": keys["aws_access_key_id"],
+        "password": keys["aws_secret_access_key"],
+        "extra": {"endpoint_url": url, "region_name": "eu-north-1"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+    client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
+    client.create_bucket(Bucket="invoices")
+    yield client
+    client.close()
+
+
+@pytest.fixture(name="amili")
+def _amili(amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxServer:
+    """A local Amili whose connection keeps its ledger on the same S3."""
+    extra = {"ledger": "s3://invoices/amili-ledger", "ledger_conn_id": "aws_default"}
+    monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", amili_sandbox.connection_json(**extra))
+    return amili_sandbox
+
+
+def test_daily_upload_delivers_the_day_once(s3: Any, amili: SandboxServer, run_dag: RunDag) -> None:
+    """Green with a receipt per file; a second run of the same day sends nothing."""
+    days = {"2025-03-01": [b"one", b"two"], "2025-03-02": [b"other day"]}
+    for day, contents in days.items():
+        for number, content in enumerate(contents):
+            s3.put_object(Bucket="invoices", Key=f"outbound/{day}/inv {number}.csv", Body=content)
+    for expected in ("uploaded", "already_uploaded"):
+        outcome = run_dag("amili_daily_upload", logical_date="2025-03-01")
+        assert outcome.state == "success"
+        receipts = outcome.xcom["upload_invoices"]
+        assert [(r["name"], r["outcome"]) for r in receipts] == [("inv 0.csv", expected), ("inv 1.csv", expected)]
+    assert sorted(u.sha256 for u in amili.uploads) == sorted(hashlib.sha256(c).hexdigest() for c in days["2025-03-01"])
+
+
+def test_daily_upload_fails_with_receipts_where_amili_refuses(s3: Any, amili: SandboxServer, run_dag: RunDag) -> None:
+    """A refused file fails the task at once, whatever its retries, and the receipts are there."""
+    s3.put_object(Bucket="invoices", Key="outbound/2025-03-01/good.csv", Body=b"fine")
+    s3.put_object(Bucket="invoices", Key="outbound/2025-03-01/bad.csv", Body=b"REJECT: no such debtor")
+    outcome = run_dag("amili_daily_upload", logical_date="2025-03-01")
+    assert outcome.state == "failed"
+    assert outcome.task_states == {"upload_invoices": "failed"}
+    assert {r["name"]: r["outcome"] for r in outcome.xcom["upload_invoices"]} == {
+        "good.csv": "uploaded",
+        "bad.csv": "rejected",
+    }
+    assert "no such debtor" in outcome.log
+    assert len(amili.uploads) == 1
+
+
+def test_daily_upload_is_skipped_on_a_day_without_files(s3: Any, amili: SandboxServer, run_dag: RunDag) -> None:
+    """The bucket was asked and has nothing: skipped, not failed."""
+    outcome = run_dag("amili_daily_upload", logical_date="2025-03-01")
+    assert outcome.task_states == {"upload_invoices": "skipped"}
+
+
+def test_a_bucket_that_does_not_exist_is_never_a_skip(
+    s3: Any, amili_sandbox: SandboxServer, run_dag: RunDag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lost bucket must not read as a day without files."""
+    s3.delete_bucket(Bucket="invoices")
+    s3.create_bucket(Bucket="ledgers")
+    extra = {"ledger": "s3://ledgers/amili", "ledger_conn_id": "aws_default"}
+    monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", amili_sandbox.connection_json(**extra))
+    outcome = run_dag("amili_daily_upload", logical_date="2025-03-01")
+    assert outcome.task_states["upload_invoices"] in ("failed", "up_for_retry")
+    assert "invoices" in outcome.log
