@@ -28,7 +28,8 @@ _NO = frozenset({"false", "0", "no", "off", "none", ""})
 _REFUSED = re.compile(r"permission|denied|not allowed|privilege|access is", re.IGNORECASE)
 # What "ls -l" prints; every server without MLSD answers LIST like that, or like DOS.
 _UNIX_LINE = re.compile(
-    r"(?P<type>[-dlbcps])[-rwxsStT+.@]{9,11}\s+\d+\s+\S+\s+\S+\s+(?P<size>\d+)\s+(?P<date>\w{3}\s+\d+\s+[\d:]+) (?P<name>.+)"
+    r"(?P<type>[-dlbcps])[-rwxsStT+.@]{9,11}\s+\d+\s+\S+\s+\S+\s+(?P<size>\d+)\s+"
+    r"(?P<date>\w{3}\s+\d+\s+[\d:]+) (?P<name>.+)"
 )
 _DOS_LINE = re.compile(
     r"(?P<date>\d\d-\d\d-\d{2,4}\s+\d\d:\d\d(?:[AP]M)?)\s+(?:(?P<folder><DIR>)|(?P<size>\d+))\s+(?P<name>.+)"
@@ -77,7 +78,7 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
         if self._tls:
             ftp = _Ftps(context=ssl.create_default_context(), timeout=_SECONDS, encoding=self._encoding)
         else:
-            ftp = ftplib.FTP(timeout=_SECONDS, encoding=self._encoding)  # noqa: S321 - the connection says so
+            ftp = ftplib.FTP(timeout=_SECONDS, encoding=self._encoding)  # noqa: S321 - the connection says so  # noqa: S321 - the connection says so
         try:
             self._log_in(ftp, where)
         except BaseException as error:

@@ -8,6 +8,7 @@ are followed as every other program does.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import Any
@@ -43,6 +44,21 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc] # fsspec is not typed
                         if entry.is_symlink():
                             found.append({"name": entry.path, "size": 0, "type": "other", "islink": True})
         return found if detail else [details["name"] for details in found]
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename; :class:`FileExistsError` if *new* exists, ``EXDEV`` if it is on another disk."""
+        old, new = self._strip_protocol(old), self._strip_protocol(new)
+        try:
+            os.link(old, new, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            # A disk without hard links cannot rename and refuse in one step.
+            if os.path.lexists(new):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new) from None
+            os.rename(old, new)  # noqa: PTH104
+        else:
+            os.unlink(old)  # noqa: PTH108
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
         """

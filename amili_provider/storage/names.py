@@ -7,17 +7,23 @@ does not look at case could not tell apart.
 
 from __future__ import annotations
 
+import posixpath
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from amili_provider.storage.listing import StorageFile
+from amili_provider.storage.files import StorageFile
+from amili_provider.storage.patterns import is_pattern
 
 KINDS_LEFT = ("hidden", "temporary", "empty")
 """Kinds of files that can be left alone."""
 LONGEST_NAME_BYTES = 255
 """As UTF-8: what common file systems take."""
-_TEMPORARY_ENDINGS = (".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".swp", ".lock", "~")
+_TEMPORARY_ENDINGS = (
+    *(".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".download", ".writing", ".uploading"),
+    *(".incomplete", ".inprogress", ".swp", ".swx", ".lock", "~"),
+)
 _TEMPORARY_BEGINNINGS = ("~$", ".~", "#")
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
@@ -29,12 +35,12 @@ def checked_name(name: str) -> str:
     :raises ValueError: if it is empty, too long, a path, or holds characters that cannot be seen.
     """
     normal = unicodedata.normalize("NFC", name)
+    if any(unicodedata.category(c) in _INVISIBLE for c in normal):
+        raise ValueError(f"the name {name!r} holds control or invisible characters")
     if not normal.strip() or normal != normal.strip():
         raise ValueError(f"the name {name!r} is empty or begins or ends with blanks")
     if "/" in normal or "\\" in normal or normal in (".", ".."):
         raise ValueError(f"the name {name!r} is a path")
-    if any(unicodedata.category(c) in _INVISIBLE for c in normal):
-        raise ValueError(f"the name {name!r} holds control or invisible characters")
     if len(normal.encode()) > LONGEST_NAME_BYTES:
         raise ValueError(f"the name {name[:40]!r}... is longer than {LONGEST_NAME_BYTES} bytes")
     return normal
@@ -44,7 +50,8 @@ def reason_to_leave(file: StorageFile, kinds: Sequence[str]) -> str | None:
     """
     Return why *file* is left alone, or None.
 
-    A file that was named, rather than found, was meant: it is left only if it is empty.
+    A file that was named, rather than found, was meant, and so was a kind that the pattern itself asks for: these are
+    left only if they are empty.
 
     :param file: a file of a listing.
     :param kinds: any of :data:`KINDS_LEFT`.
@@ -53,13 +60,26 @@ def reason_to_leave(file: StorageFile, kinds: Sequence[str]) -> str | None:
         return "It is empty (0 bytes)."
     if file.literal:
         return None
+    asked = file.location_root.path.rstrip("/").split("/")
     # Temporary first: editors and transfer programs hide their temporary files.
-    low = file.name.casefold()
-    if "temporary" in kinds and (low.endswith(_TEMPORARY_ENDINGS) or low.startswith(_TEMPORARY_BEGINNINGS)):
+    if "temporary" in kinds and _is_temporary(file.name) and not _is_temporary(asked[-1]):
         return "Its name is that of a temporary file."
-    if "hidden" in kinds and file.name.startswith((".", "_")):
-        return "It is hidden: its name begins with '.' or '_'."
+    if "hidden" in kinds and _is_hidden(file, asked):
+        return "It is hidden: its name, or that of a folder it is in, begins with '.' or '_', or is the system's own."
     return None
+
+
+def _is_temporary(name: str) -> bool:
+    low = name.casefold()
+    return low.endswith(_TEMPORARY_ENDINGS) or low.startswith(_TEMPORARY_BEGINNINGS)
+
+
+def _is_hidden(file: StorageFile, asked: list[str]) -> bool:
+    fixed = next((index for index, segment in enumerate(asked) if is_pattern(segment)), len(asked))
+    if any(segment.startswith((".", "_")) for segment in asked[fixed:]):
+        return False
+    below = file.path.split("/")[fixed:] or [file.name]
+    return any(segment.startswith((".", "_")) for segment in below) or file.name.casefold() in _SYSTEM_FILES
 
 
 def equal_names(names: Iterable[str]) -> set[str]:
@@ -78,4 +98,13 @@ def equal_names(names: Iterable[str]) -> set[str]:
 
 def comparable(name: str) -> str:
     """Return *name* as it is compared (page "About": data values are not case-sensitive)."""
-    return unicodedata.normalize("NFC", name).casefold()
+    # Folding case can take a composed character apart, so it is composed again.
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def with_suffix(name: str, suffix: str) -> str:
+    """Return *name* with *suffix* before its extension, short enough for common file systems."""
+    stem, extension = posixpath.splitext(name)
+    room = LONGEST_NAME_BYTES - len(f"_{suffix}{extension}".encode())
+    short = stem.encode()[: max(room, 1)].decode(errors="ignore")
+    return f"{short}_{suffix}{extension}"

@@ -150,14 +150,25 @@ class ServerFiles(AbstractFileSystem, Generic[C]):  # type: ignore[misc] # fsspe
     def _mkdir(self, connection: C, path: str) -> None:
         raise NotImplementedError
 
+    def _rmdir(self, connection: C, path: str) -> None:
+        raise NotImplementedError
+
     # What follows from it.
 
-    def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
-        """Make one folder, and those above it."""
+    def mkdir(self, path: str, create_parents: bool = False, **_: Any) -> None:
+        """Make one folder; :class:`FileExistsError` if there is something already, decided by the server."""
         path = self._strip_protocol(path)
         if create_parents:
             self.makedirs(posixpath.dirname(path), exist_ok=True)
-        self.run(lambda connection: self._mkdir(connection, path), again=False)
+        try:
+            self.run(lambda connection: self._mkdir(connection, path), again=False)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            # SFTP and FTP have no word of their own for it.
+            if self._is_lost(error) or not self.exists(path):
+                raise
+            raise FileExistsError(path) from None
 
     def _replace(self, connection: C, path: str, value: bytes) -> None:
         """Write *value* to *path*: all or nothing where the server can rename over a file."""
@@ -174,6 +185,10 @@ class ServerFiles(AbstractFileSystem, Generic[C]):  # type: ignore[misc] # fsspe
                 self._remove(connection, draft)
             with self._write(connection, path, "wb") as out:
                 out.write(value)
+
+    def rmdir(self, path: str) -> None:
+        """Delete an empty folder."""
+        self.run(lambda connection: self._rmdir(connection, self._strip_protocol(path)), again=False)
 
     def rm_file(self, path: str) -> None:
         """Delete a file."""
@@ -314,12 +329,9 @@ class ServerFiles(AbstractFileSystem, Generic[C]):  # type: ignore[misc] # fsspe
                 raise FileExistsError(path)
             return
         self.makedirs(posixpath.dirname(path), exist_ok=True)
-        try:
-            self.run(lambda connection: self._mkdir(connection, path))
-        except OSError:
-            # Somebody else may have made it at the same moment.
-            if not self.exists(path):
-                raise
+        # Somebody else may have made it at the same moment.
+        with contextlib.suppress(FileExistsError):
+            self.mkdir(path)
 
     def put_stream(self, path: str, chunks: Iterator[bytes]) -> None:
         """Write *chunks* to a new file at *path*; exclusively where the server can."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amili_provider.storage.listing import StorageFile
+from amili_provider.storage.files import StorageFile
 
 
 def unstable_files(before: Sequence[StorageFile], after: Sequence[StorageFile], seconds: float) -> dict[str, str]:

@@ -1,0 +1,273 @@
+"""
+Moving what is settled out of the way: ``archive_to`` and ``reject_to``.
+
+A move never loses a file: it is made only if the file is still the one that was listed, never over another, never to
+where the source would find it again, and the original goes only after the copy was read back and is the same. A task
+that was killed between copying and deleting is picked up where it was: an equal copy counts as made.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import posixpath
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from amili_provider.storage.entries import Entry
+from amili_provider.storage.files import StorageFile, look_at
+from amili_provider.storage.filesystems import open_storage, split_conn_id
+from amili_provider.storage.kinds import BY_SCHEME, split_url
+from amili_provider.storage.locations import Location
+from amili_provider.storage.names import with_suffix
+from amili_provider.storage.patterns import Levels, is_pattern
+from amili_provider.storage.troubles import explain
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """
+    What became of one move.
+
+    :param url: where the file is now; None if it was not moved.
+    :param reason: why it was not moved, or what is left to do.
+    """
+
+    url: str | None
+    reason: str | None = None
+
+
+class Mover:
+    """
+    Moves settled files into one folder.
+
+    :param target: the folder.
+    """
+
+    def __init__(self, target: Location) -> None:
+        self._target = target
+
+    @classmethod
+    def open(cls, parameter: str, url: str, conn_id: str | None, files: Iterable[StorageFile]) -> Mover:
+        """
+        Open the folder *url*, before anything is sent. Only from the task's own thread.
+
+        :param parameter: what the user calls it: ``archive_to`` or ``reject_to``.
+        :param url: the folder; without a scheme, or with the source's, it is on the source's connection.
+        :param conn_id: the source's connection.
+        :param files: what may be moved.
+        :raises ValueError: if it is no folder, or the source would find there what was moved.
+        :raises AmiliStorageSettingsError: if it cannot work as configured.
+        """
+        files = list(files)
+        if is_pattern(url):
+            raise ValueError(f"{parameter}={url!r} is a pattern. Name one folder.")
+        url, named = split_conn_id(url, None)
+        scheme, _ = split_url(url)
+        if named is None and (scheme is None or _same_kind(scheme, files)):
+            named = conn_id
+        storage = open_storage(url, named)
+        if not storage.kind.lists:
+            raise ValueError(f"{parameter}={url!r}: files cannot be moved to an HTTP address.")
+        target = storage.locate(url.rstrip("/") + "/")
+        mover = cls(target.at(target.path.rstrip("/") or "/"))
+        for file in files:
+            if mover._found_again(file):
+                raise ValueError(
+                    f"{parameter}={url!r} is inside the source {file.location_root.url}: what is moved there would be "
+                    f"found again. Name a folder that the source does not match."
+                )
+        return mover
+
+    def _on_same_storage(self, file: StorageFile) -> bool:
+        source = file.location_root
+        return (source.protocol, source.conn_id) == (self._target.protocol, self._target.conn_id)
+
+    def _found_again(self, file: StorageFile) -> bool:
+        """Return whether the listing that found *file* would find it in the target too."""
+        if not self._on_same_storage(file):
+            return False
+        moved = self._join(posixpath.basename(file.path))
+        if moved == file.path:
+            return True
+        if file.literal:
+            return False
+        source = file.location_root.path
+        bare = source.rstrip("/")
+        if not is_pattern(bare) or file.path.startswith(bare + "/"):
+            return posixpath.dirname(moved) == bare
+        segments = [*bare.split("/"), *(["*"] if source.endswith("/") else [])]
+        levels = Levels(segments)
+        states = levels.start()
+        for segment in moved.split("/"):
+            states = levels.step(states, segment, folder_link=False)
+        return levels.matches(states)
+
+    def _join(self, name: str) -> str:
+        return posixpath.join(self._target.path, name)
+
+    def move(self, file: StorageFile, *, file_id: str, sha256: str) -> Moved:
+        """
+        Move *file*; what prevents it is returned, never raised. From any thread.
+
+        :param file: as it was listed.
+        :param file_id: goes into the new name if that of the file is taken.
+        :param sha256: of the content that was delivered.
+        """
+        try:
+            return self._move(file, file_id, sha256)
+        except Exception as error:  # noqa: BLE001 - what is delivered stays delivered, whatever a move does
+            why = explain("move", file.url, file.location_root.storage.connection, error)
+            return Moved(None, str(why))
+
+    def _move(self, file: StorageFile, file_id: str, sha256: str) -> Moved:
+        if not file.location_root.storage.kind.lists:
+            return Moved(None, f"{file.url} cannot be moved: files at an HTTP address can only be read.")
+        if (reason := _changed(file)) is not None:
+            return Moved(None, reason)
+        self._make_folder()
+        name = posixpath.basename(file.path)
+        for candidate in (name, with_suffix(name, file_id)):
+            path = self._join(candidate)
+            there = _look(self._target, path)
+            if there is not None and not self._is_copy(there, file, sha256):
+                continue
+            try:
+                if there is None:
+                    renamed = self._rename(file, path)
+                    if renamed is not None:
+                        return renamed
+                    self._copy(file, path, sha256)
+            except FileExistsError:
+                continue
+            return self._delete(file, path)
+        return Moved(None, f"{file.url} stays: both its name and {candidate!r} are taken in {self._target.url}.")
+
+    def _make_folder(self) -> None:
+        if not self._target.storage.kind.object_store:
+            self._target.fs.makedirs(self._target.path, exist_ok=True)
+
+    def _is_copy(self, there: Entry, file: StorageFile, sha256: str) -> bool:
+        """Return whether what is *there* is this very file, copied by a task that was killed before it deleted."""
+        return there.is_file and there.size == file.size and self._digest(there) == sha256
+
+    def _digest(self, there: Entry) -> str:
+        digest = hashlib.sha256()
+        for block in _blocks(_as_file(self._target, there)):
+            digest.update(block)
+        return digest.hexdigest()
+
+    def _rename(self, file: StorageFile, path: str) -> Moved | None:
+        """Rename within one storage. None where that cannot be done: then it is copied."""
+        rename = getattr(self._target.fs, "rename", None)
+        if not self._on_same_storage(file) or self._target.storage.kind.object_store or rename is None:
+            return None
+        if file.location_root.storage.kind.protocol not in ("file", "sftp", "ftp", "smb"):
+            return None
+        try:
+            rename(file.path, path)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                return None
+            raise
+        # Somebody may have put a new file there in the very moment: then that one goes back.
+        arrived = look_at(self._target, path)
+        if (arrived.size, arrived.fingerprint) == (file.size, file.fingerprint):
+            return Moved(self._target.storage.show(path))
+        rename(path, file.path)
+        return Moved(None, f"{file.url} stays: it was replaced while it was being moved.")
+
+    def _copy(self, file: StorageFile, path: str, sha256: str) -> None:
+        """Copy, read back, compare. A copy that is not the delivered file is deleted again."""
+        fs = self._target.fs
+        try:
+            _write_new(self._target, path, _blocks(file))
+            there = look_at(self._target, path)
+            if there.size == file.size and self._digest(there) == sha256:
+                return
+        except FileExistsError:
+            raise
+        except BaseException:
+            _discard(fs, path)
+            raise
+        _discard(fs, path)
+        raise OSError(f"its copy in {self._target.url} is not what was delivered, and was deleted")
+
+    def _delete(self, file: StorageFile, path: str) -> Moved:
+        url = self._target.storage.show(path)
+        if (reason := _changed(file)) is not None:
+            return Moved(None, f"{reason} Its delivered content is in {url}.")
+        try:
+            file.location_root.fs.rm_file(file.path)
+        except Exception as error:  # noqa: BLE001 - the copy is made, and this says what is left to do
+            why = explain("delete", file.url, file.location_root.storage.connection, error)
+            return Moved(None, f"{why} Its copy is in {url}; delete the original.")
+        return Moved(url)
+
+
+def _same_kind(scheme: str, files: list[StorageFile]) -> bool:
+    kind = BY_SCHEME.get(scheme)
+    return any(file.location_root.storage.kind is kind for file in files)
+
+
+def _changed(file: StorageFile) -> str | None:
+    """Return why *file* is not the one that was listed any more, if so."""
+    now = _look(file.location_root, file.path)
+    if now is None:
+        return f"{file.url} is gone since it was listed."
+    if (now.size, now.fingerprint) != (file.size, file.fingerprint):
+        return f"{file.url} stays: it was replaced or written to since it was listed, and the new content was not sent."
+    if now.is_link:
+        return f"{file.url} stays: it is a link to a file elsewhere."
+    return None
+
+
+def _look(location: Location, path: str) -> Entry | None:
+    try:
+        return look_at(location, path)
+    except FileNotFoundError:
+        return None
+
+
+def _as_file(location: Location, entry: Entry) -> StorageFile:
+    return StorageFile(
+        location_root=location,
+        path=entry.path,
+        url=location.storage.show(entry.path),
+        name=location.storage.name_of(entry.path),
+        size=entry.size,
+        fingerprint=entry.fingerprint,
+        modified=entry.modified,
+        local_path=entry.path if location.protocol == "file" else None,
+        literal=True,
+    )
+
+
+def _blocks(file: StorageFile) -> Iterator[bytes]:
+    with file.open() as stream:
+        while block := stream.read(_BLOCK):
+            yield block
+
+
+def _write_new(target: Location, path: str, blocks: Iterator[bytes]) -> None:
+    """Write *blocks* to a file that does not exist yet."""
+    fs: Any = target.fs
+    if hasattr(fs, "put_stream"):
+        fs.put_stream(path, blocks)
+        return
+    with fs.open(path, "xb") as out:
+        for block in blocks:
+            out.write(block)
+
+
+def _discard(fs: Any, path: str) -> None:
+    try:
+        fs.rm_file(path)
+    except Exception as error:  # noqa: BLE001 - the failure before this one is what has to be told
+        log.debug("%s could not be deleted: %s", path, type(error).__name__)
