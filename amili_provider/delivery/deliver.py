@@ -7,10 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 from amili_provider.client import AmiliClient
-from amili_provider.connection_form import AmiliSettings, checked_client_no
+from amili_provider.connection_form import AmiliSettings
 from amili_provider.delivery.books import Books
 
 from amili_provider.delivery.order import FileFacts, Order
@@ -42,6 +42,9 @@ class Amili(Protocol):
     @property
     def settings(self) -> AmiliSettings:
         """What the connection says."""
+
+    def client_no(self, given: Any = None) -> str:
+        """Return the client number: the given one, or the connection's."""
 
     def get_conn(self) -> AmiliClient:
         """Return the client."""
@@ -104,9 +107,8 @@ class DeliveryRun:
 
     def _plan(self, settings: AmiliSettings) -> Plan:
         order = self._order
-        client_no = order.client_no if order.client_no not in (None, "") else settings.client_no
         return Plan(
-            client_no=checked_client_no(client_no, "client_no"),
+            client_no=self._hook.client_no(order.client_no),
             file_type=order.file_type,
             environment=settings.environment,
             user_id=order.user_id or settings.user_id,

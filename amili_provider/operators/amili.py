@@ -201,7 +201,7 @@ class AmiliFileUploadOperator(BaseOperator):
             dry_run=arguments.bool_of("dry_run", self.dry_run),
             max_concurrent_requests=arguments.number_of("max_concurrent_requests", self.max_concurrent_requests),
             max_memory_bytes=arguments.number_of("max_memory_bytes", self.max_memory_bytes, least=1024 * 1024),
-            spool_dir=self.spool_dir,
+            spool_dir=arguments.folder_of("spool_dir", self.spool_dir),
             run=self._this_run(context),
             **limits,
         )

@@ -6,6 +6,7 @@ Templated values arrive as text, so numbers and booleans are read from text too.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -128,3 +129,12 @@ def ledger_of(value: Any) -> str | None:
             "ledger=None (as text: 'none') to work without one and accept that a re-run may send files twice."
         )
     return None if text.casefold() == "none" else text
+
+
+def folder_of(name: str, value: Any) -> str | None:
+    """Return *value*, an existing folder of this machine, or None; ValueError if it is not one."""
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike) or not os.path.isdir(value):  # noqa: PTH112 - a plain question
+        raise ValueError(f"{name} must be an existing folder on the worker, not {value!r}.")
+    return os.fspath(value)

@@ -1,0 +1,157 @@
+"""Wrong arguments are one clear sentence, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from amili_provider.sandbox.server import SandboxServer
+from tests.wire.conftest import FakeTaskInstance, Upload
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"if_no_files": "ignore"}, "if_no_files must be one of 'skip', 'fail', 'succeed'"),
+        ({"if_unknown": "guess"}, "if_unknown must be one of 'fail', 'check', 'resend'"),
+        ({"file_type": "  "}, "file_type is empty"),
+        ({"file_type": "a\nb"}, "file_type must be one line"),
+        ({"client_no": "22/18"}, "client_no"),
+        ({"client_no": "2218\r\n"}, "client_no"),
+        ({"client_no": "22\n18"}, "client_no"),
+        ({"force": "maybe"}, "force"),
+        ({"dry_run": "maybe"}, "dry_run"),
+        ({"force": 2}, "force"),
+        ({"ledger": ""}, "ledger is empty"),
+        ({"max_files": 0}, "max_files must be at least 1"),
+        ({"max_files": "many"}, "max_files must be a whole number"),
+        ({"max_request_bytes": -1}, "max_request_bytes must be at least 1"),
+        ({"max_files_per_request": 0}, "max_files_per_request must be at least 1"),
+        ({"max_concurrent_requests": -2}, "max_concurrent_requests must be at least 1"),
+        ({"max_memory_bytes": 10}, "max_memory_bytes must be at least"),
+        ({"stable_for": -1}, "stable_for must be 0 or more"),
+        ({"leave": "odd"}, "leave takes any of"),
+        ({"source": ""}, "source is empty"),
+        ({"source": None}, "source must be a path or a list"),
+        ({"source": 7}, "source must be a path or a list"),
+        ({"source": "['/a.csv', '/b.csv']"}, r"printed as text.*\.output"),
+        ({"source": ["/a.csv", ""]}, "source is empty"),
+        ({"user_id": "a\nb"}, "user_id must be one line"),
+        ({"spool_dir": 5}, "spool_dir"),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_is_named_before_anything_is_sent(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, arguments: dict[str, Any], words: str
+) -> None:
+    """ValueError names the argument; no request was made."""
+    (outbound / "a.csv").write_bytes(b"1")
+    with pytest.raises(ValueError, match=f"(?s){words}"):
+        upload(**arguments)
+    assert not amili_sandbox.requests
+
+
+@pytest.mark.parametrize("said", [True, "true", "1", "YES", False, "False", "0", "no", "", "none"])
+def test_templated_booleans_are_read_in_any_case(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, said: Any
+) -> None:
+    """A template gives text; a dry run sends nothing and ends skipped, with receipts."""
+    (outbound / "a.csv").write_bytes(b"1")
+    ti = FakeTaskInstance()
+    if said in (True, "true", "1", "YES"):
+        with pytest.raises(AirflowSkipException, match="Dry run"):
+            upload(ti, dry_run=said)
+        assert ti.pushed["return_value"][0]["outcome"] == "left"
+        assert "Dry run: would be sent" in ti.pushed["return_value"][0]["message"]
+        assert not amili_sandbox.uploads
+    else:
+        assert upload(dry_run=said)[0]["outcome"] == "uploaded"
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"auth_url": "http://auth.example.com"}, "Token service URL.*says http://"),
+        ({"ledger": None}, r"No ledger is named.*ledger=None"),
+        ({"client_no": None}, "Client number"),
+        ({"answer_timeout": -5}, "Answer time-out"),
+        ({"verify": "perhaps"}, "Verify TLS"),
+    ],
+    ids=str,
+)
+def test_a_wrong_connection_is_one_sentence_naming_the_field(
+    upload: Upload, outbound: Path, connect: Callable[..., SandboxServer], extra: dict[str, Any], words: str
+) -> None:
+    """The field is named as the form labels it; no request was made."""
+    amili = connect(**extra)
+    (outbound / "a.csv").write_bytes(b"1")
+    with pytest.raises(ValueError, match=f"(?s){words}"):
+        upload()
+    assert not amili.requests
+
+
+def test_no_files_is_a_choice_only_where_the_listing_succeeded(upload: Upload, outbound: Path, tmp_path: Path) -> None:
+    """Skip, fail or succeed on an empty folder; a folder or file that is missing is always an error."""
+    ti = FakeTaskInstance()
+    with pytest.raises(AirflowSkipException):
+        upload(ti)
+    assert ti.pushed["return_value"] == []
+    assert upload(if_no_files="succeed") == []
+    assert upload(if_no_files="succeed", source=[]) == []
+    with pytest.raises(FileNotFoundError, match="if_no_files='fail'"):
+        upload(if_no_files="fail")
+    for missing in (f"{tmp_path}/missing.csv", f"{tmp_path}/missing/*.csv", f"{tmp_path}/missing/"):
+        with pytest.raises(FileNotFoundError, match="missing"):
+            upload(if_no_files="succeed", source=missing)
+
+
+def test_too_many_files_are_an_error_before_anything_is_sent(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """A wrong glob must not flood a collection agency."""
+    for number in range(4):
+        (outbound / f"{number}.csv").write_bytes(b"%d" % number)
+    with pytest.raises(Exception, match="max_files=3"):
+        upload(max_files=3)
+    assert not amili_sandbox.requests
+
+
+def test_hidden_temporary_and_empty_files_are_left_with_the_reason(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """What a partner's transfer program leaves around is not an invoice; a parameter says otherwise."""
+    for name, data in ((".hidden.csv", b"1"), ("a.csv.part", b"2"), ("empty.csv", b""), ("a.csv", b"3")):
+        (outbound / name).write_bytes(data)
+    receipts = upload(source=f"{outbound}/")
+    assert {r["name"]: r["outcome"] for r in receipts} == {
+        ".hidden.csv": "left",
+        "a.csv.part": "left",
+        "empty.csv": "left",
+        "a.csv": "uploaded",
+    }
+    assert all(r["message"] for r in receipts)
+    assert len(amili_sandbox.uploads) == 1
+    assert {r["outcome"] for r in upload(source=f"{outbound}/", leave=())} == {"uploaded", "already_uploaded"}
+    assert len(amili_sandbox.uploads) == 4
+
+
+def test_without_a_ledger_a_task_that_sent_something_is_not_retried(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """A retry would send the accepted file again, so the failure is permanent and says so."""
+    from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliPermanentError
+
+    (outbound / "a.csv").write_bytes(b"1")
+    (outbound / "b.csv").write_bytes(b"2")
+    busy = {"status": 503, "headers": {"Retry-After": "900"}, "times": None}
+    amili_sandbox.faults.add("upload", nth=2, **busy)
+    with pytest.raises(AmiliPermanentError, match=r"(?s)b\.csv.*ledger=None"):
+        upload(ledger="None", max_files_per_request=1, max_concurrent_requests=1)
+    amili_sandbox.faults.clear()
+    amili_sandbox.faults.add("upload", **busy)
+    with pytest.raises(AmiliDeliveryIncomplete):
+        upload(ledger=None)

@@ -1,0 +1,62 @@
+"""Planted canaries: no secret, token, content or national id anywhere that people or databases see."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amili_provider.hooks.amili import AmiliHook
+from amili_provider.sandbox.server import SandboxServer
+from tests.wire.conftest import FakeTaskInstance, Upload
+
+CONTENT = b"CANARY-CONTENT-5d1f; 01017012345; Ola Nordmann"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {},
+        {"on": "token", "status": 401, "body": "CANARY-TOKEN-BODY", "times": None},
+        {"on": "upload", "status": 500, "body": CONTENT.decode()},
+        {"on": "upload", "status": 400, "body": {"message": "bad fnr 01017012345", "content": CONTENT.decode()}},
+        {"on": "upload", "drop": "reset", "stage": "accepted"},
+        {"on": "upload", "status": 403, "times": None},
+        {"on": "upload", "garbage": "html"},
+    ],
+    ids=str,
+)
+def test_canaries_appear_nowhere(
+    upload: Upload,
+    outbound: Path,
+    connect: Callable[..., SandboxServer],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    fault: dict[str, Any],
+) -> None:
+    """Logs at debug, exceptions with their causes, receipts, XCom and the ledger are searched."""
+    amili = connect(user_id="user1")
+    if fault:
+        amili.faults.add(**fault)
+    (outbound / "a.csv").write_bytes(CONTENT)
+    caplog.set_level(logging.DEBUG)
+    ti = FakeTaskInstance()
+    seen = [json.dumps(ti.pushed)]
+    try:
+        seen.append(json.dumps(upload(ti)))
+    except Exception as error:  # noqa: BLE001 - whatever it is, its text is searched
+        seen += ["".join(traceback.format_exception(error)), repr(error), str(vars(error))]
+    with AmiliHook() as hook:
+        seen += [repr(hook), repr(hook.settings), repr(hook.get_conn())]
+    seen += [caplog.text, json.dumps(ti.pushed)]
+    seen += [p.read_text() for p in (tmp_path / "ledger").rglob("*.json")]
+    text = "\n".join(seen)
+    canaries = [amili.client_secret, "CANARY-CONTENT", "Q0FOQVJZ", "CANARY-TOKEN-BODY", "01017012345", "Nordmann"]
+    canaries += list(amili.tokens._expiry)
+    for canary in canaries:
+        assert canary not in text, f"{canary} leaked"
