@@ -1,0 +1,147 @@
+"""The demo's story: a day of files, a run, a refused file that somebody corrects, and a second run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from amili_provider.sandbox.demo.bucket import BUCKET, LEDGER_BUCKET, Bucket, s3_server
+from amili_provider.sandbox.demo.invoices import REASON, Day, make_day
+from amili_provider.sandbox.demo.showing import Delivery, Shown
+from amili_provider.sandbox.demo.throwaway_airflow import AirflowFailedError, ThrowawayAirflow, example_dag
+from amili_provider.sandbox.page import readable_size
+from amili_provider.sandbox.server import SandboxServer
+
+_TASK_ID = "upload_invoices"
+
+Receipts = Sequence[Mapping[str, Any]]
+
+
+class Show:
+    """
+    One demo.
+
+    :param folder: an empty folder for everything that is written; its owner removes it.
+    :param large: whether one of the files has several hundred MB.
+    """
+
+    def __init__(self, folder: Path, *, large: bool) -> None:
+        self._folder = folder
+        self._large = large
+        self._shown = Shown()
+        self._day = datetime.now(UTC).date() - timedelta(days=1)
+
+    def run(self) -> int:
+        """Run it; return the exit code."""
+        began = time.monotonic()
+        self._shown.title("Amili demo: a day of invoice files from S3 to Amili, by a real Airflow DAG")
+        try:
+            with (
+                ThrowawayAirflow(self._folder / "airflow") as airflow,
+                SandboxServer(self._folder / "amili") as amili,
+            ):
+                airflow.begin_setup()
+                with s3_server() as bucket:
+                    right = self._play(airflow, amili, bucket)
+        except AirflowFailedError as error:
+            print(f"\nThe demo failed: {error}", file=sys.stderr)  # noqa: T201 - a command talks to a person
+            return 1
+        self._shown.say()
+        verdict = "All is as it should be." if right else "Something is not as it should be."
+        self._shown.say(
+            f"{self._shown.tint(verdict, 'good' if right else 'bad')} "
+            f"It took {time.monotonic() - began:.0f} s, and nothing of it is left on this machine."
+        )
+        return 0 if right else 1
+
+    def _play(self, airflow: ThrowawayAirflow, amili: SandboxServer, bucket: Bucket) -> bool:
+        shown = self._shown
+        shown.say(shown.tint(f"  Amili sandbox {amili.url} (a page for the browser while this runs)", "dim"))
+        shown.say(shown.tint(f"  S3 server     {bucket.url}", "dim"))
+        with shown.step("Write a day of invoice files to S3"):
+            day = make_day(self._day, large=self._large)
+            for file in day.files:
+                bucket.put(day.day, file)
+        with shown.step("Set up a throw-away Airflow"):
+            airflow.finish_setup()
+        airflow.connect(
+            {
+                "amili_default": amili.connection_json(ledger=f"s3://{LEDGER_BUCKET}", ledger_conn_id="aws_default"),
+                "aws_default": bucket.connection_json(),
+            }
+        )
+        size = readable_size(sum(f.size for f in day.files))
+        shown.title(f"First run: {len(day.files)} files, {size}, in s3://{BUCKET}/outbound/{day.day}/")
+        first = self._run(airflow, amili)
+        accepted_first = len(amili.uploads)
+        shown.say("  It is red on purpose: one file was refused, and a refused file is never green.")
+        shown.title("Second run: somebody has corrected the refused file; all others lie there as before")
+        bucket.put(day.day, day.corrected)
+        second = self._run(airflow, amili)
+        right = shown.checks(_checks(day, amili, first, second, accepted_first))
+        self._where_to_look(bucket, second)
+        return right
+
+    def _run(self, airflow: ThrowawayAirflow, amili: SandboxServer) -> Receipts:
+        seen, accepted, refused = len(amili.requests), len(amili.uploads), len(amili.refusals)
+        answer = airflow.run(f"{self._day}T00:00:00+00:00")
+        receipts: Receipts = answer["returned"].get(_TASK_ID) or []
+        uploads = [r for r in amili.requests[seen:] if r.kind == "upload"]
+        arrived = amili.uploads[accepted:]
+        moments = [r.started_at for r in uploads] + [u.accepted_at for u in arrived]
+        delivery = Delivery(
+            requests=len(uploads),
+            files=len(arrived) + len(amili.refusals[refused:]),
+            size=sum(u.size for u in arrived) + sum(r.size for r in amili.refusals[refused:]),
+            seconds=max(moments, default=0.0) - min(moments, default=0.0),
+        )
+        self._shown.run(answer, receipts, delivery)
+        return receipts
+
+    def _where_to_look(self, bucket: Bucket, receipts: Receipts) -> None:
+        keys, shown = bucket.ledger_keys(), self._shown
+        shown.title("Where to look")
+        shown.say(f"  The DAG      {example_dag()}")
+        shown.say(f"  The ledger   {len(keys)} receipts in s3://{LEDGER_BUCKET}, for example")
+        shown.say(f"               {keys[-1] if keys else 'none'}")
+        for receipt in [r for r in receipts if r["outcome"] == "uploaded"][:1]:
+            shown.say("  A receipt    (the task's XCom has one per file)")
+            for name in ("name", "file_id", "sha256", "outcome", "status", "result", "message"):
+                shown.say(f"               {name:<9}{receipt[name]}")
+        shown.say("  Your turn    amili-sandbox serve")
+
+
+def _checks(
+    day: Day, amili: SandboxServer, first: Receipts, second: Receipts, accepted_first: int
+) -> list[tuple[bool, str]]:
+    sent = {f.sha256(): f.name for f in day.files if f not in (day.refused, day.copy)}
+    sent[day.corrected.sha256()] = day.corrected.name
+    arrived = Counter(u.sha256 for u in amili.uploads)
+    outcomes = [Counter(r["outcome"] for r in receipts) for receipts in (first, second)]
+    refused = [r for r in first if r["outcome"] == "rejected"]
+    expected = len(day.files)
+    return [
+        (
+            set(arrived) == set(sent),
+            f"All {len(sent)} different files arrived byte-identical, by SHA-256",
+        ),
+        (set(arrived.values()) == {1}, "Each of them was accepted exactly once"),
+        (
+            [(r["name"], r["message"]) for r in refused] == [(day.refused.name, REASON)],
+            f"The refused file was named, in Amili's words: {day.refused.name}",
+        ),
+        (
+            outcomes[0] == {"uploaded": expected - 2, "already_uploaded": 1, "rejected": 1},
+            f"The same bytes under a second name were sent once: {day.copy.name}",
+        ),
+        (
+            outcomes[1] == {"uploaded": 1, "already_uploaded": expected - 1}
+            and len(amili.uploads) == accepted_first + 1,
+            f"The second run sent one file, the corrected one, and none of the other {expected - 1}",
+        ),
+    ]
