@@ -1,0 +1,170 @@
+"""What must hold: both ends compared by SHA-256, after every try and at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amili_provider.sandbox.server import SandboxServer
+
+if TYPE_CHECKING:
+    from tests.chaos.play import Task
+    from tests.chaos.scenarios import Scenario
+
+DELIVERED = ("uploaded", "already_uploaded")
+WAYS_ON = {
+    "unknown": ("amili_ledger", "if_unknown"),
+    "rejected": ("correct them",),
+    "not_sent": ("retry", "run again"),
+}
+"""What the message of a task that is not green must say, one of these words, for each outcome."""
+
+
+def sha256(data: bytes) -> str:
+    """Return the hash of *data*."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def counted(receipts: list[dict[str, Any]] | None) -> str:
+    """Return how many receipts have which outcome."""
+    if receipts is None:
+        return "no receipts"
+    return ", ".join(f"{n} {outcome}" for outcome, n in sorted(Counter(r["outcome"] for r in receipts).items())) or "-"
+
+
+class World:
+    """
+    Both ends of a scenario: what lies in the folder, and what each sandbox holds.
+
+    :param scenario: what is played.
+    :param folder: where the files are.
+    :param sandboxes: the other end.
+    """
+
+    def __init__(self, scenario: Scenario, folder: Path, sandboxes: Sequence[SandboxServer]) -> None:
+        self._scenario = scenario
+        self._folder = folder
+        self._sandboxes = sandboxes
+        self.produced: set[str] = set()
+        self._listed: dict[str, str] = {}
+        self._listed_before: dict[tuple[str, int], dict[str, str]] = {}
+        self._again: dict[int, set[str]] = {}
+
+    def fail(self, what: str) -> None:
+        """Say that a promise is broken."""
+        from tests.chaos.play import Violation
+
+        raise Violation(what)
+
+    # Watching
+
+    def look_at_files(self) -> None:
+        """Note what lies in the folder now."""
+        self._listed = {path.name: sha256(path.read_bytes()) for path in sorted(self._folder.iterdir())}
+        self.produced |= set(self._listed.values())
+
+    def before(self, task: Task) -> None:
+        """Note what a try is about to find."""
+        self._listed_before[task.run_id, task.map_index] = dict(self._listed)
+
+    def allow_again(self, task: Task) -> None:
+        """Allow one acceptance more: the user asked for it, in this run and since this clear."""
+        chain = f"{task.dag_id}/{task.run_id}/{task.map_index}/{task.max_tries}"
+        self._again.setdefault(self._sandboxes.index(task.sandbox), set()).add(chain)
+
+    # After each try
+
+    def check_try(self, task: Task) -> None:
+        """Check what must hold at any time."""
+        for number, sandbox in enumerate(self._sandboxes):
+            self._check_not_twice(number, sandbox)
+        self._check_receipts(task)
+        if task.state == "success":
+            self._check_green(task)
+        elif task.receipts is not None and task.log.exists():
+            self._check_ways_on(task)
+
+    def _check_not_twice(self, number: int, sandbox: SandboxServer) -> None:
+        allowed = 1 + len(self._again.get(number, ()))
+        for digest, times in Counter(u.sha256 for u in sandbox.uploads).items():
+            if times > allowed:
+                names = {u.name for u in sandbox.uploads if u.sha256 == digest}
+                self.fail(f"accepted {times} times, {allowed} allowed: {', '.join(sorted(names))} ({digest[:12]})")
+            if digest not in self.produced:
+                self.fail(f"accepted, but never produced: {digest[:12]}")
+        for upload in sandbox.uploads:
+            if upload.path is not None and sha256(Path(upload.path).read_bytes()) != upload.sha256:
+                self.fail(f"the sandbox's copy of {upload.name} is not what it says")
+
+    def _check_receipts(self, task: Task) -> None:
+        """Whatever became of the task: a receipt never says more than the other end knows."""
+        there = {u.sha256 for u in task.sandbox.uploads}
+        for receipt in task.receipts or []:
+            if receipt["outcome"] in DELIVERED and receipt["sha256"] not in there:
+                self.fail(f"the receipt of {receipt['name']} says {receipt['outcome']}, but it is not there")
+            if receipt["outcome"] not in DELIVERED and not receipt["message"]:
+                self.fail(f"the receipt of {receipt['name']} says {receipt['outcome']} and not why")
+
+    def _wanted(self, task: Task) -> dict[str, str]:
+        """Return the files that this task is to deliver: name and hash, as the try found them."""
+        listed = self._listed_before[task.run_id, task.map_index]
+        sources = task.conf["sources"]
+        source = sources[max(task.map_index, 0)]
+        return {name: digest for name, digest in listed.items() if Path(name).match(Path(source).name)}
+
+    def _check_green(self, task: Task) -> None:
+        receipts = {r["source"].rpartition("/")[2]: r for r in task.receipts or []}
+        there = {u.sha256 for u in task.sandbox.uploads}
+        for name, digest in self._wanted(task).items():
+            receipt = receipts.get(name)
+            if receipt is None:
+                self.fail(f"green, but {name} has no receipt")
+            elif receipt["outcome"] == "left":
+                if (self._folder / name).stat().st_size:
+                    self.fail(f"green, but {name} was left: {receipt['message']}")
+            elif receipt["outcome"] not in DELIVERED:
+                self.fail(f"green, but {name} is {receipt['outcome']}")
+            elif digest not in there and self._listed[name] == digest:
+                # Changed meanwhile: then what the receipt names was checked against the other end above.
+                self.fail(f"green, but {name} was not delivered")
+
+    def _check_ways_on(self, task: Task) -> None:
+        """Not green: whatever the outcome, the task's log says what to do."""
+        said = task.log.read_text("utf-8", "replace")
+        for outcome in {r["outcome"] for r in task.receipts or []}:
+            words = WAYS_ON.get(outcome)
+            if words and not any(word.casefold() in said.casefold() for word in words):
+                self.fail(f"{task.state} with files {outcome}, and no way on in the log")
+
+    # The end
+
+    def mend_refused(self, tasks: Sequence[Task]) -> None:
+        """Do what the message says: correct the files that Amili refuses."""
+        for path in self._folder.iterdir():
+            data = path.read_bytes()
+            for head in (b"REJECT: no such debtor\n", b"POISON "):
+                if data.startswith(head) and any(task.state != "success" for task in tasks):
+                    path.write_bytes(b"corrected " + data.removeprefix(head))
+        self.look_at_files()
+
+    def unknown_files(self, task: Task) -> dict[str, bool]:
+        """Return the files of which *task* says that nobody knows, and whether the other side has them."""
+        there = {u.file_id for u in task.sandbox.uploads}
+        return {r["file_id"]: r["file_id"] in there for r in task.receipts or [] if r["outcome"] == "unknown"}
+
+    def check_end(self, tasks: Sequence[Task]) -> None:
+        """Check what must hold when faults are over and people have done what they were told."""
+        for task in tasks:
+            if task.state != "success":
+                words = json.dumps(task.receipts, indent=1)[:3000]
+                self.fail(f"no way to green: {task.run_id}[{task.map_index}] is {task.state}: {words}")
+            for name, digest in self._wanted(task).items():
+                times = sum(u.sha256 == digest for u in task.sandbox.uploads)
+                allowed = 1 + len(self._again.get(self._sandboxes.index(task.sandbox), ()))
+                size = (self._folder / name).stat().st_size
+                if size and not 1 <= times <= allowed:
+                    self.fail(f"{name} was accepted {times} times in the end")

@@ -1,0 +1,340 @@
+"""
+What goes wrong inside the worker, armed in the task's own process just before the operator runs.
+
+Each attempt has a plan, a small JSON file that the suite writes before the attempt begins: where the process is
+killed, which operations of ledger and storage fail, how far the clock has moved, which bug is planted. The product
+knows nothing of it: here its methods are wrapped, and the process ends with the attempt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+Patch = Callable[[dict[str, Any]], None]
+
+
+def arm(context: Any) -> None:
+    """Read the plan of this attempt and do what it says."""
+    ti = context["ti"]
+    plans = Path(context["dag_run"].conf["plans"])
+    plan = json.loads((plans / plan_name(ti.dag_id, ti.run_id, ti.map_index)).read_text())
+    os.environ.update(plan["environment"])
+    _hurry()
+    _set_clock(plan["clock"])
+    for name in ("storage", "change", "ledger", "shared", "remote"):
+        if plan.get(name):
+            _DEEDS[name](plan[name])
+    if plan.get("bug"):
+        from tests.chaos import bugs
+
+        bugs.plant(plan["bug"])
+    # Last: a kill strikes around whatever else was wrapped.
+    if plan.get("kill"):
+        _DEEDS["kill"](plan["kill"])
+
+
+def plan_name(dag_id: str, run_id: str, map_index: int) -> str:
+    """Return the name of the file that holds the plan of a task's next attempt."""
+    return f"{dag_id}.{run_id}.{map_index}.json"
+
+
+def die(*_: Any) -> None:
+    """End this process as the kernel does when memory runs out: nothing is cleaned up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(10)
+
+
+def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
+    """Replace *name* of *owner* by *around*, which is called with the original first."""
+    original = getattr(owner, name)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return around(original, *args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+class Countdown:
+    """
+    Says when it is time: at the n-th call, for some calls. Safe to use from many threads.
+
+    :param nth: 1 for the first call.
+    :param times: for how many calls from there on.
+    """
+
+    def __init__(self, nth: int, times: int = 1) -> None:
+        self._lock = threading.Lock()
+        self._seen = 0
+        self._nth = nth
+        self._times = times
+
+    def now(self) -> bool:
+        """Count a call and say whether it is one of those."""
+        with self._lock:
+            self._seen += 1
+            return self._nth <= self._seen < self._nth + self._times
+
+
+def _hurry() -> None:
+    """Shorten pauses; how often something is tried stays as it is."""
+    from amili_provider import waiting
+    from amili_provider.delivery import pipeline
+    from amili_provider.ledger import folders, ledger
+
+    waiting._FIRST_BACKOFF_SECONDS = 0.02
+    folders.RETRY_PAUSES = (0.01, 0.02)
+    folders.READ_BACK_SECONDS = 0.05
+    ledger.SETTLE_WITHIN_SECONDS = 1.5
+    pipeline.GRACE_SECONDS = 0.5
+
+
+def _set_clock(ahead: float) -> None:
+    """Let the ledger's clock run *ahead* of the machine's, so that an hour passes between two attempts."""
+    from amili_provider.ledger import Ledger
+
+    original = Ledger.open.__func__  # type: ignore[attr-defined]
+
+    def opened(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        kwargs["clock"] = lambda: time.time() + ahead
+        return original(cls, *args, **kwargs)
+
+    Ledger.open = classmethod(opened)  # type: ignore[assignment]
+
+
+# Kills
+
+
+def _kill(plan: dict[str, Any]) -> None:
+    """Wrap the point at which the process is to end."""
+    _POINTS[plan["at"]](plan)
+
+
+def _kill_at_moment(plan: dict[str, Any]) -> None:
+    def later() -> None:
+        time.sleep(plan["seconds"])
+        die()
+
+    threading.Thread(target=later, daemon=True).start()
+
+
+def _kill_around(owner: str, name: str, *, after: bool) -> Patch:
+    def patch(plan: dict[str, Any]) -> None:
+        countdown = Countdown(plan.get("nth", 1))
+
+        def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            due = countdown.now()
+            if due and not after:
+                die()
+            result = original(*args, **kwargs)
+            if due:
+                die()
+            return result
+
+        wrap(_find(owner), name, around)
+
+    return patch
+
+
+def _find(path: str) -> Any:
+    from importlib import import_module
+
+    module, _, name = path.partition(":")
+    found = import_module(module)
+    return getattr(found, name) if name else found
+
+
+def _kill_at_byte(plan: dict[str, Any]) -> None:
+    """Die when so many bytes of a request's body were handed out; all of them: with the tail on its way."""
+    from amili_provider.payload import UploadBody
+
+    def around(original: Callable[..., Iterator[bytes]], body: Any) -> Iterator[bytes]:
+        out = 0
+        limit = int(plan["share"] * body.content_length)
+        for chunk in original(body):
+            if out + len(chunk) > limit:
+                # What the limit allows is really on its way when the process ends.
+                if limit > out:
+                    yield chunk[: limit - out]
+                die()
+            out += len(chunk)
+            yield chunk
+        die()
+
+    wrap(UploadBody, "__iter__", around)
+
+
+def _kill_in_ledger(plan: dict[str, Any]) -> None:
+    """Die at the n-th step that a local ledger takes on the disk."""
+    countdown = Countdown(plan["nth"])
+
+    def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if countdown.now():
+            die()
+        return original(*args, **kwargs)
+
+    for name in ("link", "replace", "fsync", "mkdir", "unlink"):
+        wrap(os, name, around)
+
+
+_LEDGER, _SENDER = "amili_provider.ledger:Ledger", "amili_provider.delivery.sending:Sender"
+_POINTS: dict[str, Patch] = {
+    "moment": _kill_at_moment,
+    "byte": _kill_at_byte,
+    "ledger step": _kill_in_ledger,
+    "listed": _kill_around("amili_provider.delivery.deliver", "list_files", after=True),
+    "looked up": _kill_around(_LEDGER, "look_up", after=True),
+    "before claim": _kill_around(_LEDGER, "claim_all", after=False),
+    "claimed": _kill_around(_LEDGER, "claim_all", after=True),
+    "answered": _kill_around("amili_provider.client:AmiliClient", "post_files", after=True),
+    "before settle": _kill_around(_LEDGER, "settle_all", after=False),
+    "settled": _kill_around(_LEDGER, "settle_all", after=True),
+    "resolving": _kill_around(_LEDGER, "resolve", after=False),
+    "resolved": _kill_around(_LEDGER, "resolve", after=True),
+    "delivered": _kill_around("amili_provider.delivery.deliver:DeliveryRun", "run", after=True),
+}
+POINTS = tuple(_POINTS)
+
+
+# Ledger
+
+
+def _break_ledger(plan: dict[str, Any]) -> None:
+    """Let operations of the ledger fail; with ``done`` they happen all the same, and only the answer is lost."""
+    from amili_provider.ledger.local_folder import LocalFolder
+
+    countdown = Countdown(plan["nth"], plan["times"])
+
+    def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not countdown.now():
+            return original(*args, **kwargs)
+        if plan.get("done"):
+            original(*args, **kwargs)
+        raise OSError(errno.EIO, "planted")
+
+    for operation in plan["operations"]:
+        wrap(LocalFolder, f"_{operation}", around)
+
+
+def _share_ledger(_: Any) -> None:
+    """Make the ledger a storage that overwrites instead of refusing a second create, as FTP does."""
+    from amili_provider.ledger.local_folder import LocalFolder
+
+    def create(original: Callable[..., None], folder: Any, name: str, data: bytes) -> None:
+        folder._replace(name, data)
+
+    wrap(LocalFolder, "_create", create)
+
+
+# Storage
+
+
+def _break_storage(plan: dict[str, Any]) -> None:
+    """Let the listing or the reading of a file fail, or end early."""
+    from amili_provider.delivery import deliver
+    from amili_provider.exceptions import AmiliStorageError
+    from amili_provider.storage import contents
+    from amili_provider.storage.listing import StorageFile
+
+    countdown = Countdown(plan["nth"], plan["times"])
+
+    def listing(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if countdown.now():
+            raise AmiliStorageError("The storage cannot be listed: planted.")
+        return original(*args, **kwargs)
+
+    def reading(original: Callable[..., int], *args: Any) -> int:
+        if not countdown.now():
+            return original(*args)
+        if plan["how"] == "short":
+            return 0
+        raise OSError(errno.EIO, "planted")
+
+    class Broken:
+        """A stream that ends or fails after some bytes."""
+
+        def __init__(self, stream: Any, limit: int) -> None:
+            self._stream = stream
+            self._left = limit
+
+        def read(self, size: int) -> bytes:
+            if not self._left:
+                if plan["how"] == "short":
+                    return b""
+                raise OSError(errno.EIO, "planted")
+            data = bytes(self._stream.read(min(size, self._left)))
+            self._left -= len(data)
+            return data
+
+        def __enter__(self) -> Broken:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._stream.close()
+
+    def opening(original: Callable[..., Any], file: Any) -> Any:
+        stream = original(file)
+        return Broken(stream, int(file.size * plan["share"])) if countdown.now() else stream
+
+    if plan["how"] == "list":
+        wrap(deliver, "list_files", listing)
+    else:
+        wrap(contents, "_read_fully", reading)
+        wrap(StorageFile, "open", opening)
+
+
+def _change_file(plan: dict[str, Any]) -> None:
+    """Let somebody write to a file between the listing and the end of its upload."""
+    from amili_provider.delivery import pipeline
+    from amili_provider.payload import UploadBody
+
+    path, countdown = Path(plan["path"]), Countdown(1)
+
+    def change() -> None:
+        if countdown.now() and path.exists():
+            data = path.read_bytes()
+            path.write_bytes(data + b"+" if plan["how"] == "grow" else data[:-1] + bytes([(data[-1] + 1) % 256]))
+
+    def reading(original: Callable[..., Any], file: Any, **kwargs: Any) -> Any:
+        if file.url.endswith(path.name):
+            change()
+        return original(file, **kwargs)
+
+    def sending(original: Callable[..., Iterator[bytes]], body: Any) -> Iterator[bytes]:
+        for number, chunk in enumerate(original(body)):
+            if number == plan["chunk"]:
+                change()
+            yield chunk
+
+    if plan["when"] == "reading":
+        wrap(pipeline, "read_content", reading)
+    else:
+        wrap(UploadBody, "__iter__", sending)
+
+
+def _read_as_remote(_: Any) -> None:
+    """Hide that files are local: they are read as a stream, and large ones are spooled."""
+    from amili_provider.delivery import deliver
+
+    def listing(original: Callable[..., list[Any]], *args: Any, **kwargs: Any) -> list[Any]:
+        return [dataclasses.replace(file, local_path=None) for file in original(*args, **kwargs)]
+
+    wrap(deliver, "list_files", listing)
+
+
+_DEEDS: dict[str, Callable[[Any], None]] = {
+    "kill": _kill,
+    "ledger": _break_ledger,
+    "shared": _share_ledger,
+    "storage": _break_storage,
+    "change": _change_file,
+    "remote": _read_as_remote,
+}
