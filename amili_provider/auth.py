@@ -155,8 +155,9 @@ class ClientCredentialsAuth(httpx.Auth):
             token = self._minted_meanwhile(refused, failures_before)
             if token is None:
                 with self._counting_failures():
-                    response = yield self._token_request(request)
-                    _bound(response).read()
+                    asking = self._token_request(request)
+                    response = yield asking
+                    _bound(response, asking).read()
                     token = self._read(response)
                     if self._on_token is not None:
                         self._on_token(token.value)
@@ -174,8 +175,9 @@ class ClientCredentialsAuth(httpx.Auth):
                     token = self._minted_meanwhile(refused, failures_before)
                     if token is None:
                         with self._counting_failures():
-                            response = yield self._token_request(request)
-                            await _bound(response).aread()
+                            asking = self._token_request(request)
+                            response = yield asking
+                            await _bound(response, asking).aread()
                             token = self._read(response)
                             if self._on_token is not None:
                                 told = self._on_token(token.value)
@@ -233,8 +235,8 @@ class ClientCredentialsAuth(httpx.Auth):
             "answer_seconds": self._timeout,
             "amili_token": True,
         }
-        if "trace" in request.extensions:
-            extensions["trace"] = request.extensions["trace"]
+        # The client watches this request too: what it reports, and whether it cut it off.
+        extensions.update({k: request.extensions[k] for k in ("trace", "overdue") if k in request.extensions})
         headers = {
             "User-Agent": self._user_agent,
             "Accept": "application/json",
@@ -289,15 +291,16 @@ class ClientCredentialsAuth(httpx.Auth):
 
 
 class _Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """The body of an answer, refused when it grows too large."""
+    """The body of the token service's answer, refused when it grows too large or was cut off for taking too long."""
 
-    def __init__(self, stream: Any, what: str) -> None:
+    def __init__(self, stream: Any, request: httpx.Request) -> None:
         self._stream = stream
-        self._what = what
+        self._request = request
 
-    def _counted(self, seen: int) -> None:
+    @staticmethod
+    def _counted(seen: int) -> None:
         if seen > _LARGEST_TOKEN_ANSWER:
-            raise AmiliResponseError(f"{self._what} answered with more than {_LARGEST_TOKEN_ANSWER} bytes.")
+            raise AmiliResponseError(f"The token service answered with more than {_LARGEST_TOKEN_ANSWER} bytes.")
 
     def __iter__(self) -> Iterator[bytes]:
         seen = 0
@@ -305,6 +308,10 @@ class _Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
             seen += len(chunk)
             self._counted(seen)
             yield chunk
+        overdue = self._request.extensions.get("overdue")
+        if overdue is not None and overdue():
+            # An answer without a length ends where the connection ends, also when the client ended it.
+            raise httpx.ReadTimeout("", request=self._request)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         seen = 0
@@ -320,8 +327,8 @@ class _Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
         await self._stream.aclose()
 
 
-def _bound(response: httpx.Response) -> httpx.Response:
-    response.stream = _Bounded(response.stream, "The token service")
+def _bound(response: httpx.Response, request: httpx.Request) -> httpx.Response:
+    response.stream = _Bounded(response.stream, request)
     return response
 
 

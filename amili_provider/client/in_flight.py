@@ -34,6 +34,7 @@ class InFlight:
         self._body = body
         self._connect_seconds = connect_seconds
         self._begun = False
+        self._unwritten = False
         self._cut = False
         self._socket: socket.socket | None = None
         self._timer: threading.Timer | None = None
@@ -46,19 +47,29 @@ class InFlight:
 
     @property
     def released(self) -> bool:
-        """Whether the other end can have the whole request, as it was sent last."""
-        return self._begun and self._body is not None and self._body.released
+        """
+        Whether the other end can have the whole request, as it was sent last.
+
+        The body says it as soon as it hands its last bytes out. Where writing them failed, the machine did not take
+        all of them, so that nobody else can have.
+        """
+        return self._begun and not self._unwritten and self._body is not None and self._body.released
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
         """Take a report of the HTTP library (httpx's request extension ``trace``)."""
         if event.endswith(".connect_tcp.started"):
+            self._disarm()
             self.peer = (str(info["host"]), int(info["port"]))
         elif event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._connected(info["return_value"])
         elif event == "http11.send_request_headers.started":
             # A token request, a proxy's CONNECT and a replay come through here too: what was out before is moot.
             self._disarm()
-            self._begun = False
+            self._begun = self._unwritten = False
+        elif event == "http11.send_request_body.failed":
+            self._unwritten = True
+        elif event == "http11.response_closed.started":
+            self._disarm()
         elif event == "http11.receive_response_headers.started":
             request = info["request"]
             connect = request.method == b"CONNECT"

@@ -14,7 +14,7 @@ from amili_provider.client import connecting
 from amili_provider.client.answers import Answer
 from amili_provider.client.in_flight import Body, InFlight
 from amili_provider.client.judging import decided_by_code
-from amili_provider.client.reading import read_answer
+from amili_provider.client.reading import AnswerUnusable, read_answer
 from amili_provider.client.seam import translated
 from amili_provider.connection_form import AmiliSettings
 from amili_provider.exceptions import AmiliConnectionError
@@ -105,7 +105,11 @@ class Wire:
         return InFlight(body, connect_seconds=self._settings.connect_timeout)
 
     def _extensions(self, flight: InFlight) -> dict[str, Any]:
-        return {"trace": flight.trace, "answer_seconds": self._settings.answer_timeout}
+        return {
+            "trace": flight.trace,
+            "overdue": lambda: flight.overdue,
+            "answer_seconds": self._settings.answer_timeout,
+        }
 
     def exchange(
         self,
@@ -131,7 +135,11 @@ class Wire:
             contextlib.closing(self._http.send(request, auth=self.auth, stream=True)) as r,
         ):
             answer = Answer(r.status_code, connecting.plain_headers(r), b"")
-            content = read_answer(r, code_decides=decided_by_code(answer))
+            code_decides = decided_by_code(answer)
+            content = read_answer(r, code_decides=code_decides)
+            if flight.overdue and not code_decides:
+                # An answer without a length ends where the connection ends: here we ended it ourselves.
+                raise AnswerUnusable("the answer did not end in time")
             return Answer(answer.status_code, answer.headers, content)
 
     @contextlib.contextmanager
