@@ -1,0 +1,215 @@
+"""Poke, reschedule and deferrable mode end alike, whatever Amili does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import httpx
+import pytest
+
+from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
+from tests.unit.simulated import ACCEPTED, MODES, QUEUED, REFUSED, Ending, World, run, says, settle_in
+
+FAILED, RETRY, SUCCESS, SKIPPED = "failed", "retry", "success", "skipped"
+TIMEOUT, REFUSAL = "AirflowSensorTimeout", "AmiliResultFailed"
+NO_CONNECTION = httpx.ConnectError("refused")
+SLOW = httpx.ReadTimeout("slow")
+PASSING, BUSY = "AmiliConnectionError", (429, {"Retry-After": "120"})
+
+
+def after(seconds: float, before: Any, then: Any) -> Callable[[float], Any]:
+    """Return a script that changes at a moment."""
+    return lambda elapsed: before if elapsed < seconds else then
+
+
+# Name: (script of file a, script of file b, the end, the error)
+FILES: dict[str, tuple[Any, Any, str, str | None]] = {
+    "accepted at once": ([ACCEPTED], [ACCEPTED], SUCCESS, None),
+    "accepted later": ([QUEUED, QUEUED, ACCEPTED], [ACCEPTED], SUCCESS, None),
+    "not found at first": ([404, 404, 404, ACCEPTED], [404, ACCEPTED], SUCCESS, None),
+    "answers in a list": ([[{"fileId": "A", **ACCEPTED}]], [[{"fileId": "b", **ACCEPTED}]], SUCCESS, None),
+    "202 and 204 are not yet": ([(202, {}), (204, None), ACCEPTED], [ACCEPTED], SUCCESS, None),
+    "refused at once": ([REFUSED], [REFUSED], FAILED, REFUSAL),
+    "one refused later": ([QUEUED, REFUSED], [QUEUED, QUEUED, ACCEPTED], FAILED, REFUSAL),
+    "one refused, one never final": ([REFUSED], [QUEUED], FAILED, REFUSAL),
+    "never found": ([404], [ACCEPTED], FAILED, TIMEOUT),
+    "unknown words": ([says("ARRIVED", "NOTED")], [ACCEPTED], FAILED, TIMEOUT),
+    "half of the accepted words": ([says("PROCESSED", None)], [ACCEPTED], FAILED, TIMEOUT),
+    "another file in the list": ([[{"fileId": "other", **ACCEPTED}]], [ACCEPTED], FAILED, TIMEOUT),
+    "400": ([400], [ACCEPTED], FAILED, "AmiliRequestError"),
+    "401": ([401], [ACCEPTED], FAILED, "AmiliAuthenticationError"),
+    "401 once": ([401, ACCEPTED], [ACCEPTED], SUCCESS, None),
+    "403": ([403], [ACCEPTED], FAILED, "AmiliAuthenticationError"),
+    "403 later": ([QUEUED, QUEUED, 403], [ACCEPTED], FAILED, "AmiliAuthenticationError"),
+    "406": ([406], [ACCEPTED], FAILED, "AmiliRequestError"),
+    "422": ([422], [ACCEPTED], FAILED, "AmiliRequestError"),
+    "302": ([302], [ACCEPTED], FAILED, "AmiliRequestError"),
+    "429": ([429], [ACCEPTED], RETRY, PASSING),
+    "429 for a while": ([BUSY, BUSY, BUSY, ACCEPTED], [ACCEPTED], SUCCESS, None),
+    "500": ([500], [ACCEPTED], RETRY, PASSING),
+    "500 for a while": ([500] * 5 + [ACCEPTED], [502, 504, ACCEPTED], SUCCESS, None),
+    "503": ([503], [ACCEPTED], RETRY, PASSING),
+    "refused connection": ([NO_CONNECTION], [ACCEPTED], RETRY, PASSING),
+    "refused connection for a while": ([NO_CONNECTION] * 6 + [ACCEPTED], [ACCEPTED], SUCCESS, None),
+    "slow answer": ([SLOW], [ACCEPTED], RETRY, PASSING),
+    "garbage": (["<h1>Gateway</h1>"], [ACCEPTED], FAILED, "AmiliResponseError"),
+    "garbage once": (["<h1>Gateway</h1>", ACCEPTED], [ACCEPTED], SUCCESS, None),
+    "an object that is no result": ([(200, {"hello": "world"})], [ACCEPTED], FAILED, "AmiliResponseError"),
+    "contradiction": (
+        [[{"fileId": "a", **ACCEPTED}, {"fileId": "a", **REFUSED}]],
+        [ACCEPTED],
+        FAILED,
+        "AmiliResponseError",
+    ),
+    "an outage at the very end": (after(3500, QUEUED, 500), [ACCEPTED], FAILED, TIMEOUT),
+    "an outage in the middle": (after(600, QUEUED, 500), [ACCEPTED], RETRY, PASSING),
+    "many short outages": (
+        lambda elapsed: 500 if elapsed % 600 < 150 else (QUEUED if elapsed < 3000 else ACCEPTED),
+        [ACCEPTED],
+        SUCCESS,
+        None,
+    ),
+}
+
+# Name: (script, the end, the error); the rest is as for files
+BATCHES: dict[str, tuple[Any, str, str | None]] = {
+    "done": ([(200, ACCEPTED)], SUCCESS, None),
+    "done without words": ([(200, {"batchUuid": "a"})], SUCCESS, None),
+    "done later": ([(202, {}), (202, {}), (200, ACCEPTED)], SUCCESS, None),
+    "partly, then done": ([(206, {"status": "PARTIAL"}), (200, ACCEPTED)], SUCCESS, None),
+    "partly for ever": ([(206, {"status": "PARTIAL"})], FAILED, TIMEOUT),
+    "200, but partly in its words": ([(200, {"status": "PARTIAL"})], FAILED, TIMEOUT),
+    "200, but queued in its words": ([(200, QUEUED)], FAILED, TIMEOUT),
+    "200, but refused in its words": ([(200, REFUSED)], FAILED, REFUSAL),
+    "206, but refused in its words": ([(206, REFUSED)], FAILED, REFUSAL),
+    "200, refused deeper inside": ([(200, {"summary": {"status": "FAILED"}})], FAILED, REFUSAL),
+    "200 for a list, one refused": ([(200, [ACCEPTED, REFUSED])], FAILED, REFUSAL),
+    "not found for a moment": ([404, 404, (202, {}), (200, ACCEPTED)], SUCCESS, None),
+    "never found": ([404], FAILED, "AmiliRequestError"),
+    "400": ([400], FAILED, "AmiliRequestError"),
+    "403": ([403], FAILED, "AmiliAuthenticationError"),
+    "406": ([406], FAILED, "AmiliRequestError"),
+    "500": ([500], RETRY, PASSING),
+    "201, which nobody documents": ([(201, {})], FAILED, "AmiliResponseError"),
+    "garbage": (["<h1>Sign in</h1>"], FAILED, "AmiliResponseError"),
+    "an empty list": ([(200, [])], FAILED, "AmiliResponseError"),
+    "never done": ([(202, {})], FAILED, TIMEOUT),
+}
+
+
+def ends(
+    mode: str, script: dict[str, Any], make: Any, monkeypatch: pytest.MonkeyPatch, **arguments: Any
+) -> tuple[Ending, World]:
+    """Return how a sensor ends in one mode, and the world it leaves."""
+    world = World(scripts=script)
+    with monkeypatch.context() as patch:
+        settle_in(world, patch)
+        return run(mode, world, make, **arguments), world
+
+
+@pytest.mark.parametrize("flag", ["", "soft_fail", "never_fail", "silent_fail"])
+@pytest.mark.parametrize("row", FILES)
+def test_modes_end_alike_for_files(row: str, flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For every behaviour of the result endpoint, all modes give one outcome and one XCom, under every flag."""
+    script_a, script_b, state, error = FILES[row]
+    flags = {flag: True} if flag else {}
+    found = {
+        mode: ends(
+            mode, {"a": script_a, "b": script_b}, AmiliFileResultSensor, monkeypatch, file_ids=["a", "b"], **flags
+        )
+        for mode in MODES
+    }
+    assert len({repr(ending) for ending, _ in found.values()}) == 1, found
+    _check(found["poke"][0], flag, state, error)
+    if state == SUCCESS:
+        assert [entry["file_id"] for entry in found["poke"][0].xcom] == ["a", "b"]
+
+
+@pytest.mark.parametrize("flag", ["", "soft_fail", "never_fail", "silent_fail"])
+@pytest.mark.parametrize("row", BATCHES)
+def test_modes_end_alike_for_batches(row: str, flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For every behaviour of the batch endpoint, all modes give one outcome and one XCom, under every flag."""
+    script, state, error = BATCHES[row]
+    flags = {flag: True} if flag else {}
+    found = {mode: ends(mode, {"a": script}, AmiliBatchSensor, monkeypatch, batch_uuid="a", **flags) for mode in MODES}
+    assert len({repr(ending) for ending, _ in found.values()}) == 1, found
+    _check(found["poke"][0], flag, state, error)
+
+
+def _check(ending: Ending, flag: str, state: str, error: str | None) -> None:
+    expected = state
+    if (flag == "soft_fail" and state == FAILED) or (flag == "never_fail" and state != SUCCESS):
+        expected = SKIPPED
+    elif flag == "silent_fail" and state == RETRY:
+        # Polls that fail for passing causes are passed over, until the time is up.
+        expected, error = FAILED, TIMEOUT
+    assert (ending.state, ending.error) == (expected, error if expected in (FAILED, RETRY) else None)
+
+
+@pytest.mark.parametrize(("if_partial", "state", "error"), [("fail", FAILED, REFUSAL), ("succeed", SUCCESS, None)])
+@pytest.mark.parametrize("answer", [(206, {"status": "PARTIAL"}), (200, {"status": "PARTIAL"}), (206, {})])
+def test_a_batch_done_in_part_means_what_the_user_says(
+    if_partial: str, state: str, error: str | None, answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With if_partial, a 206, or PARTIAL in the words, ends the wait as told, in all modes."""
+    arguments = {"batch_uuid": "a", "if_partial": if_partial}
+    found = [ends(mode, {"a": [answer]}, AmiliBatchSensor, monkeypatch, **arguments)[0] for mode in MODES]
+    assert {(ending.state, ending.error) for ending in found} == {(state, error)}
+    assert len({repr(ending) for ending in found}) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_overridden_words_count_in_every_mode(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words and path given to the sensor outweigh the connection's, wherever the asking is done."""
+    arguments = {
+        "accepted_results": ["IMPORTED"],
+        "refused_results": "LOST",
+        "pending_results": "NEW",
+        "result_path": "/logs/{clientno}/{fileid}",
+        "file_ids": ["a"],
+    }
+    script = {"a": [says("NEW"), says("IMPORTED")]}
+    ending, world = ends(mode, script, AmiliFileResultSensor, monkeypatch, **arguments)
+    assert ending.state == SUCCESS
+    script = {"a": [says("NEW"), says("LOST")]}
+    ending, world = ends(mode, script, AmiliFileResultSensor, monkeypatch, **arguments)
+    assert ending.error == REFUSAL
+    assert len(world.requests) == 2
+
+
+@pytest.mark.parametrize("backoff", [False, True])
+def test_backoff_slows_every_mode_down(backoff: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exponential back-off makes a wait ask less often in each mode, and about equally often in all."""
+    counts = {}
+    for mode in MODES:
+        arguments = {"file_ids": ["a"], "exponential_backoff": backoff}
+        ending, world = ends(mode, {"a": [QUEUED]}, AmiliFileResultSensor, monkeypatch, **arguments)
+        assert ending.error == TIMEOUT
+        counts[mode] = len(world.requests)
+    if backoff:
+        assert all(5 <= count <= 10 for count in counts.values()), counts
+    else:
+        assert all(55 <= count <= 62 for count in counts.values()), counts
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_max_wait_bounds_the_backoff(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """max_wait bounds the intervals of exponential back-off."""
+    arguments = {"file_ids": ["a"], "exponential_backoff": True, "max_wait": 300}
+    _, world = ends(mode, {"a": [QUEUED]}, AmiliFileResultSensor, monkeypatch, **arguments)
+    moments = [moment for moment, _ in world.requests]
+    gaps = [later - earlier for earlier, later in pairwise(moments)]
+    assert max(gaps) <= 301
+    assert len(gaps) >= 12
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_settled_is_not_asked_for_again(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A final result is asked for once, except where no memory outlives a poke (reschedule)."""
+    script = {"a": [ACCEPTED], "b": [QUEUED, QUEUED, QUEUED, ACCEPTED]}
+    ending, world = ends(mode, script, AmiliFileResultSensor, monkeypatch, file_ids=["a", "b"])
+    assert ending.state == SUCCESS
+    assert sum(wanted == "a" for _, wanted in world.requests) == (4 if mode == "reschedule" else 1)
+    assert sum(wanted == "b" for _, wanted in world.requests) == 4
