@@ -13,6 +13,7 @@ from amili_provider.client import AmiliClient
 from amili_provider.connection_form import AmiliSettings
 from amili_provider.delivery.books import Books
 
+from amili_provider.delivery.moving import Moving
 from amili_provider.delivery.order import FileFacts, Order
 from amili_provider.delivery.outcomes import Halt
 from amili_provider.delivery.pipeline import Delivery
@@ -100,7 +101,9 @@ class DeliveryRun:
         try:
             files = self._list()
             self._items = self._prepare(files, plan)
+            moving = Moving(self._order, self._items, log=self._log)
             self._deliver(plan, ledger)
+            moving.move()
         finally:
             if ledger is not None:
                 ledger.close()

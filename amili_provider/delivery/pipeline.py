@@ -235,6 +235,7 @@ class Delivery:
         receipt.uploaded_at = result.at if verdict.outcome.delivered else None
         receipt.passing = result.passing
         item.refused_itself = result.refused_itself
+        item.refused_by_name = result.refused_itself and verdict.per_file
         item.done = True
         self._release(item)
         self._progress.finished(item)
@@ -276,7 +277,9 @@ def _as_follower(leader: Item) -> Result:
         return Result(
             Verdict(Outcome.ALREADY_UPLOADED, receipt.status, receipt.result, message), at=receipt.uploaded_at
         )
-    verdict = Verdict(receipt.outcome, receipt.status, receipt.result, receipt.message)
+    verdict = Verdict(
+        receipt.outcome, receipt.status, receipt.result, receipt.message, per_file=leader.refused_by_name
+    )
     return Result(
         verdict, passing=receipt.passing, refused_itself=leader.refused_itself, at=receipt.uploaded_at
     )

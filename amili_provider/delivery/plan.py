@@ -98,8 +98,10 @@ class Item:
     """Files of the same run with the same bytes: they share its outcome."""
     done: bool = False
     """Whether the receipt is final."""
+    refused_by_name: bool = False
+    """Whether the refusal names this very file."""
     refused_itself: bool = False
-    """Whether the refusal is about this very file, not about a request that it shared."""
+    """Whether the refusal is about this very file, not about a request that it shared: by name, or alone."""
 
     @property
     def file_id(self) -> str:

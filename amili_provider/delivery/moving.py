@@ -1,0 +1,75 @@
+"""Moving what is settled: delivered files to ``archive_to``, refused ones to ``reject_to``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from amili_provider.delivery.order import Order
+from amili_provider.delivery.plan import Item
+from amili_provider.models import Outcome
+from amili_provider.storage.moves import Mover
+
+_AT_ONCE = 8
+
+
+class Moving:
+    """
+    The moves of one run. Opened before anything is sent, so that a wrong folder is not found out after the fact.
+
+    :param order: names the folders.
+    :param items: what may be moved.
+    :param log: the task's logger.
+    :raises ValueError: if a folder is no folder, or the source would find there what was moved.
+    """
+
+    def __init__(self, order: Order, items: Sequence[Item], *, log: logging.Logger) -> None:
+        self._items = items
+        self._log = log
+        self._dry_run = order.dry_run
+        files = [item.file for item in items]
+        self._movers = {
+            parameter: Mover.open(parameter, url, order.source_conn_id, files)
+            for parameter, url in (("archive_to", order.archive_to), ("reject_to", order.reject_to))
+            if url is not None
+        }
+
+    def move(self) -> None:
+        """
+        Move what is settled and write into each receipt where its file is now, or why it stayed.
+
+        A move that fails changes nothing about the delivery. The next run finds the file, knows it from the ledger,
+        and moves it then.
+        """
+        wanted = [(mover, item) for item in self._items if (mover := self._mover_for(item)) is not None]
+        if not wanted or self._dry_run:
+            return
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="amili-move") as pool:
+            stayed = sum(pool.map(self._move_one, wanted))
+        self._log.info("Moved %d file(s)", len(wanted) - stayed)
+        if stayed:
+            self._log.warning("%d file(s) could not be moved; their receipts say why, the next run tries again", stayed)
+
+    def _mover_for(self, item: Item) -> Mover | None:
+        outcome = item.receipt.outcome
+        if outcome.delivered:
+            return self._movers.get("archive_to")
+        if outcome is Outcome.REJECTED and (item.refused_by_name or (item.refused_itself and self._others_accepted)):
+            return self._movers.get("reject_to")
+        return None
+
+    @property
+    def _others_accepted(self) -> bool:
+        """Whether Amili accepted anything in this run: only then a bare 4xx for one file is about that file."""
+        return any(item.receipt.outcome is Outcome.UPLOADED for item in self._items)
+
+    def _move_one(self, wanted: tuple[Mover, Item]) -> bool:
+        """Move one file; return whether it stayed."""
+        mover, item = wanted
+        receipt = item.receipt
+        assert receipt.sha256 is not None
+        moved = mover.move(item.file, file_id=item.file_id, sha256=receipt.sha256)
+        note = f"Moved to {moved.url}." if moved.url is not None else f"Not moved: {moved.reason}"
+        receipt.message = " ".join(part for part in (receipt.message, note) if part)
+        return moved.url is None

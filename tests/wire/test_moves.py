@@ -1,0 +1,85 @@
+"""Delivered files go to the archive, refused ones aside; a move never changes what was delivered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from amili_provider.exceptions import AmiliUploadRejected
+from amili_provider.sandbox.server import SandboxServer
+from tests.wire.conftest import FakeTaskInstance, Upload
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+
+
+def test_delivered_and_refused_files_are_moved_apart(upload: Upload, outbound: Path, tmp_path: Path) -> None:
+    """The archive has what Amili accepted, the other folder what it refused by name, the source nothing."""
+    (outbound / "good.csv").write_bytes(b"1")
+    (outbound / "bad.csv").write_bytes(b"REJECT")
+    ti = FakeTaskInstance()
+    with pytest.raises(AmiliUploadRejected):
+        upload(ti, archive_to=str(tmp_path / "archive"), reject_to=str(tmp_path / "refused"))
+    assert _names(outbound) == []
+    assert _names(tmp_path / "archive") == ["good.csv"]
+    assert _names(tmp_path / "refused") == ["bad.csv"]
+    assert all("Moved to" in r["message"] for r in ti.pushed["return_value"])
+
+
+def test_a_name_that_is_taken_gets_the_file_id(upload: Upload, outbound: Path, tmp_path: Path) -> None:
+    """Nothing in the archive is ever written over."""
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    (archive / "a.csv").write_bytes(b"older")
+    (outbound / "a.csv").write_bytes(b"newer")
+    receipts = upload(archive_to=str(archive))
+    assert (archive / "a.csv").read_bytes() == b"older"
+    (other,) = [p for p in archive.iterdir() if p.name != "a.csv"]
+    assert receipts[0]["file_id"] in other.name
+    assert other.read_bytes() == b"newer"
+
+
+def test_a_target_inside_the_source_is_refused_before_anything_is_sent(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """What is moved there would be found again."""
+    (outbound / "a.csv").write_bytes(b"1")
+    with pytest.raises(ValueError, match="archive_to"):
+        upload(source=f"{outbound}/**", archive_to=f"{outbound}/done")
+    assert not amili_sandbox.requests
+
+
+def test_a_move_that_failed_is_finished_by_the_next_run(
+    upload: Upload, outbound: Path, tmp_path: Path, amili_sandbox: SandboxServer
+) -> None:
+    """The delivery stands, the receipt says why the file stayed, and the next run moves it without sending it."""
+    (outbound / "a.csv").write_bytes(b"1")
+    blocked = tmp_path / "archive"
+    blocked.write_bytes(b"a file where the folder should be")
+    (receipt,) = upload(archive_to=str(blocked))
+    assert receipt["outcome"] == "uploaded"
+    assert "Not moved" in receipt["message"]
+    blocked.unlink()
+    (receipt,) = upload(archive_to=str(blocked))
+    assert receipt["outcome"] == "already_uploaded"
+    assert _names(outbound) == []
+    assert _names(blocked) == ["a.csv"]
+    assert len(amili_sandbox.uploads) == 1
+
+
+def test_a_file_refused_with_its_whole_request_stays_unless_another_was_accepted(
+    upload: Upload, outbound: Path, tmp_path: Path, amili_sandbox: SandboxServer
+) -> None:
+    """A bare 422 for one file may be about the request; once another file went through, it is about the file."""
+    (outbound / "bad.csv").write_bytes(b"POISON")
+    refused = tmp_path / "refused"
+    with pytest.raises(AmiliUploadRejected):
+        upload(reject_to=str(refused))
+    assert _names(outbound) == ["bad.csv"]
+    (outbound / "good.csv").write_bytes(b"1")
+    with pytest.raises(AmiliUploadRejected):
+        upload(reject_to=str(refused))
+    assert _names(refused) == ["bad.csv"]
+    assert len(amili_sandbox.uploads) == 1
