@@ -110,7 +110,13 @@ class Folder(ABC):
         """
         name = f".probe-{secrets.token_hex(8)}"
         first, second = f"first {name}\n".encode(), f"second {name}\n".encode()
-        self._persistently("open", "", self._begin)
+        try:
+            self._persistently("open", "", self._begin)
+        except FileNotFoundError as error:
+            raise AmiliLedgerUnavailable(
+                f"The ledger {self.url} cannot be begun: the folder above it does not exist. Is the share mounted, and "
+                f"the path right? Without the ledger nothing is sent."
+            ) from error
         try:
             self.read(name)
         except FileNotFoundError:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.folders import Folder, log
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
@@ -44,11 +43,6 @@ class LocalFolder(Folder):
         except FileExistsError:
             if not self._root.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", str(self._root)) from None
-        except FileNotFoundError:
-            raise AmiliLedgerUnavailable(
-                f"The ledger {self.url} cannot be begun: the folder above it does not exist. Is the share "
-                f"mounted? Without the ledger nothing is sent."
-            ) from None
         else:
             _sync_directory(self._root.parent)
             log.warning("A new ledger was begun in %s: it knows of no earlier delivery.", self.url)
@@ -90,7 +84,8 @@ class LocalFolder(Folder):
         top = self._root / under
 
         def complain(error: OSError) -> None:
-            raise error
+            if not isinstance(error, FileNotFoundError):
+                raise error
 
         for folder, _, files in os.walk(top, onerror=complain):
             for file in files:

@@ -53,11 +53,14 @@ class FsspecFolder(Folder):
             raise FileExistsError(name)
 
     def _replace(self, name: str, data: bytes) -> None:
+        self._make_parent(name)
+        self._fs.pipe_file(self._at(name), data)
+
+    def _make_parent(self, name: str) -> None:
         parent = posixpath.dirname(self._at(name))
         if parent not in self._made:
             self._fs.makedirs(parent, exist_ok=True)
             self._made.add(parent)
-        self._fs.pipe_file(self._at(name), data)
 
     def _delete(self, name: str) -> None:
         self._fs.rm_file(self._at(name))
@@ -66,8 +69,12 @@ class FsspecFolder(Folder):
         self._fs.invalidate_cache()
         folders = [self._at(under) if under else self._path]
         while folders:
-            # ls and not find: find takes an error for an empty folder.
-            for entry in self._fs.ls(folders.pop(), detail=True):
+            try:
+                # ls and not find: find takes every error for an empty folder.
+                entries = self._fs.ls(folders.pop(), detail=True)
+            except FileNotFoundError:
+                continue
+            for entry in entries:
                 path = entry["name"].rstrip("/")
                 if entry["type"] == "directory":
                     folders.append(path)

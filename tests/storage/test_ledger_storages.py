@@ -1,0 +1,395 @@
+"""One contract for the ledger, on local disk, S3, SFTP and FTP: real servers on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+import threading
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import asyncssh
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from amili_provider.exceptions import AmiliError, AmiliLedgerUnavailable
+from amili_provider.ledger import ClaimFacts, ClaimLost, Ledger, SetAside, Standing, State
+from amili_provider.ledger.places import folder_at, open_folder
+from amili_provider.ledger.server_folder import LOCK_SECONDS, ServerFolder
+from amili_provider.storage.filesystems import open_location
+from tests.ledger_cases import ACCEPTED, LOST, NOT_SENT, REFUSED, Clock, facts, file_id_of, ledger_over, other_run
+
+_ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Place:
+    """Where a ledger lies, and how its storage is reached behind its back."""
+
+    kind: str
+    url: str
+    conn_id: str | None
+    environment: dict[str, str]
+    disk: Path | None = None
+
+    def open(self, clock: Clock) -> Ledger:
+        """Return a ledger here that opens the storage anew and probes it."""
+        folder = folder_at(open_location(self.url, self.conn_id), sleep=clock.sleep)
+        folder.probe()
+        return ledger_over(folder, clock)
+
+
+@pytest.fixture(name="s3", scope="module")
+def _s3() -> Iterator[str]:
+    """The endpoint of an S3 server."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+@pytest.fixture(name="ftp_server", scope="module")
+def _ftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    """The port and root of an FTP server, which overwrites whatever it is told to store."""
+    with warnings.catch_warnings():
+        # On Python 3.11 it takes asyncore from the standard library, which is said to go.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from pyftpdlib.authorizers import DummyAuthorizer
+        from pyftpdlib.handlers import FTPHandler
+        from pyftpdlib.servers import ThreadedFTPServer
+    root = tmp_path_factory.mktemp("ftp")
+    authorizer = DummyAuthorizer()
+    authorizer.add_user("user", "secret", str(root), perm="elradfmwMT")
+    handler = type("Handler", (FTPHandler,), {"authorizer": authorizer, "log_prefix": ""})
+    logging.getLogger("pyftpdlib").setLevel(logging.ERROR)
+    server = ThreadedFTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"timeout": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield server.address[1], root
+    finally:
+        server.close_all()
+        thread.join(10)
+
+
+@pytest.fixture(name="sftp_server", scope="module")
+def _sftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    """The port and root of an SFTP server."""
+    root = tmp_path_factory.mktemp("sftp")
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    connections: list[asyncssh.SSHServerConnection] = []
+
+    class _Login(asyncssh.SSHServer):
+        def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+            connections.append(conn)
+
+        def password_auth_supported(self) -> bool:
+            return True
+
+        def validate_password(self, username: str, password: str) -> bool:
+            return (username, password) == ("user", "secret")
+
+    class _Files(asyncssh.SFTPServer):
+        def __init__(self, channel: asyncssh.SSHServerChannel[bytes]) -> None:
+            super().__init__(channel, chroot=str(root).encode())
+
+    async def serve() -> asyncssh.SSHAcceptor:
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        return await asyncssh.listen(
+            "127.0.0.1", 0, server_host_keys=[key], server_factory=_Login, sftp_factory=_Files, allow_scp=False
+        )
+
+    acceptor = asyncio.run_coroutine_threadsafe(serve(), loop).result(10)
+    try:
+        yield acceptor.get_port(), root
+    finally:
+
+        async def stop() -> None:
+            acceptor.close()
+            for connection in connections:
+                connection.abort()
+            await asyncio.gather(acceptor.wait_closed(), *(c.wait_closed() for c in connections))
+
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+@pytest.fixture(name="place", params=["local", "s3", "sftp", "ftp"])
+def _place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """An empty place for a ledger."""
+    kind, name = request.param, f"ledger-{uuid4().hex[:8]}"
+    environment: dict[str, str] = {}
+    disk: Path | None = None
+    if kind == "local":
+        disk = tmp_path / name
+        url, conn_id = disk.as_uri(), None
+    elif kind == "s3":
+        endpoint = request.getfixturevalue("s3")
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")).close()
+        environment = {
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "eu-north-1",
+        }
+        extra = {"endpoint_url": endpoint, "region_name": "eu-north-1"}
+        connection = {"conn_type": "aws", "login": "key", "password": "secret", "extra": extra}
+        url, conn_id = f"s3://books/{name}", "ledger_there"
+    else:
+        port, root = request.getfixturevalue(f"{kind}_server")
+        disk = root / name
+        connection = {"conn_type": kind, "host": "127.0.0.1", "port": port, "login": "user", "password": "secret"}
+        if kind == "sftp":
+            connection["extra"] = {"no_host_key_check": "true", "allow_host_key_change": "true"}
+        url, conn_id = f"{kind}:///{name}", "ledger_there"
+    if conn_id:
+        environment["AIRFLOW_CONN_LEDGER_THERE"] = json.dumps(connection)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    if kind == "s3":
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="eu-north-1")
+        client.create_bucket(Bucket="books", CreateBucketConfiguration={"LocationConstraint": "eu-north-1"})
+        client.close()
+    return Place(kind, url, conn_id, environment, disk)
+
+
+@pytest.fixture(name="clock")
+def _clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(name="ledger")
+def _ledger(place: Place, clock: Clock) -> Iterator[Ledger]:
+    with place.open(clock) as ledger:
+        yield ledger
+
+
+def _claim(ledger: Ledger, content: bytes = b"invoice 1", number: int = 1, **look: SetAside) -> None:
+    claim = facts(content, run=other_run(number))
+    ledger.claim(ledger.look_up(file_id_of(ledger, claim), chain=claim.run.chain, **look), claim)
+
+
+def test_every_storage_proves_that_it_is_exclusive(ledger: Ledger) -> None:
+    """Local disk and S3 by their own create, SFTP and FTP by their folders."""
+    assert ledger.folder.exclusive
+    assert isinstance(ledger.folder, ServerFolder) == ledger.folder.url.startswith(("sftp", "ftp"))
+    assert [name for name in ledger.folder.names() if "probe" in name] == []
+
+
+def test_a_file_goes_its_way(ledger: Ledger, clock: Clock, place: Place) -> None:
+    """Free, in flight, refused, in flight, unknown, resent, accepted; and a reader of later days knows it."""
+    claim = facts()
+    file_id = file_id_of(ledger, claim)
+    states = []
+
+    def look(**more: SetAside) -> None:
+        states.append(ledger.look_up(file_id, chain="mine", **more).state)
+
+    look()
+    first = ledger.claim(ledger.look_up(file_id), claim)
+    look()
+    ledger.settle(first, REFUSED)
+    look()
+    ledger.claim(ledger.look_up(file_id), claim)
+    clock.now += 700
+    look()
+    look(set_aside=SetAside.UNKNOWN)
+    third = ledger.claim(ledger.look_up(file_id, chain="mine", set_aside=SetAside.UNKNOWN), claim)
+    ledger.settle(third, ACCEPTED)
+    look()
+    assert states == [State.FREE, State.IN_FLIGHT, State.FREE, State.UNKNOWN, State.FREE, State.UPLOADED]
+    with place.open(clock) as later:
+        standing = later.look_up(file_id)
+    assert standing.state is State.UPLOADED
+    assert standing.first_receipt is not None
+    assert standing.first_receipt.attempt == 3
+
+
+def test_a_whole_request_goes_its_way(ledger: Ledger) -> None:
+    """Many claims and outcomes in parallel, each file with its own."""
+    contents = [f"invoice {n}".encode() for n in range(40)]
+    wanted = [(ledger.look_up(file_id_of(ledger, facts(c))), facts(c)) for c in contents]
+    claims = ledger.claim_all(wanted)
+    verdicts = [(ACCEPTED, REFUSED, LOST, NOT_SENT)[n % 4] for n in range(40)]
+    ledger.settle_all(list(zip(claims, verdicts, strict=True)))
+    states = [s.state for s in ledger.look_up_all(s.file_id for s, _ in wanted)]
+    assert states == [State.UPLOADED, State.FREE, State.UNKNOWN, State.FREE] * 10
+    assert len(list(ledger.folder.names("staging/10042"))) == 40
+
+
+def test_one_lost_claim_gives_the_whole_request_back(ledger: Ledger) -> None:
+    """Nothing of a request is left claimed when one of its files is somebody else's."""
+    contents = [f"invoice {n}".encode() for n in range(6)]
+    wanted = [(ledger.look_up(file_id_of(ledger, facts(c))), facts(c)) for c in contents]
+    ledger.claim(*wanted[2])
+    with pytest.raises(ClaimLost) as lost:
+        ledger.claim_all(wanted)
+    assert list(lost.value.standings) == [wanted[2][0].file_id]
+    states = [s.state for s in ledger.look_up_all(s.file_id for s, _ in wanted)]
+    assert states == [State.FREE] * 2 + [State.IN_FLIGHT] + [State.FREE] * 3
+
+
+def _wins(standing: Standing, claim: ClaimFacts, start: threading.Barrier, ledger: Ledger) -> bool:
+    start.wait()
+    try:
+        ledger.claim(standing, claim)
+    except ClaimLost:
+        return False
+    return True
+
+
+def test_of_many_threads_one_gets_the_claim(ledger: Ledger, place: Place) -> None:
+    """Ledgers opened by themselves, as tasks do, race for the same bytes: exactly one may send."""
+    ledgers = [ledger, *(place.open(Clock()) for _ in range(3))]
+    for round_ in range(5):
+        claim = facts(f"invoice {round_}".encode())
+        standing = ledger.look_up(file_id_of(ledger, claim))
+        start = threading.Barrier(len(ledgers))
+
+        with ThreadPoolExecutor(len(ledgers)) as pool:
+            assert sum(pool.map(partial(_wins, standing, claim, start), ledgers)) == 1
+        assert ledger.look_up(standing.file_id).state is State.IN_FLIGHT
+    for other in ledgers[1:]:
+        other.close()
+
+
+_RACER = """
+import sys
+from amili_provider.ledger import ClaimLost
+from amili_provider.ledger.places import open_folder
+from tests.ledger_cases import Clock, facts, file_id_of, ledger_over, other_run
+
+folder = open_folder(sys.argv[1], sys.argv[2] or None)
+with ledger_over(folder, Clock()) as ledger:
+    contents = [f"invoice {n}".encode() for n in range(40)]
+    standings = [ledger.look_up(file_id_of(ledger, facts(c))) for c in contents]
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for content, standing in zip(contents, standings):
+        try:
+            ledger.claim(standing, facts(content, run=other_run(sys.argv[3])))
+        except ClaimLost:
+            continue
+        print("won", standing.file_id, flush=True)
+"""
+
+
+@pytest.mark.parametrize("place", ["s3", "ftp"], indirect=True)
+def test_of_two_processes_one_gets_each_claim(ledger: Ledger, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers race for 40 files: every file is claimed, and none by both."""
+    assert ledger.folder.exclusive
+    monkeypatch.setenv("PYTHONPATH", str(_ROOT))
+    command = [sys.executable, "-c", _RACER, place.url, place.conn_id or ""]
+    racers = [
+        subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for name in ("one", "two")
+    ]
+    try:
+        for racer in racers:
+            assert racer.stdout is not None
+            assert any(line == "ready\n" for line in racer.stdout)
+        for racer in racers:
+            assert racer.stdin is not None
+            racer.stdin.write("go\n")
+            racer.stdin.flush()
+        said = [racer.communicate(timeout=120)[0].splitlines() for racer in racers]
+    finally:
+        for racer in racers:
+            racer.kill()
+            racer.wait()
+    assert [racer.returncode for racer in racers] == [0, 0]
+    won = [[line for line in lines if line.startswith("won ")] for lines in said]
+    assert len(won[0]) + len(won[1]) == len({*won[0], *won[1]}) == 40
+
+
+def test_a_look_up_never_lists(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in a folder costs nothing: attempts are read by name."""
+    for n in range(3):
+        _claim(ledger, f"invoice {n}".encode())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a listing")
+
+    fs = getattr(ledger.folder, "_fs", None)
+    for method in ("ls", "_ls", "_lsdir", "find", "info"):
+        if fs is not None and hasattr(fs, method):
+            monkeypatch.setattr(fs, method, refuse)
+    assert ledger.look_up(file_id_of(ledger, facts(b"invoice 1"))).state is State.IN_FLIGHT
+    assert ledger.look_up(file_id_of(ledger, facts(b"another"))).state is State.FREE
+
+
+def test_what_others_wrote_is_seen_at_once(ledger: Ledger, place: Place, clock: Clock) -> None:
+    """No memory of what was there a moment ago: another process's claim and outcome count at once."""
+    file_id = file_id_of(ledger, facts())
+    assert ledger.look_up(file_id).state is State.FREE
+    with place.open(clock) as other:
+        claim = other.claim(other.look_up(file_id), facts())
+        assert ledger.look_up(file_id).state is State.IN_FLIGHT
+        other.settle(claim, ACCEPTED)
+    assert ledger.look_up(file_id).state is State.UPLOADED
+
+
+def test_a_ledger_that_is_not_there_stops_everything(place: Place) -> None:
+    """A folder above that does not exist, or a bucket: an error that names the ledger, not an empty ledger."""
+    wrong = place.url.replace("s3://books/", "s3://no-such-bucket/") if place.kind == "s3" else f"{place.url}/a/b"
+    with pytest.raises((AmiliLedgerUnavailable, AmiliError), match="no-such-bucket|/a/b"):
+        open_folder(wrong, place.conn_id, sleep=Clock().sleep)
+
+
+@pytest.mark.parametrize("place", ["sftp", "ftp"], indirect=True)
+def test_a_lock_left_behind_is_taken_over(ledger: Ledger, clock: Clock, place: Place) -> None:
+    """Its holder was killed before the receipt was written, so nothing was sent; the file is not stuck for ever."""
+    claim = facts()
+    standing = ledger.look_up(file_id_of(ledger, claim))
+    path = ledger.receipt_url(standing.file_id, 1).removeprefix(ledger.folder.url).lstrip("/")
+    assert place.disk is not None
+    (place.disk / f"{path}.lock").mkdir(parents=True)
+    began = clock.now
+    with pytest.raises(AmiliLedgerUnavailable, match="longer than is safe"):
+        ledger.claim(standing, claim)
+    assert clock.now - began >= LOCK_SECONDS
+    ledger.claim(ledger.look_up(standing.file_id), claim)
+    assert not list(place.disk.rglob("*.lock"))
+
+
+@pytest.mark.parametrize("place", ["sftp", "ftp"], indirect=True)
+def test_a_receipt_is_never_seen_in_part(ledger: Ledger, place: Place, clock: Clock) -> None:
+    """A reader who asks all the time while a claim is written sees nothing, or all of it."""
+    claim = facts()
+    file_id = file_id_of(ledger, claim)
+    seen: list[State] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        with place.open(clock) as other:
+            while not done.is_set():
+                seen.append(other.look_up(file_id).state)
+            seen.append(other.look_up(file_id).state)
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(watch)
+        for _ in range(10):
+            claimed = ledger.claim(ledger.look_up(file_id), claim)
+            ledger.settle(claimed, NOT_SENT)
+        ledger.settle(ledger.claim(ledger.look_up(file_id), claim), ACCEPTED)
+        done.set()
+        watching.result(60)
+    assert State.UNKNOWN not in seen
+    assert seen[-1] is State.UPLOADED
