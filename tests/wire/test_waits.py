@@ -1,0 +1,312 @@
+"""Sensors and triggers against a real server: its connections break, its tokens expire, it goes away and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, TaskDeferred
+
+import amili_provider.client.connecting
+from amili_provider.exceptions import AmiliConnectionError
+from amili_provider.sandbox.server import SandboxServer
+from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
+from amili_provider.triggers.amili import AmiliFileResultTrigger
+from amili_provider.triggers.pace import MOST_FAILURES
+from amili_provider.triggers.waiting import AmiliTrigger
+from tests.unit.simulated import EPOCH, World, first_event, rebuilt
+from tests.wire.loop_guard import BLOCKING, BlockedError, no_blocking
+
+
+@pytest.fixture(name="hour")
+def _hour(monkeypatch: pytest.MonkeyPatch) -> World:
+    """Let triggers wait in simulated time; their questions go over real sockets."""
+    world = World()
+    monkeypatch.setattr(AmiliTrigger, "time", world.time)
+    return world
+
+
+def trigger(*file_ids: str, **changes: Any) -> AmiliFileResultTrigger:
+    """Return a trigger in simulated time, as it comes out of the database."""
+    arguments: dict[str, Any] = {
+        "file_ids": {"2218": list(file_ids or ("a",))},
+        "amili_conn_id": "amili_default",
+        "poke_interval": 60.0,
+        "started_at": EPOCH,
+        "deadline": EPOCH + 3600,
+        **changes,
+    }
+    made = rebuilt(AmiliFileResultTrigger(**arguments))
+    assert isinstance(made, AmiliFileResultTrigger)
+    return made
+
+
+FAULTS: dict[str, tuple[dict[str, Any], int, str]] = {
+    "400": ({"status": 400}, 1, "AmiliRequestError"),
+    "401": ({"status": 401}, 2, "AmiliAuthenticationError"),
+    "403": ({"status": 403}, 1, "AmiliAuthenticationError"),
+    "406": ({"status": 406}, 1, "AmiliRequestError"),
+    "422": ({"status": 422}, 1, "AmiliRequestError"),
+    "429": ({"status": 429, "headers": {"Retry-After": "30"}}, MOST_FAILURES, "AmiliConnectionError"),
+    "500": ({"status": 500}, MOST_FAILURES, "AmiliConnectionError"),
+    "503": ({"status": 503}, MOST_FAILURES, "AmiliConnectionError"),
+    "html": ({"garbage": "html"}, MOST_FAILURES, "AmiliResponseError"),
+    "empty": ({"garbage": "empty"}, MOST_FAILURES, "AmiliResponseError"),
+    "truncated": ({"garbage": "truncated"}, MOST_FAILURES, "AmiliResponseError"),
+    "deep": ({"garbage": "deep"}, MOST_FAILURES, "AmiliResponseError"),
+    "null": ({"garbage": "null"}, MOST_FAILURES, "AmiliResponseError"),
+    "huge": ({"garbage": "huge"}, MOST_FAILURES, "AmiliConnectionError"),
+    "reset": ({"drop": "reset"}, MOST_FAILURES, "AmiliConnectionError"),
+    "closed": ({"drop": "close"}, MOST_FAILURES, "AmiliConnectionError"),
+    "cut answer": ({"cut_answer_at": 10}, MOST_FAILURES, "AmiliConnectionError"),
+    "slow answer": ({"delay": 30}, MOST_FAILURES, "AmiliConnectionError"),
+    "dripping answer": ({"trickle": 0.2}, MOST_FAILURES, "AmiliConnectionError"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_questions_over_the_wire_in_a_simulated_hour(
+    fault: str, hour: World, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the other end fails for an hour, it is asked as often as documented, and the wait ends by itself."""
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_AMILI_DEFAULT", amili_sandbox.connection_json(answer_timeout=0.3, connect_timeout=0.3)
+    )
+    action, questions, error = FAULTS[fault]
+    amili_sandbox.results.set("a", "queued")
+    amili_sandbox.faults.add("result", times=None, **action)
+    event = asyncio.run(first_event(trigger()))
+    assert (event["ending"], event["error"]) == ("failed", error)
+    assert amili_sandbox.count("result") == questions
+    assert hour.now <= EPOCH + 3600
+
+
+def test_a_port_where_nobody_listens_is_an_outage(hour: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused connection is tried again a bounded number of times."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    connection = {
+        "conn_type": "amili",
+        "host": "http://127.0.0.1",
+        "port": port,
+        "extra": {"access_token": "ready-made-token", "client_no": "2218"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", json.dumps(connection))
+    event = asyncio.run(first_event(trigger()))
+    assert event["error"] == "AmiliConnectionError"
+    assert f"{MOST_FAILURES} attempts" in event["message"]
+    assert "refuses connections" in event["message"]
+
+
+def test_a_server_that_comes_back_is_asked_again(hour: World, amili_sandbox: SandboxServer) -> None:
+    """Amili is away for some minutes in the middle of a wait: nothing is lost."""
+    amili_sandbox.results.set("a", "queued")
+    sleep = hour.time.sleep
+    polls = 0
+
+    async def eventful(seconds: float) -> None:
+        nonlocal polls
+        polls += 1
+        if polls == 3:
+            await asyncio.to_thread(amili_sandbox.stop)
+        if polls == 8:
+            await asyncio.to_thread(amili_sandbox.start)
+            amili_sandbox.results.set("a", "created")
+        await sleep(seconds)
+
+    waiting = trigger()
+    waiting.time = type(hour.time)(hour.time.now, eventful, hour.time.dice)  # type: ignore[misc]
+    event = asyncio.run(first_event(waiting))
+    assert event["ending"] == "settled"
+    assert hour.now - EPOCH < 900
+
+
+def test_a_token_that_expires_in_the_middle_is_renewed(hour: World, amili_sandbox: SandboxServer) -> None:
+    """The token service is asked again exactly when a token is refused."""
+    amili_sandbox.results.set("a", "queued", "queued", "queued", "created")
+    amili_sandbox.faults.add("result", nth=3, expire_tokens=True)
+    event = asyncio.run(first_event(trigger()))
+    assert event["ending"] == "settled"
+    assert amili_sandbox.tokens.minted == 2
+
+
+def test_a_token_that_lives_shortly_is_renewed_in_time(hour: World, amili_sandbox: SandboxServer) -> None:
+    """With tokens of one second, no question meets a 401 that could be foreseen."""
+    amili_sandbox.tokens.lifetime = 0
+    amili_sandbox.tokens.numbers_as_text = True
+    amili_sandbox.results.set("a", "queued", "created")
+    event = asyncio.run(first_event(trigger()))
+    assert event["ending"] == "failed"
+    assert event["error"] == "AmiliAuthenticationError"
+    assert amili_sandbox.count("result") == 2
+
+
+def test_waiting_leaves_no_connection_open(hour: World, amili_sandbox: SandboxServer) -> None:
+    """A wait for one file opens a connection per question and keeps none between them."""
+    amili_sandbox.results.set("a", "queued", "queued", "created")
+    asyncio.run(first_event(trigger()))
+    peers = [record.peer for record in amili_sandbox.requests if record.kind == "result"]
+    assert len(set(peers)) == 3
+
+
+def test_many_questions_share_a_few_connections(hour: World, amili_sandbox: SandboxServer) -> None:
+    """A wait for many files does not open a connection for each."""
+    ids = [f"file-{n:03}" for n in range(60)]
+    amili_sandbox.results.set("*", "created")
+    event = asyncio.run(first_event(trigger(*ids)))
+    assert len(event["settled"]) == 60
+    assert len({record.peer for record in amili_sandbox.requests if record.kind == "result"}) < 40
+
+
+def test_nothing_blocks_the_event_loop(
+    hour: World, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connection, DNS, certificates, token and masking: whatever blocks is done in a thread, or not at all."""
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_AMILI_DEFAULT",
+        amili_sandbox.connection_json().replace("127.0.0.1", "localhost"),
+    )
+    amili_provider.client.connecting._ssl_context.cache_clear()
+    amili_sandbox.results.set("a", "queued", "created")
+    amili_sandbox.faults.add("result", nth=2, expire_tokens=True)
+    with no_blocking(monkeypatch) as elsewhere:
+        event = asyncio.run(first_event(trigger()), debug=True)
+    assert event["ending"] == "settled"
+    assert elsewhere.count("mask_secret") == 2
+    assert {"getaddrinfo", "load_verify_locations"} <= set(elsewhere)
+
+
+@pytest.mark.parametrize("name", ["sleep", "open", "getaddrinfo", "get_connection", "mask_secret"])
+def test_the_guard_against_blocking_sees_each_call(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard of the test above is not blind."""
+    owner = next(owner for owner, guarded in BLOCKING if guarded == name)
+
+    async def blocking() -> None:
+        getattr(owner, name)(0)
+
+    with no_blocking(monkeypatch), pytest.raises(BlockedError, match=name):
+        asyncio.run(blocking())
+
+
+def test_a_killed_trigger_starts_again_and_nothing_is_posted(hour: World, amili_sandbox: SandboxServer) -> None:
+    """A triggerer that dies in the middle of a wait costs questions, not results; nothing but a token is posted."""
+    amili_sandbox.results.set("a", *["queued"] * 6, "created")
+
+    async def killed_once() -> Any:
+        task = asyncio.create_task(first_event(trigger()))
+        while amili_sandbox.count("result") < 3:  # noqa: ASYNC110 - the sandbox lives in another thread
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await first_event(trigger())
+
+    event = asyncio.run(killed_once())
+    assert event["ending"] == "settled"
+    assert amili_sandbox.uploads == []
+    assert {(r.method, r.kind) for r in amili_sandbox.requests} == {("POST", "token"), ("GET", "result")}
+
+
+def test_a_sensor_pokes_over_the_wire(amili_sandbox: SandboxServer) -> None:
+    """In poke mode, one token and one client serve all pokes of a task."""
+    amili_sandbox.results.set("a", "queued", "queued", "created")
+    amili_sandbox.results.set("b", "created")
+    sensor = AmiliFileResultSensor(task_id="wait", file_ids=["a", "b"], poke_interval=0.05)
+    found = sensor.execute({})
+    assert [(one["file_id"], one["status"]) for one in found] == [("a", "PROCESSED"), ("b", "PROCESSED")]
+    assert amili_sandbox.tokens.minted == 1
+    assert amili_sandbox.count("result") == 4
+
+
+def test_a_batch_is_waited_for_over_the_wire(amili_sandbox: SandboxServer) -> None:
+    """202, then 206, then 200."""
+    amili_sandbox.batches.set("u-1", "working", "partly", "done")
+    sensor = AmiliBatchSensor(task_id="wait", batch_uuid="u-1", poke_interval=0.05)
+    assert sensor.execute({})["status"] == "PROCESSED"
+    assert amili_sandbox.count("batch") == 3
+
+
+def test_an_endpoint_that_knows_nothing_times_out(amili_sandbox: SandboxServer) -> None:
+    """Where Amili's result endpoint is not what we assume, the wait ends with the reason."""
+    amili_sandbox.knows_uploads = False
+    sensor = AmiliFileResultSensor(task_id="wait", file_ids=["a"], poke_interval=0.05, timeout=0.2)
+    with pytest.raises(AirflowSensorTimeout, match="is an assumption"):
+        sensor.execute({})
+
+
+def test_a_deferred_sensor_goes_on_over_the_wire(amili_sandbox: SandboxServer, hour: World) -> None:
+    """Worker, triggerer and worker again: the XCom is whole."""
+    amili_sandbox.results.set("a", "created")
+    amili_sandbox.results.set("b", "queued", "queued", "created")
+    arguments: dict[str, Any] = {"task_id": "wait", "file_ids": ["a", "b"], "deferrable": True}
+    with pytest.raises(TaskDeferred) as caught:
+        AmiliFileResultSensor(**arguments).execute({})
+    end: Any = caught.value
+    hour.now = end.trigger.started_at
+    event = asyncio.run(first_event(rebuilt(end.trigger)))
+    found = AmiliFileResultSensor(**arguments).resume_execution(end.method_name, {**end.kwargs, "event": event}, {})
+    assert [one["file_id"] for one in found] == ["a", "b"]
+    assert amili_sandbox.count("result") == 4
+
+
+def test_no_secret_is_told_to_anybody(
+    hour: World, amili_sandbox: SandboxServer, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither secret nor token stands in logs, events, trigger arguments or errors."""
+    caplog.set_level(0)
+    amili_sandbox.results.set("a", "queued", {"status": "FAILED", "message": "born 12345678901"})
+    amili_sandbox.faults.add("result", nth=2, status=500)
+    waiting = trigger()
+    event = asyncio.run(first_event(waiting))
+    captured = capfd.readouterr()
+    told = "\n".join([caplog.text, captured.out, captured.err, json.dumps(event), repr(waiting)])
+    for secret in (amili_sandbox.client_secret, "12345678901", *amili_sandbox.tokens._expiry):
+        assert secret not in told
+
+
+def test_a_task_that_is_stopped_ends_its_wait(amili_sandbox: SandboxServer) -> None:
+    """The exception that Airflow raises into a task that it stops is not swallowed while the task polls."""
+
+    class StoppedError(BaseException):
+        """What a signal handler raises."""
+
+    amili_sandbox.faults.add("result", delay=20, times=None)
+    sensor = AmiliFileResultSensor(task_id="wait", file_ids=["a"])
+
+    def stop(*_: Any) -> None:
+        raise StoppedError
+
+    before = signal.signal(signal.SIGUSR1, stop)
+
+    def kill() -> None:
+        while not amili_sandbox.count("result"):
+            time.sleep(0.005)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with pytest.raises(StoppedError):
+            sensor.execute({})
+    finally:
+        killer.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_an_outage_in_poke_mode_ends_with_an_error_that_airflow_retries(amili_sandbox: SandboxServer) -> None:
+    """Poke mode waits out a short outage by itself, and leaves a long one to Airflow's retries."""
+    amili_sandbox.faults.add("result", times=None, status=503)
+    world = World()
+    sensor = AmiliFileResultSensor(task_id="wait", file_ids=["a"])
+    sensor.time = world.time  # type: ignore[misc]
+    with pytest.raises(AmiliConnectionError) as caught:
+        sensor.execute({})
+    assert caught.value.status_code == 503
+    assert amili_sandbox.count("result") == MOST_FAILURES
