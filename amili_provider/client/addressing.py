@@ -75,7 +75,7 @@ def next_page(settings: AmiliSettings, current: str, page: Any) -> str | None:
     except (httpx.InvalidURL, ValueError):
         url = None
     base = httpx.URL(settings.base_url)
-    if url is None or url.userinfo or _origin(url) != _origin(base):
+    if url is None or url.userinfo or origin(url) != origin(base):
         raise AmiliResponseError(
             "The answer's summary.nextPage leads away from the scheme, host and port of this connection, so it is "
             f"not followed. If Amili is behind a gateway, check {field_label('host')}."
@@ -83,5 +83,6 @@ def next_page(settings: AmiliSettings, current: str, page: Any) -> str | None:
     return str(url)
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+def origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    """Return scheme, host and the port in effect."""
     return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)

@@ -59,7 +59,7 @@ class InFlight:
         """Take a report of the HTTP library (httpx's request extension ``trace``)."""
         if event.endswith(".connect_tcp.started"):
             self._disarm()
-            self.peer = (str(info["host"]), int(info["port"]))
+            self._connecting(info)
         elif event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._connected(info["return_value"])
         elif event == "http11.send_request_headers.started":
@@ -75,6 +75,11 @@ class InFlight:
             connect = request.method == b"CONNECT"
             self._arm(self._connect_seconds if connect else request.extensions.get("answer_seconds"))
 
+    async def atrace(self, event: str, info: dict[str, Any]) -> None:
+        """Take a report where nothing blocks. There, time is bounded from outside, so only the peer is noted."""
+        if event.endswith(".connect_tcp.started"):
+            self._connecting(info)
+
     def cut(self) -> None:
         """End the request now."""
         with self._lock:
@@ -86,6 +91,9 @@ class InFlight:
         self._disarm()
         with self._lock:
             self._socket = None
+
+    def _connecting(self, info: dict[str, Any]) -> None:
+        self.peer = (str(info["host"]), int(info["port"]))
 
     def _connected(self, stream: Any) -> None:
         with self._lock:

@@ -124,7 +124,9 @@ class AmiliAsyncClient:
     async def _once(self, url: str, accepted: tuple[int, ...]) -> Answer:
         what = f"GET {httpx.URL(url).path}"
         flight = InFlight(connect_seconds=self.settings.connect_timeout)
-        request = self._http.build_request("GET", url, headers=addressing.headers_for())
+        request = self._http.build_request(
+            "GET", url, headers=addressing.headers_for(), extensions={"trace": flight.atrace}
+        )
         bound = self.settings.connect_timeout + self.settings.answer_timeout
         try:
             with translated(flight, self.settings):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import httpx
 
 from amili_provider.auth import is_token_request
+from amili_provider.client import addressing
 from amili_provider.client.in_flight import InFlight
 from amili_provider.client.reading import AnswerUnusable
 from amili_provider.connection_form import AmiliSettings, field_label
@@ -78,7 +79,7 @@ def what_failed(error: Exception | None, flight: InFlight, settings: AmiliSettin
     if isinstance(error, httpx.ProxyError):
         return f"the proxy {peer} refused to pass the request on ({one_line(error, 60)}); check {field_label('proxy')}"
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-        through_proxy = flight.peer is not None and bool(target) and flight.peer[0] != target
+        through_proxy = request is not None and flight.peer not in (None, addressing.origin(request.url)[1:])
         return _no_connection(error, peer, target, settings, through_proxy=through_proxy)
     if isinstance(error, httpx.WriteTimeout):
         return f"{peer} stopped taking data"

@@ -1,0 +1,68 @@
+"""How long to wait: what was asked for, or a back-off; and when to stop."""
+
+from __future__ import annotations
+
+import random
+from email.utils import formatdate
+
+import pytest
+
+from amili_provider.waiting import Patience, asked_to_wait
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0),
+        ("7", 7),
+        (" 120 ", 120),
+        ("999999999", 999999999),
+        (formatdate(NOW + 30, usegmt=True), 30),
+        (formatdate(NOW - 30, usegmt=True), 0),
+        ("Fri, 15 Jan 2027 08:00:10 -0000", 10),
+        ("-5", None),
+        ("1.5", None),
+        ("1e9", None),
+        ("٣", None),
+        ("99999999999999999999", None),
+        ("soon", None),
+        ("", None),
+        ("Fri, 99 Jan 2027 08:00:10 GMT", None),
+    ],
+)
+def test_retry_after(value: str, seconds: float | None) -> None:
+    """Seconds and dates are understood; anything else counts as nothing asked."""
+    assert asked_to_wait({"retry-after": value}, NOW) == seconds
+
+
+def test_nothing_asked() -> None:
+    """Without the header nothing is asked."""
+    assert asked_to_wait({}, NOW) is None
+
+
+def test_backoff_grows_and_is_spread() -> None:
+    """Each wait is between half and all of a step that doubles up to eight seconds."""
+    for seed in range(50):
+        patience = Patience(7, jitter=random.Random(seed))
+        waits = [patience.next_wait(None) for _ in range(7)]
+        assert waits[-1] is None
+        for wait, longest in zip(waits[:-1], (1, 2, 4, 8, 8, 8), strict=True):
+            assert wait is not None
+            assert longest / 2 <= wait <= longest
+
+
+def test_attempts_are_bounded() -> None:
+    """Three attempts have two waits between them."""
+    patience = Patience(3)
+    assert [patience.next_wait(1), patience.next_wait(1), patience.next_wait(1)] == [1, 1, None]
+    assert patience.tried == 3
+
+
+def test_waits_are_bounded_together() -> None:
+    """What is asked for is obeyed or left, never shortened."""
+    assert Patience(9).next_wait(60) == 60
+    assert Patience(9).next_wait(60.5) is None
+    patience = Patience(9)
+    assert [patience.next_wait(35), patience.next_wait(35)] == [35, None]
