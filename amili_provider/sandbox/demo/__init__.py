@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from types import FrameType
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NEEDED = ("airflow", "s3fs", "boto3", "moto", "flask")
 
 
@@ -26,10 +27,7 @@ def demo(*, large: bool) -> int:
         return 2
     from amili_provider.sandbox.demo.show import Show  # noqa: PLC0415 - the check above comes first
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, _stop) for number in _SIGNALS}
     try:
         with tempfile.TemporaryDirectory(prefix="amili-demo-", ignore_cleanup_errors=True) as folder:
             return Show(Path(folder), large=large).run()
@@ -37,4 +35,12 @@ def demo(*, large: bool) -> int:
         print("\nStopped; everything that was started has ended.", file=sys.stderr)  # noqa: T201
         return 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    # A second Ctrl-C must not interrupt the clearing up.
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt

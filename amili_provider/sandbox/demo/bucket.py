@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -13,12 +13,9 @@ import boto3
 from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
-from amili_provider.sandbox.demo.invoices import Invoices
-
-BUCKET, LEDGER_BUCKET = "invoices", "amili-ledger"
+from amili_provider.sandbox.demo.invoices import BUCKET, LEDGER_BUCKET, Invoices
 
 _KEYS = {"aws_access_key_id": "demo", "aws_secret_access_key": "demo-secret", "region_name": "us-east-1"}
-_PART_BYTES = 32 * 1024 * 1024
 
 
 class Bucket:
@@ -31,7 +28,7 @@ class Bucket:
     def __init__(self, url: str) -> None:
         self.url = url
         # Nothing of the person's own AWS settings takes part: no proxy, no profile, keys that are worth nothing.
-        settings = Config(proxies={}, retries={"max_attempts": 2}, parameter_validation=False)
+        settings = Config(proxies={}, retries={"max_attempts": 2}, request_checksum_calculation="when_required")
         self._client = boto3.client("s3", endpoint_url=url, config=settings, **_KEYS)
         for bucket in (BUCKET, LEDGER_BUCKET):
             self._client.create_bucket(Bucket=bucket)
@@ -39,17 +36,11 @@ class Bucket:
     def put(self, day: date, file: Invoices) -> None:
         """Write one file where the example DAG looks for it."""
         key = f"outbound/{day}/{file.name}"
-        if file.times == 1:
-            self._client.put_object(Bucket=BUCKET, Key=key, Body=file.content)
-            return
-        upload = self._client.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
-        parts = []
-        for number, part in enumerate(_parts(file), start=1):
-            facts = {"Bucket": BUCKET, "Key": key, "UploadId": upload, "PartNumber": number}
-            parts.append({"PartNumber": number, "ETag": self._client.upload_part(**facts, Body=part)["ETag"]})
-        self._client.complete_multipart_upload(
-            Bucket=BUCKET, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
-        )
+        with tempfile.TemporaryFile() as body:
+            for block in file.blocks():
+                body.write(block)
+            body.seek(0)
+            self._client.put_object(Bucket=BUCKET, Key=key, Body=body)
 
     def ledger_keys(self) -> list[str]:
         """Return the names of the receipts in the ledger."""
@@ -65,17 +56,6 @@ class Bucket:
     def close(self) -> None:
         """Close the connections to the server."""
         self._client.close()
-
-
-def _parts(file: Invoices) -> Iterator[bytes]:
-    part = io.BytesIO()
-    for block in file.blocks():
-        part.write(block)
-        if part.tell() >= _PART_BYTES:
-            yield part.getvalue()
-            part = io.BytesIO()
-    if part.tell():
-        yield part.getvalue()
 
 
 @contextmanager

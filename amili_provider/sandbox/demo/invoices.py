@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+BUCKET, LEDGER_BUCKET = "invoices", "amili-ledger"
+"""Where the example DAG looks for files, and where its receipts go."""
 FILES = 240
-LARGE_BYTES = 384 * 1024 * 1024
+LARGE_BYTES = 320 * 1024 * 1024
 
 REASON = "row 14: customer number 104233 does not exist"
 
 _HEADER = "invoice_no;customer_no;invoice_date;due_date;currency;amount;vat;kid;text\r\n"
 _REFUSED, _COPIED, _COPY = 117, 12, 205
-_FEWEST_ROWS, _MOST_ROWS, _LARGE_ROWS = 8, 900, 12_000
+_FEWEST_ROWS, _MOST_ROWS, _LARGE_ROWS = 8, 600, 12_000
 _TEXTS = ("Strøm", "Nettleie", "Bredbånd", "Årsavgift", "Abonnement", "Parkering", "Vedlikehold")
 
 

@@ -18,7 +18,7 @@ import amili_provider
 
 DAG_ID = "amili_daily_upload"
 
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 5.0
 _TAIL_LINES = 40
 
 
@@ -137,14 +137,21 @@ class ThrowawayAirflow:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for process in self._processes:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(_PATIENCE_SECONDS)
-                    break
+            if process.poll() is None:
+                _end(process)
             if process.stdin is not None:
                 with suppress(BrokenPipeError):
                     process.stdin.close()
         if self._runner is not None:
             self._answers.close()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_PATIENCE_SECONDS)
+    # Whoever of its session has not listened.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,53 @@
+"""``amili-sandbox demo`` as a person runs it, and as a person stops it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "amili_provider.sandbox.cli", "demo"]
+
+
+def start(tmp_path: Path) -> subprocess.Popen[str]:
+    """Start the demo with a temporary folder of its own."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    return subprocess.Popen(
+        COMMAND, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def test_the_demo_shows_the_main_job_and_leaves_nothing(tmp_path: Path) -> None:
+    """Everything arrives byte-identical, the refused file is named, a second run sends nothing twice."""
+    with start(tmp_path) as process:
+        text, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, text
+    assert "All is as it should be." in text
+    assert text.count("\n  yes  ") == 5
+    assert "_117.csv: row 14: customer number 104233 does not exist" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stopped_demo_leaves_nothing(tmp_path: Path) -> None:
+    """Stopped in the middle of a run, also by an impatient person, it ends its processes and removes its folders."""
+    with start(tmp_path) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("First run"):
+                break
+        # Airflow runs in a process of its own by now.
+        children = [
+            Path(f"/proc/{n}") for n in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        ]
+        assert children
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        text = process.stdout.read()
+        assert process.wait(30) == 130, text
+    assert "everything that was started has ended" in text
+    assert not any(child.exists() for child in children)
+    assert list(tmp_path.iterdir()) == []
