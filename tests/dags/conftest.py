@@ -54,18 +54,28 @@ def _run_dag(airflow_home: Path, caplog: pytest.LogCaptureFixture, capfd: pytest
     """Run an example DAG with ``dag.test()``: the tasks, the triggers and XCom are Airflow's own."""
     assert airflow_home
 
-    def run_dag(dag_id: str, *, logical_date: str | None = None, conf: dict[str, Any] | None = None) -> Outcome:
+    def run_dag(
+        dag_id: str,
+        *,
+        logical_date: str | None = None,
+        conf: dict[str, Any] | None = None,
+        change: Callable[[Any], None] = lambda _dag: None,
+    ) -> Outcome:
         with warnings.catch_warnings():
             # Airflow's own warnings about itself are not ours to fail on.
             warnings.simplefilter("ignore")
-            return _run(dag_id, logical_date, conf)
+            return _run(dag_id, logical_date, conf, change)
 
-    def _run(dag_id: str, logical_date: str | None, conf: dict[str, Any] | None) -> Outcome:
+    def _run(
+        dag_id: str, logical_date: str | None, conf: dict[str, Any] | None, change: Callable[[Any], None]
+    ) -> Outcome:
         from airflow.providers.common.compat.sdk import timezone
 
         caplog.set_level(logging.INFO)
         when = timezone.parse(logical_date) if logical_date else None
-        run = load_dag(dag_id).test(logical_date=when, run_conf=conf)
+        dag = load_dag(dag_id)
+        change(dag)
+        run = dag.test(logical_date=when, run_conf=conf)
         instances = run.get_task_instances()
         xcom = {ti.task_id: ti.xcom_pull(task_ids=ti.task_id) for ti in instances}
         captured = capfd.readouterr()

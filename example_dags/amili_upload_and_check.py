@@ -1,0 +1,38 @@
+"""
+Every day: upload the day's invoice files from S3 to Amili, then wait until each has a final result.
+
+The upload itself is green only if Amili accepted every file. The second task asks again later, at an endpoint that is
+an assumption (see the README), without holding a worker meanwhile; it fails naming every file that Amili refused.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG
+
+from amili_provider.operators.amili import AmiliFileUploadOperator
+from amili_provider.sensors.amili import AmiliFileResultSensor
+
+with DAG(
+    dag_id="amili_upload_and_check",
+    schedule="@daily",
+    start_date=datetime(2025, 1, 1),  # noqa: DTZ001 - Airflow reads it in the DAG's time zone
+    catchup=False,
+    default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
+    tags=["amili"],
+    doc_md=__doc__,
+) as dag:
+    upload = AmiliFileUploadOperator(
+        task_id="upload_invoices",
+        source="s3://invoices/outbound/{{ ds }}/*.csv",
+        source_conn_id="aws_default",
+        file_type="InvoiciaFormatDocFile",
+    )
+    AmiliFileResultSensor(
+        task_id="check_results",
+        receipts=upload.output,
+        deferrable=True,
+        poke_interval=60,
+        timeout=timedelta(hours=2),
+    )

@@ -1,0 +1,91 @@
+"""Upload and check, on a real Airflow: the sensor defers, its trigger waits, the task resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from amili_provider.sandbox.server import SandboxServer
+from tests.dags.conftest import Outcome, RunDag
+from tests.dags.test_example_dags import _amili, _s3, _s3_url
+
+__all__ = ["_amili", "_s3", "_s3_url"]  # fixtures
+
+Check = Callable[..., Outcome]
+
+
+@pytest.fixture(name="check")
+def _check(s3: Any, amili: SandboxServer, run_dag: RunDag) -> Check:
+    """Run the example for a day with two files; the sensor asks every second."""
+    assert amili
+    for name in ("one", "two"):
+        s3.put_object(Bucket="invoices", Key=f"outbound/2025-03-01/{name}.csv", Body=name.encode())
+
+    def run(**changes: Any) -> Outcome:
+        def change(dag: Any) -> None:
+            sensor = dag.get_task("check_results")
+            for name, value in {"poke_interval": 1.0, **changes}.items():
+                assert hasattr(sensor, name)
+                setattr(sensor, name, value)
+
+        return run_dag("amili_upload_and_check", logical_date="2025-03-01", change=change)
+
+    return run
+
+
+def test_results_are_waited_for_in_the_triggerer(check: Check, amili: SandboxServer) -> None:
+    """The sensor defers, the trigger asks until all is final, and the results are in XCom."""
+    amili.results.set("*", "queued", "unknown", "created")
+    outcome = check()
+    assert outcome.state == "success"
+    receipts, results = outcome.xcom["upload_invoices"], outcome.xcom["check_results"]
+    assert [one["file_id"] for one in results] == [one["file_id"] for one in receipts]
+    assert {(one["name"], one["status"], one["result"]) for one in results} == {
+        ("one.csv", "PROCESSED", "CREATED"),
+        ("two.csv", "PROCESSED", "CREATED"),
+    }
+    assert amili.count("result") == 6
+    assert len(amili.uploads) == 2
+
+
+def test_results_that_are_there_need_no_triggerer(check: Check, amili: SandboxServer) -> None:
+    """What is final at the first question ends the task at once."""
+    assert check(poke_interval=3600.0).state == "success"
+    assert amili.count("result") == 2
+
+
+def test_a_refusal_fails_the_task_by_name(check: Check, amili: SandboxServer) -> None:
+    """A file that Amili refuses later fails the sensor for good, whatever its retries; the upload stays green."""
+    amili.results.set("*", "queued", {"status": "FAILED", "result": "REJECTED", "message": "Line 7 has no amount"})
+    outcome = check()
+    assert outcome.task_states == {"upload_invoices": "success", "check_results": "failed"}
+    assert "one.csv" in outcome.log
+    assert "FAILED/REJECTED: Line 7 has no amount" in outcome.log
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_soft_fail_skips(check: Check, amili: SandboxServer, deferrable: bool) -> None:
+    """With soft_fail a refusal skips the sensor, in the triggerer and in the worker alike."""
+    amili.results.set("*", "queued", "failed")
+    outcome = check(soft_fail=True, deferrable=deferrable)
+    assert outcome.task_states["check_results"] == "skipped"
+
+
+def test_the_time_runs_out_without_airflows_help(check: Check, amili: SandboxServer) -> None:
+    """``dag.test()`` ignores the time-out of a deferral; the trigger's own deadline ends the wait nevertheless."""
+    amili.results.set("*", "queued")
+    outcome = check(timeout=3)
+    assert outcome.task_states["check_results"] == "failed"
+    assert "is an assumption" in outcome.log
+    assert amili.count("result") >= 4
+
+
+def test_a_wait_survives_an_expired_token_and_an_outage(check: Check, amili: SandboxServer) -> None:
+    """A token that is refused in mid-wait, and some failing answers, cost time and nothing else."""
+    amili.results.set("*", "queued", "queued", "created")
+    amili.faults.add("result", nth=3, expire_tokens=True)
+    amili.faults.add("result", nth=1, times=2, status=503)
+    assert check().state == "success"
+    assert len(amili.uploads) == 2
