@@ -169,14 +169,15 @@ class DeliveryRun:
                     message="Not tried.",
                     passing=True,
                 ),
+                index,
             )
-            for file in files
+            for index, file in enumerate(files)
         ]
         for item in items:
             if (reason := names.reason_to_leave(item.file, self._order.leave)) is not None:
                 self._settle(item, Outcome.LEFT, reason)
         self._leave_unstable([item for item in items if not item.done])
-        self._name([(index, item) for index, item in enumerate(items) if not item.done])
+        self._name([item for item in items if not item.done])
         return items
 
     def _leave_unstable(self, items: Sequence[Item]) -> None:
@@ -190,14 +191,14 @@ class DeliveryRun:
             if (reason := unstable.get(item.file.url)) is not None:
                 self._settle(item, Outcome.LEFT, reason)
 
-    def _name(self, items: Sequence[tuple[int, Item]]) -> None:
+    def _name(self, items: Sequence[Item]) -> None:
         """Give each file the name that Amili gets, and refuse names that cannot be used."""
-        for index, item in items:
+        for item in items:
             try:
-                item.receipt.name = names.checked_name(self._wanted_name(index, item.file))
+                item.receipt.name = names.checked_name(self._wanted_name(item))
             except ValueError as error:
                 self._settle(item, Outcome.NOT_SENT, f"It cannot be sent under its name: {error}. {_RENAME}")
-        going = [item for _, item in items if not item.done]
+        going = [item for item in items if not item.done]
         again = names.equal_names(item.receipt.name for item in going)
         for item in going:
             if names.comparable(item.receipt.name) in again:
@@ -205,12 +206,13 @@ class DeliveryRun:
                     item, Outcome.NOT_SENT, f"Another file of this run has the name {item.receipt.name!r}. {_RENAME}"
                 )
 
-    def _wanted_name(self, index: int, file: StorageFile) -> str:
+    def _wanted_name(self, item: Item) -> str:
+        file = item.file
         if self._order.rename is None:
             return file.name
         pure = PurePosixPath(file.name)
         return self._order.rename(
-            FileFacts(name=file.name, stem=pure.stem, suffix=pure.suffix, path=file.url, index=index)
+            FileFacts(name=file.name, stem=pure.stem, suffix=pure.suffix, path=file.url, index=item.index)
         )
 
     def _settle(self, item: Item, outcome: Outcome, reason: str) -> None:

@@ -76,7 +76,8 @@ class Sent:
     """What one batch came to: a result per ``file_id``, how it was sent, and whether the run can go on."""
 
     results: dict[str, Result] = field(default_factory=dict)
-    requests: int = 0
+    requests: list[str] = field(default_factory=list)
+    """The requests' names, as they stand in claims and log."""
     bytes_out: int = 0
     seconds: float = 0.0
     halt: Halt | None = None

@@ -12,18 +12,19 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from amili_provider.client import AmiliClient
 from amili_provider.delivery.books import Books
-from amili_provider.delivery.outcomes import Halt, Result, Sent, not_sent
+from amili_provider.delivery.outcomes import Halt, Result, Sent, not_sent, unknown
 from amili_provider.delivery.packing import Packer
 from amili_provider.delivery.plan import STREAM_BYTES, Item, Plan
 from amili_provider.delivery.progress import Progress
 from amili_provider.delivery.sending import Sender
 from amili_provider.models import Outcome, Verdict
-from amili_provider.storage.contents import read_content
+from amili_provider.storage.contents import HashedContent, read_content, read_small_contents
+from amili_provider.storage.streams import STREAM_MEMORY_BYTES
 
 READERS = 16
 """Threads that read ahead: they wait for storage and ledger most of the time."""
@@ -117,6 +118,7 @@ class Delivery:
             while (
                 len(job) < wanted
                 and self._todo
+                and not self._streamed(self._todo[0])
                 and sum(i.held_bytes for i in job) + self._todo[0].file.size <= BYTES_PER_READ
                 and self._has_room(self._todo[0])
             ):
@@ -133,38 +135,50 @@ class Delivery:
         if self._streamed(item) and self._streams > self._plan.max_concurrent_requests:
             # One more than can be sent at once, so that the next is hashed meanwhile; it also bounds the spool.
             return False
-        cost = STREAM_BYTES if self._streamed(item) else item.file.size
-        return self._held_bytes + cost <= self._plan.max_memory_bytes
+        return self._held_bytes + self._cost(item) <= self._plan.max_memory_bytes
+
+    def _cost(self, item: Item) -> int:
+        """Return the memory that *item* takes while it is read."""
+        if not self._streamed(item):
+            return max(item.file.size, 1)
+        return STREAM_BYTES if item.file.local_path is not None else STREAM_MEMORY_BYTES
 
     def _take(self) -> Item:
         item = self._todo.popleft()
-        streamed = self._streamed(item)
-        item.held_bytes = STREAM_BYTES if streamed else max(item.file.size, 1)
+        item.held_bytes = self._cost(item)
         self._held_bytes += item.held_bytes
-        self._streams += streamed
+        self._streams += self._streamed(item)
         return item
 
     def _reader_job(self, job: list[Item]) -> None:
         """Read, hash and look up; in a reader's thread."""
         outcomes: list[tuple[Item, Result | None]] = []
+        contents = self._contents(job)
         for item in job:
             try:
-                outcomes.append((item, self._read(item)))
+                outcomes.append((item, self._identify(item, next(contents))))
             except Exception as error:  # noqa: BLE001 - whatever a storage raises is this file's outcome, never lost
                 outcomes.append((item, not_sent(error)))
         self._events.put(lambda: self._on_read(outcomes))
 
-    def _read(self, item: Item) -> Result | None:
-        if self._stop.is_set():
-            return not_sent("The run was stopped before this file was read.")
-        item.content = read_content(
-            item.file,
+    def _contents(self, job: list[Item]) -> Iterator[HashedContent | Exception]:
+        """Yield the content of each file of a job, or why there is none."""
+        if not self._streamed(job[0]):
+            yield from read_small_contents([item.file for item in job], on_bytes=self._keep_reading)
+            return
+        yield read_content(
+            job[0].file,
             in_memory_bytes=self._plan.in_memory_bytes,
             spool_dir=self._plan.spool_dir,
             on_bytes=self._keep_reading,
         )
-        item.receipt.sha256 = item.content.sha256
-        item.receipt.file_id = self._books.file_id(item.content.sha256)
+
+    def _identify(self, item: Item, content: HashedContent | Exception) -> Result | None:
+        if isinstance(content, Exception):
+            raise content
+        item.content = content
+        item.receipt.sha256 = content.sha256
+        item.receipt.file_id = self._books.file_id(content.sha256)
         return self._books.consult(item)
 
     def _keep_reading(self, _: int) -> None:
@@ -185,10 +199,19 @@ class Delivery:
                 self._finish(item, not_sent(self.halt.reason, passing=self.halt.passing))
             else:
                 self._leaders[item.file_id] = item
+                if self._streamed(item):
+                    # Spooled or in place: from here on it takes what sending takes.
+                    self._held_bytes -= item.held_bytes - STREAM_BYTES
+                    item.held_bytes = STREAM_BYTES
                 self._packer.add(item)
 
     def _follow(self, leader: Item, item: Item) -> None:
         """*item* holds the same bytes as *leader*: it shares its outcome and is not sent."""
+        if item.index < leader.index and not leader.done and self._packer.replace(leader, item):
+            # Readers overtake one another; the first of the listing is the one that is sent, wherever possible.
+            item.followers, leader.followers = leader.followers, []
+            self._leaders[item.file_id] = item
+            leader, item = item, leader
         self._release(item)
         if leader.done:
             self._finish(item, _as_follower(leader))
@@ -210,7 +233,15 @@ class Delivery:
             senders.submit(self._sender_job, batch)
 
     def _sender_job(self, batch: list[Item]) -> None:
-        sent = self._sender.send(batch)
+        try:
+            sent = self._sender.send(batch)
+        except BaseException as error:
+            # A bug. The coordinator must hear of it, and nobody knows how far the request came.
+            self._log.exception("Sending failed unexpectedly")
+            reason = f"{type(error).__name__} while sending"
+            sent = Sent(
+                {item.file_id: unknown(reason) for item in batch}, halt=Halt(reason, passing=False, error=error)
+            )
         self._events.put(lambda: self._on_sent(batch, sent))
 
     def _on_sent(self, batch: list[Item], sent: Sent) -> None:
@@ -277,10 +308,5 @@ def _as_follower(leader: Item) -> Result:
         return Result(
             Verdict(Outcome.ALREADY_UPLOADED, receipt.status, receipt.result, message), at=receipt.uploaded_at
         )
-    verdict = Verdict(
-        receipt.outcome, receipt.status, receipt.result, receipt.message, per_file=leader.refused_by_name
-    )
-    return Result(
-        verdict, passing=receipt.passing, refused_itself=leader.refused_itself, at=receipt.uploaded_at
-    )
-
+    verdict = Verdict(receipt.outcome, receipt.status, receipt.result, receipt.message, per_file=leader.refused_by_name)
+    return Result(verdict, passing=receipt.passing, refused_itself=leader.refused_itself, at=receipt.uploaded_at)

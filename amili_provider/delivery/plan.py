@@ -87,10 +87,12 @@ class Item:
 
     :param file: where it is.
     :param receipt: what is known of it so far; published when the task ends.
+    :param index: its position in the listing.
     """
 
     file: StorageFile
     receipt: Receipt
+    index: int = 0
     content: HashedContent | None = None
     held_bytes: int = 0
     """Memory accounted for it."""

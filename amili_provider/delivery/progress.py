@@ -44,19 +44,19 @@ class Progress:
         self._started = self._told = clock()
         self._done_files = 0
         self._done_bytes = 0
-        self._requests = 0
 
     def request(self, batch: Sequence[Item], sent: Sent) -> None:
         """Tell of one batch that came back."""
-        self._requests += sent.requests
+        if not sent.requests:
+            return
         size = sum(item.file.size for item in batch)
         counts = Counter(str(result.outcome) for result in sent.results.values())
-        again = f" in {sent.requests} requests" if sent.requests > 1 else ""
+        first, last = sent.requests[0], sent.requests[-1]
         self._log.info(
-            "Sent %d file(s), %s%s in %.1f s (%s/s): %s",
+            "Request %s: %d file(s), %s in %.1f s (%s/s): %s",
+            first if first == last else f"{first} to {last} ({len(sent.requests)} requests)",
             len(batch),
             shown_bytes(size),
-            again,
             sent.seconds,
             shown_bytes(size / sent.seconds if sent.seconds else 0),
             ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items())),

@@ -73,7 +73,7 @@ class Sender:
         self._stop = stop
         self._log = log
         self._clock = clock
-        self._requests = itertools.count(1)
+        self._numbers = itertools.count(1)
 
     def send(self, batch: Sequence[Item]) -> Sent:
         """Send *batch*, in as many requests as it takes, and return what became of each file."""
@@ -93,8 +93,9 @@ class Sender:
 
     def _post(self, group: list[Item], sent: Sent) -> list[list[Item]]:
         """Send one request; write results into *sent*; return the groups that are to be sent again."""
-        body = self._body(group)
-        sent.requests += 1
+        label = f"#{next(self._numbers)}"
+        body = self._body(group, label)
+        sent.requests.append(label)
         sent.unreachable = False
         try:
             reply = self._client.post_files(self._plan.client_no, body)
@@ -130,7 +131,7 @@ class Sender:
             return self._understand(group, reply, sent)
         return []
 
-    def _body(self, group: list[Item]) -> UploadBody:
+    def _body(self, group: list[Item], label: str) -> UploadBody:
         parts = []
         for item in group:
             assert item.content is not None
@@ -138,7 +139,7 @@ class Sender:
 
         def before_tail() -> None:
             self._stop_if_asked()
-            self._books.claim(group, f"#{next(self._requests)}")
+            self._books.claim(group, label)
             # Claiming takes a while; a claim whose tail is not released is given back by whoever catches this.
             self._stop_if_asked()
             self._books.check_margin(group)

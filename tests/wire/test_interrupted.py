@@ -1,0 +1,101 @@
+"""A run that is stopped (Ctrl-C, a time-out, a kill of the task) stops promptly and leaves the truth behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amili_provider.exceptions import AmiliOutcomeUnknown
+from amili_provider.sandbox.server import SandboxServer
+from tests.wire.conftest import FakeTaskInstance, Upload
+
+
+class Timeout(BaseException):
+    """Like Airflow's own: raised in the task's thread, from a signal handler."""
+
+
+@pytest.fixture(name="stop_when")
+def _stop_when() -> Iterator[Callable[[Callable[[], bool]], None]]:
+    """Raise Timeout in the main thread as soon as a condition holds."""
+
+    def ring(*_: Any) -> None:
+        raise Timeout
+
+    before = signal.signal(signal.SIGALRM, ring)
+    over = threading.Event()
+    watchers: list[threading.Thread] = []
+
+    def stop_when(condition: Callable[[], bool]) -> None:
+        def watch() -> None:
+            while not over.wait(0.02):
+                if condition():
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+                    return
+
+        watchers.append(threading.Thread(target=watch))
+        watchers[-1].start()
+
+    yield stop_when
+    over.set()
+    for watcher in watchers:
+        watcher.join()
+    signal.signal(signal.SIGALRM, before)
+
+
+def _amili_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith(("amili-read", "amili-send", "amili-move"))]
+
+
+def test_stopped_while_waiting_for_an_answer_is_unknown(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, stop_when: Callable[[Callable[[], bool]], None]
+) -> None:
+    """The answer gets a moment, then the outcome is written as unknown, in the receipts and in the ledger."""
+    (outbound / "a.csv").write_bytes(b"1")
+    amili_sandbox.faults.add("upload", delay=60, stage="accepted")
+    ti = FakeTaskInstance()
+    stop_when(lambda: bool(amili_sandbox.uploads))
+    started = time.monotonic()
+    with pytest.raises(Timeout):
+        upload(ti)
+    assert time.monotonic() - started < 20
+    assert ti.pushed["return_value"][0]["outcome"] == "unknown"
+    assert not _amili_threads()
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload()
+    assert len(amili_sandbox.uploads) == 1
+
+
+def test_stopped_before_the_tail_is_not_sent_and_the_next_run_sends(
+    upload: Upload,
+    outbound: Path,
+    amili_sandbox: SandboxServer,
+    tmp_path: Path,
+    stop_when: Callable[[Callable[[], bool]], None],
+) -> None:
+    """Nothing can have been accepted, so nothing is unknown; no spool and no descriptor stay behind."""
+    for number in range(3):
+        (outbound / f"{number}.csv").write_bytes(os.urandom(24 * 1024 * 1024))
+    spools = tmp_path / "spool"
+    spools.mkdir()
+    # The server stops reading in the middle of each body.
+    amili_sandbox.faults.add("upload", after_bytes=100_000, delay=60, times=None)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    ti = FakeTaskInstance()
+    stop_when(lambda: any(r.body_bytes >= 100_000 for r in amili_sandbox.requests))
+    with pytest.raises(Timeout):
+        upload(ti, spool_dir=str(spools))
+    assert {r["outcome"] for r in ti.pushed["return_value"]} == {"not_sent"}
+    assert not _amili_threads()
+    assert not list(spools.iterdir())
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 4
+    assert not amili_sandbox.uploads
+    amili_sandbox.faults.clear()
+    amili_sandbox.reset()
+    assert {r["outcome"] for r in upload()} == {"uploaded"}
