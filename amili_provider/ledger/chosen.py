@@ -6,7 +6,7 @@ from amili_provider.connection_form import AmiliSettings, checked_client_no, fie
 from amili_provider.ledger.ledger import Ledger
 from amili_provider.storage.kinds import split_url
 
-FROM_CONNECTION = "the connection's"
+FROM_CONNECTION = "connection"
 """Stands for "not named here": None and 'none' mean in so many words that there shall be no ledger."""
 
 

@@ -266,6 +266,7 @@ class Ledger:
         origin: Origin = Origin.CHECK,
         settled_by: str | None = None,
         reason: str | None = None,
+        uploaded_at: str | None = None,
     ) -> LedgerReceipt:
         """
         Write down what became of attempts whose outcome was unknown, as an attempt of its own.
@@ -276,6 +277,7 @@ class Ledger:
         :param origin: how it was found out.
         :param settled_by: who found out, if it was a person.
         :param reason: why, in that person's words.
+        :param uploaded_at: when Amili accepted it; default: now.
         :raises ClaimLost: if somebody else was faster, or is sending the file.
         :raises AmiliLedgerUnavailable: if it cannot be written.
         """
@@ -292,6 +294,8 @@ class Ledger:
             resolves=standing.unknown,
         )
         receipt = self._settled(claimed, verdict)
+        if uploaded_at is not None and receipt.uploaded_at is not None:
+            receipt = replace(receipt, uploaded_at=uploaded_at)
         error = self._attempts.create_all([receipt])[0]
         if isinstance(error, FileExistsError):
             raise ClaimLost({standing.file_id: self.look_up(standing.file_id)})
