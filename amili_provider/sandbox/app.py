@@ -32,12 +32,12 @@ class _Endpoint:
         self._handler = handler if open_to_all else _with_token(handler)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._sandbox.in_flight += 1
+        exchange = Exchange(self._sandbox, Request(scope, receive), self._kind)
+        self._sandbox.live.add(exchange.end_from_any_thread)
         try:
-            exchange = Exchange(self._sandbox, Request(scope, receive), self._kind)
             await Reply(exchange, await exchange.run(self._handler))(scope, receive, send)
         finally:
-            self._sandbox.in_flight -= 1
+            self._sandbox.live.discard(exchange.end_from_any_thread)
 
 
 def _with_token(handler: Handler) -> Handler:

@@ -82,6 +82,7 @@ class Exchange:
         self.request = request
         self.transport: asyncio.Transport | None = request.scope.get("extensions", {}).get(TRANSPORT)
         self._generation = sandbox.generation
+        self._loop = asyncio.get_running_loop()
         length = request.headers.get("content-length", "")
         client = request.client
         self.record = sandbox.records.open_request(
@@ -185,6 +186,11 @@ class Exchange:
         self.record.ended = "dropped"
         if self.transport is not None:
             end_connection(self.transport, how)
+
+    def end_from_any_thread(self) -> None:
+        """End the connection at once, whatever the request is waiting for."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: so are its connections
+            self._loop.call_soon_threadsafe(self.end_connection, "reset")
 
     async def drain(self, receive: Receive) -> None:
         """Read what is left of the body, within bounds: who still writes would not find the answer."""

@@ -16,6 +16,8 @@ from amili_provider.sandbox.tokens import Tokens
 DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET = "sandbox", "sandbox-secret"
 API_PATH = "/arm/v1"
 
+_MOMENT_SECONDS = 0.05
+
 
 class Sandbox:
     """
@@ -59,7 +61,8 @@ class Sandbox:
         self.records = Records(self.data, keep_contents=keep_contents, clock=clock)
         self.generation = 0
         """Raised by :meth:`reset` and :meth:`interrupt`; requests of an older one leave no trace."""
-        self.in_flight = 0
+        self.live: set[Callable[[], None]] = set()
+        """For each request that is being served, what ends its connection, from any thread."""
 
     @property
     def uploads(self) -> list[Upload]:
@@ -75,6 +78,11 @@ class Sandbox:
     def requests(self) -> list[RequestRecord]:
         """Every request, in order, cut ones included."""
         return list(self.records.requests)
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being served."""
+        return len(self.live)
 
     def count(self, kind: str) -> int:
         """Return how many requests of one kind came (token, upload, list, result, batch, health, other)."""
@@ -92,13 +100,17 @@ class Sandbox:
         return not self.in_flight
 
     def interrupt(self) -> None:
-        """Drop what is being served: delays end at once."""
+        """Drop what is being served."""
         self.generation += 1
+        for end_connection in list(self.live):
+            end_connection()
 
     def reset(self) -> None:
         """Forget everything that arrived and every script, fault and rule."""
+        # A request that has its answer may still need a moment; one that hangs is not waited for.
+        self.wait_until_idle(_MOMENT_SECONDS)
         self.interrupt()
-        self.wait_until_idle(1.0)
+        self.wait_until_idle()
         self.faults.clear()
         self.results.clear()
         self.batches.clear()

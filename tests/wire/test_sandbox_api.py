@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -275,7 +277,6 @@ def test_a_large_upload_takes_no_memory(amili: Caller) -> None:
 def test_a_body_that_does_not_arrive_whole_is_not_accepted(amili: Caller) -> None:
     """A cut in front of the last byte: nothing accepted, nothing on disk, and the request is on record."""
     body = json.dumps({"files": [file("a")]}).encode()
-    import socket
 
     with socket.create_connection((amili.server.host, amili.server.port)) as connection:
         connection.sendall(
@@ -464,8 +465,6 @@ def on_disk(amili: Caller) -> int:
 
 def wait_for_request(amili: Caller, number: int) -> None:
     """Wait until the sandbox has seen that many requests and has finished them."""
-    import time
-
     deadline = time.monotonic() + 5
     while len(amili.server.requests) < number and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -152,6 +153,20 @@ def test_a_delay_ends_with_the_caller_the_reset_and_the_server(amili: Caller) ->
         assert amili.server.uploads == []
     amili.server.start()
     assert amili.server.in_flight == 0
+
+
+def test_a_caller_that_falls_silent_holds_up_nothing(amili: Caller) -> None:
+    """A body that never comes is dropped by a reset, and the next test begins with an empty record."""
+    with socket.create_connection((amili.server.host, amili.server.port)) as connection:
+        connection.sendall(
+            b"POST /arm/v1/clients/2218/files HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer %b\r\nContent-Length: 9999\r\n\r\n{" % amili.token.encode()
+        )
+        arrive_at(amili, lambda: bool(amili.server.count("upload") and amili.server.requests[-1].body_bytes))
+        amili.server.reset()
+        assert (amili.server.in_flight, amili.server.requests) == (0, [])
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
 
 
 def test_a_delay_in_the_middle_of_the_body(amili: Caller) -> None:
