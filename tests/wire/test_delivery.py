@@ -189,28 +189,31 @@ def test_a_lost_or_strange_answer_is_unknown_and_never_resent(
 
 
 @pytest.mark.parametrize(
-    "fault",
+    ("fault", "posts", "tokens"),
     [
-        {"on": "connection", "drop": "reset"},
-        {"drop": "reset", "after_bytes": 10},
-        {"drop": "close", "after_bytes": 100_000},
-        {"drop": "reset"},
-        {"status": 429, "headers": {"Retry-After": "0"}},
-        {"status": 503, "headers": {"Retry-After": "0"}},
-        {"expire_tokens": True},
-        {"on": "token", "status": 500},
-        {"on": "token", "drop": "reset"},
+        ({"on": "connection", "drop": "reset"}, 1, 1),
+        ({"drop": "reset", "after_bytes": 10}, 2, 1),
+        ({"drop": "close", "after_bytes": 100_000}, 2, 1),
+        ({"drop": "reset"}, 2, 1),
+        ({"status": 429, "headers": {"Retry-After": "0"}}, 2, 1),
+        ({"status": 503, "headers": {"Retry-After": "0"}}, 2, 1),
+        ({"expire_tokens": True}, 2, 2),
+        ({"on": "token", "status": 500}, 1, 2),
+        ({"on": "token", "drop": "reset"}, 1, 2),
+        ({"on": "token", "delay": 1.5}, 1, 1),
     ],
     ids=str,
 )
 def test_what_cannot_have_been_accepted_is_sent_again_and_arrives_once(
-    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, fault: dict[str, Any]
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, fault: dict[str, Any], posts: int, tokens: int
 ) -> None:
-    """Cut before the tail, told to wait, token expired: the run succeeds."""
+    """Cut before the tail, told to wait, token expired, token service slow or down: the run succeeds."""
     _write(outbound, a=b"1" * 1_000_000, b=b"2")
     amili_sandbox.faults.add(**fault)
     assert _outcomes(upload()) == {"a.csv": "uploaded", "b.csv": "uploaded"}
     assert Counter(u.sha256 for u in amili_sandbox.uploads) == {_sha(b"1" * 1_000_000): 1, _sha(b"2"): 1}
+    assert _posts(amili_sandbox) == posts
+    assert sum(r.kind == "token" for r in amili_sandbox.requests) == tokens
 
 
 def test_a_pause_that_is_too_long_to_hold_a_worker_is_left_to_airflow(
