@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from amili_provider.client import AmiliClient
 
 TRIAL_SECONDS = 10.0
-_STEP_SECONDS = 4.0
+STEP_SECONDS = 4.0
 _NOBODYS_BATCH = "00000000-0000-0000-0000-000000000000"
 _NOT_FOUND = 404
 
@@ -50,8 +50,8 @@ def _trial(settings: AmiliSettings, on_token: Callable[[str], None]) -> tuple[bo
 
     brisk = dataclasses.replace(
         settings,
-        connect_timeout=min(_STEP_SECONDS, settings.connect_timeout),
-        answer_timeout=min(_STEP_SECONDS, settings.answer_timeout),
+        connect_timeout=min(STEP_SECONDS, settings.connect_timeout),
+        answer_timeout=min(STEP_SECONDS, settings.answer_timeout),
     )
     obtained = "A ready-made access token is set"
     try:
@@ -67,6 +67,8 @@ def _trial(settings: AmiliSettings, on_token: Callable[[str], None]) -> tuple[bo
             return _asked(client, settings, obtained)
     except (AmiliError, ValueError) as error:
         return False, str(error)
+    except Exception as error:  # noqa: BLE001 - the caller wants words whatever happens; texts may hold secrets
+        return False, f"The test itself failed with a {type(error).__name__}; this is a fault of the provider."
 
 
 def _asked(client: AmiliClient, settings: AmiliSettings, obtained: str) -> tuple[bool, str]:

@@ -31,8 +31,9 @@ def test_metadata_fit_the_schema_that_airflow_ships() -> None:
 
 def test_metadata_have_no_key_that_nobody_reads() -> None:
     """A misspelt key would be ignored in silence."""
-    schema = json.loads((AIRFLOW / "provider_info.schema.json").read_text())
-    assert set(INFO) <= {*schema["properties"], "package-name"}
+    properties = json.loads((AIRFLOW / "provider_info.schema.json").read_text())["properties"]
+    if "integrations" in properties:  # Airflow 2 lists only the keys that it reads itself
+        assert set(INFO) <= set(properties)
     known = {"connection-type", "hook-class-name", "hook-name", "conn-fields", "ui-field-behaviour"}
     assert {key for entry in INFO["connection-types"] for key in entry} <= known
 

@@ -1,0 +1,178 @@
+"""The test button: read-only, bounded, and a sentence of its own for each cause."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from pytest_mock import MockerFixture
+
+from amili_provider.hooks import trial
+from amili_provider.hooks.amili import AmiliHook
+from tests.wire.rawserver import (
+    CLIENT_SECRET,
+    TOKEN_CANARY,
+    RawServer,
+    Step,
+    answer,
+    cut,
+    give_token,
+    silence,
+)
+
+NIL_BATCH = "/arm/v1/clients/2218/batches/00000000-0000-0000-0000-000000000000"
+NOT_FOUND = answer(404, {"message": "no such batch"})
+Try = Callable[..., tuple[bool, str]]
+
+
+class Ends:
+    """The servers of one test, and the connection that leads to them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stack = ExitStack()
+        self._monkeypatch = monkeypatch
+        self.api: RawServer
+        self.tokens: RawServer
+
+    def trying(self, api: Step | None = None, tokens: Step | None = None, **extra: Any) -> tuple[bool, str]:
+        """Start servers, point a connection to them and press the button."""
+        changes: dict[str, Any] = {
+            key: extra.pop(key) for key in ("login", "password", "host", "schema") if key in extra
+        }
+        self.api = self.stack.enter_context(RawServer(otherwise=api))
+        self.tokens = self.stack.enter_context(RawServer(otherwise=tokens or give_token()))
+        connection: dict[str, Any] = {
+            "conn_type": "amili",
+            "login": "id",
+            "password": CLIENT_SECRET,
+            "host": self.api.url,
+            "schema": "arm/v1",
+            **changes,
+            "extra": {"auth_url": self.tokens.url, "client_no": 2218, **extra},
+        }
+        self._monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", json.dumps(connection))
+        worked, words = AmiliHook().test_connection()
+        assert CLIENT_SECRET not in words
+        assert TOKEN_CANARY not in words
+        return worked, words
+
+
+@pytest.fixture(name="ends")
+def _ends(monkeypatch: pytest.MonkeyPatch) -> Any:
+    ends = Ends(monkeypatch)
+    with ends.stack:
+        yield ends
+
+
+@pytest.mark.parametrize("api", [NOT_FOUND, answer(200, {}), answer(202)])
+def test_all_is_well(ends: Ends, api: Step) -> None:
+    """A token was obtained, and a batch that does not exist was asked for: nothing is written."""
+    worked, words = ends.trying(api)
+    assert worked
+    assert f"Token obtained from {ends.tokens.url}, valid for 60 minutes." in words
+    assert f"Reading client 2218 at {ends.api.url}/arm/v1 is allowed." in words
+    assert [(r.method, r.target) for r in ends.api.requests] == [("GET", NIL_BATCH)]
+
+
+def test_without_a_client_number_only_the_token_is_tried(ends: Ends) -> None:
+    """What was not tried is said."""
+    worked, words = ends.trying(client_no=None)
+    assert worked
+    assert "'Client number' (extra 'client_no') is empty, so it was not tried" in words
+    assert ends.api.requests == []
+
+
+def test_ready_made_token_alone_proves_nothing(ends: Ends) -> None:
+    """A token that was not tried anywhere is not called good."""
+    worked, words = ends.trying(login=None, password=None, access_token="own-canary", client_no=None, auth_url=None)
+    assert not worked
+    assert "own-canary" not in words
+
+
+@pytest.mark.parametrize(
+    ("api", "tokens", "words"),
+    [
+        (None, answer(401, {"error": "invalid_client"}), "check 'Client id' and 'Client secret'"),
+        (None, answer(400, {"error": "invalid_scope"}), "check 'Scope'"),
+        (None, answer(404), "check 'Token service URL'"),
+        (None, answer(200, b"<html>"), "is this the base URL of Amili's token service"),
+        (None, answer(500), "answered 500; no token"),
+        (None, cut(after=0), "no token, since the connection to .* ended"),
+        (answer(401), None, "but not allowed to read client 2218 at .* 401"),
+        (answer(403, {"message": "not yours"}), None, "but not allowed to read client 2218 at .* 403, not yours"),
+        (answer(500), None, "Token obtained .* but: .* 500"),
+        (answer(301), None, "Token obtained .* but: .* redirects"),
+        (cut(after=0), None, "Token obtained .* but: .* ended before"),
+    ],
+)
+def test_each_cause_has_its_sentence(ends: Ends, api: Step | None, tokens: Step | None, words: str) -> None:
+    """What was reached, what came back, what to check."""
+    worked, said = ends.trying(api, tokens)
+    assert not worked
+    assert re.search(words, said), said
+    assert "\n" not in said
+
+
+def test_wrong_host(ends: Ends) -> None:
+    """A host that refuses is named."""
+    worked, said = ends.trying(host="http://127.0.0.1:1")
+    assert not worked
+    assert "127.0.0.1:1 refuses connections; check 'Environment'" in said
+
+
+def test_proxy_down(ends: Ends) -> None:
+    """A proxy that is down is told from Amili being down."""
+    worked, said = ends.trying(auth_url="https://auth.example", proxy="http://u:canary@127.0.0.1:1")
+    assert not worked
+    assert "the proxy 127.0.0.1:1 refuses connections; check 'Proxy URL'" in said
+    assert "canary" not in said
+
+
+def test_incomplete_connection(ends: Ends) -> None:
+    """A field that is missing is named as the form labels it."""
+    assert ends.trying(password=None) == (False, "Connection 'amili_default': 'Client secret' is missing.")
+
+
+def test_unreadable_ca_file(ends: Ends) -> None:
+    """A CA file that is not there is named."""
+    worked, said = ends.trying(ca_file="/nowhere/ca.pem")
+    assert not worked
+    assert "'CA file' (extra 'ca_file') is '/nowhere/ca.pem', which cannot be read" in said
+
+
+def test_silence_ends_in_time(ends: Ends, mocker: MockerFixture) -> None:
+    """Whatever hangs, an answer comes within the bound; each step has its own, shorter one."""
+    mocker.patch.object(trial, "STEP_SECONDS", 0.2)
+    worked, said = ends.trying(silence())
+    assert not worked
+    assert "did not answer completely in time" in said
+    assert trial.TRIAL_SECONDS == 10
+
+
+def test_name_server_that_hangs_ends_in_time(ends: Ends, mocker: MockerFixture) -> None:
+    """What nothing else bounds is bounded by the trial."""
+    hanging = threading.Event()
+
+    def hang(*_arguments: Any, **_options: Any) -> None:
+        hanging.wait(20)
+        raise socket.gaierror
+
+    mocker.patch.object(trial, "TRIAL_SECONDS", 0.2)
+    mocker.patch("socket.getaddrinfo", autospec=True, side_effect=hang)
+    worked, said = ends.trying(NOT_FOUND)
+    hanging.set()
+    assert not worked
+    assert "No result within 0.2 s" in said
+
+
+def test_secret_is_masked(ends: Ends, mocker: MockerFixture) -> None:
+    """The token that the trial got is masked like any other."""
+    masked = mocker.patch("amili_provider.hooks.amili.mask_secret", autospec=True)
+    ends.trying(NOT_FOUND)
+    masked.assert_called_once_with(f"{TOKEN_CANARY}-1")
