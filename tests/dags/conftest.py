@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import json
 import logging
 import os
 import subprocess
 import sys
+import urllib.request
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
+
+from amili_provider.sandbox.server import SandboxServer
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
+
+# An asset starts only DAGs that are not paused.
+os.environ["AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"] = "False"
 
 
 @dataclass(frozen=True)
@@ -31,9 +41,9 @@ class Outcome:
 RunDag = Callable[..., Outcome]
 
 
-def load_dag(dag_id: str) -> Any:
-    """Import the example that is named like its DAG, and return the DAG."""
-    spec = importlib.util.spec_from_file_location(dag_id, EXAMPLES / f"{dag_id}.py")
+def load_dag(dag_id: str, file: Path | None = None) -> Any:
+    """Import a DAG file, by default the example that is named like its DAG, and return the DAG."""
+    spec = importlib.util.spec_from_file_location(dag_id, file or EXAMPLES / f"{dag_id}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -60,22 +70,23 @@ def _run_dag(airflow_home: Path, caplog: pytest.LogCaptureFixture, capfd: pytest
         logical_date: str | None = None,
         conf: dict[str, Any] | None = None,
         change: Callable[[Any], None] = lambda _dag: None,
+        file: Path | None = None,
     ) -> Outcome:
         with warnings.catch_warnings():
             # Airflow's own warnings about itself are not ours to fail on.
             warnings.simplefilter("ignore")
-            return _run(dag_id, logical_date, conf, change)
+            dag = load_dag(dag_id, file)
+            change(dag)
+            return _run(dag, logical_date, conf)
 
-    def _run(
-        dag_id: str, logical_date: str | None, conf: dict[str, Any] | None, change: Callable[[Any], None]
-    ) -> Outcome:
+    def _run(dag: Any, logical_date: str | None, conf: dict[str, Any] | None) -> Outcome:
         from airflow.providers.common.compat.sdk import timezone
 
         caplog.set_level(logging.INFO)
         when = timezone.parse(logical_date) if logical_date else None
-        dag = load_dag(dag_id)
-        change(dag)
-        run = dag.test(logical_date=when, run_conf=conf)
+        # Airflow 2.11 calls the logical date by its old name.
+        name = "logical_date" if "logical_date" in inspect.signature(dag.test).parameters else "execution_date"
+        run = dag.test(run_conf=conf, **{name: when})
         instances = run.get_task_instances()
         xcom = {ti.task_id: ti.xcom_pull(task_ids=ti.task_id) for ti in instances}
         captured = capfd.readouterr()
@@ -87,3 +98,40 @@ def _run_dag(airflow_home: Path, caplog: pytest.LogCaptureFixture, capfd: pytest
         )
 
     return run_dag
+
+
+@pytest.fixture(scope="session", name="s3_url")
+def _s3_url() -> Iterator[str]:
+    """An S3 server on loopback."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(name="s3")
+def _s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty S3 with a bucket, and the connection ``aws_default`` to it."""
+    url = s3_url
+    urllib.request.urlopen(f"{url}/moto-api/reset", data=b"", timeout=10).close()
+    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    connection = {
+        "conn_type": "aws",
+        "login": keys["aws_access_key_id"],
+        "password": keys["aws_secret_access_key"],
+        "extra": {"endpoint_url": url, "region_name": "eu-north-1"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+    client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
+    client.create_bucket(Bucket="invoices")
+    yield client
+    client.close()
+
+
+@pytest.fixture(name="amili")
+def _amili(amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxServer:
+    """A local Amili whose connection keeps its ledger on the same S3."""
+    extra = {"ledger": "s3://invoices/amili-ledger", "ledger_conn_id": "aws_default"}
+    monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", amili_sandbox.connection_json(**extra))
+    return amili_sandbox

@@ -3,54 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from amili_provider.sandbox.server import SandboxServer
 from tests.dags.conftest import RunDag
-
-
-@pytest.fixture(scope="module", name="s3_url")
-def _s3_url() -> Iterator[str]:
-    """An S3 server on loopback."""
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture(name="s3")
-def _s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An empty S3 with a bucket, and the connection ``aws_default`` to it."""
-    url = s3_url
-    urllib.request.urlopen(f"{url}/moto-api/reset", data=b"", timeout=10).close()
-    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
-    connection = {
-        "conn_type": "aws",
-        "login": keys["aws_access_key_id"],
-        "password": keys["aws_secret_access_key"],
-        "extra": {"endpoint_url": url, "region_name": "eu-north-1"},
-    }
-    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
-    client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
-    client.create_bucket(Bucket="invoices")
-    yield client
-    client.close()
-
-
-@pytest.fixture(name="amili")
-def _amili(amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxServer:
-    """A local Amili whose connection keeps its ledger on the same S3."""
-    extra = {"ledger": "s3://invoices/amili-ledger", "ledger_conn_id": "aws_default"}
-    monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", amili_sandbox.connection_json(**extra))
-    return amili_sandbox
 
 
 def test_daily_upload_delivers_the_day_once(s3: Any, amili: SandboxServer, run_dag: RunDag) -> None:

@@ -9,9 +9,6 @@ import pytest
 
 from amili_provider.sandbox.server import SandboxServer
 from tests.dags.conftest import Outcome, RunDag
-from tests.dags.test_example_dags import _amili, _s3, _s3_url
-
-__all__ = ["_amili", "_s3", "_s3_url"]  # fixtures
 
 Check = Callable[..., Outcome]
 
