@@ -26,15 +26,18 @@ def main() -> int:
     parser.add_argument("--scenarios", type=int, help="how many seeds, from --first on")
     parser.add_argument("--first", type=int, default=1, help="the first seed (default 1)")
     parser.add_argument("--lanes", type=int, default=os.cpu_count() or 1, help="scenarios at the same time")
-    parser.add_argument("--seed", type=int, help="play one seed and tell what happens")
+    parser.add_argument("--seed", help="play one seed, a number or the name of a directed one, and tell what happens")
     parser.add_argument("--bug", help="plant this bug while playing --seed")
     parser.add_argument("--mutations", nargs="*", metavar="BUG", help="plant every bug (or these) and catch each")
     asked = parser.parse_args()
     if asked.seed is not None:
-        return running.one(asked.seed, bug=asked.bug)
+        return running.one(int(asked.seed) if asked.seed.isdecimal() else asked.seed, bug=asked.bug)
     if asked.mutations is not None:
         return running.mutations(asked.mutations, lanes=asked.lanes)
-    return running.many(range(asked.first, asked.first + (asked.scenarios or 20)), lanes=asked.lanes)
+    from tests.chaos.directed import DIRECTED
+
+    seeds = [*DIRECTED, *range(asked.first, asked.first + (asked.scenarios or 20))]
+    return running.many(seeds, lanes=asked.lanes)
 
 
 if __name__ == "__main__":

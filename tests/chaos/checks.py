@@ -53,6 +53,8 @@ class World:
         self._listed: dict[str, str] = {}
         self._listed_before: dict[tuple[str, int], dict[str, str]] = {}
         self._again: dict[int, set[str]] = {}
+        self._green: set[str] = set()
+        """Files that a green task has delivered."""
 
     def fail(self, what: str) -> None:
         """Say that a promise is broken."""
@@ -106,6 +108,8 @@ class World:
         for receipt in task.receipts or []:
             if receipt["outcome"] in DELIVERED and receipt["sha256"] not in there:
                 self.fail(f"the receipt of {receipt['name']} says {receipt['outcome']}, but it is not there")
+            if receipt["outcome"] == "unknown" and receipt["file_id"] in self._green and not task.conf["force"]:
+                self.fail(f"{receipt['name']} was delivered by a green task, and is unknown now")
             if receipt["outcome"] not in DELIVERED and not receipt["message"]:
                 self.fail(f"the receipt of {receipt['name']} says {receipt['outcome']} and not why")
 
@@ -119,6 +123,7 @@ class World:
     def _check_green(self, task: Task) -> None:
         receipts = {r["source"].rpartition("/")[2]: r for r in task.receipts or []}
         there = {u.sha256 for u in task.sandbox.uploads}
+        self._green |= {r["file_id"] for r in receipts.values() if r["outcome"] in DELIVERED}
         for name, digest in self._wanted(task).items():
             receipt = receipts.get(name)
             if receipt is None:

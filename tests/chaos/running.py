@@ -13,17 +13,17 @@ from typing import Any
 
 from tests.chaos import station
 from tests.chaos.play import Lane, Violation
-from tests.chaos.scenarios import scenario
+from tests.chaos.directed import scenario_of
 
-Job = tuple[int, str | None]
+Job = tuple[int | str, str | None]
 """A seed, and the bug to plant."""
 Found = tuple[Job, str | None, str, float]
 """A job, what was violated (None: nothing), how it went, and the seconds it took."""
 
 
-def one(seed: int, *, bug: str | None = None) -> int:
+def one(seed: int | str, *, bug: str | None = None) -> int:
     """Play one seed and tell every step."""
-    wanted = scenario(seed)
+    wanted = scenario_of(seed)
     sys.stdout.write(f"{wanted}\n")
     home = station.new_home()
     try:
@@ -35,13 +35,13 @@ def one(seed: int, *, bug: str | None = None) -> int:
     return 1 if violation else 0
 
 
-def many(seeds: Sequence[int], *, lanes: int) -> int:
+def many(seeds: Sequence[int | str], *, lanes: int) -> int:
     """Play many seeds and report those that violate a promise."""
     started, bad = time.monotonic(), 0
     for number, ((seed, _), violation, story, _) in enumerate(played(((s, None) for s in seeds), lanes=lanes), 1):
         if violation:
             bad += 1
-            sys.stdout.write(f"\n{story}\n{violation}\nagain with: python -m tests.chaos --seed {seed}\n\n")
+            sys.stdout.write(f"\n{story}\n{violation}\nagain with: python -m tests.chaos --seed {seed!r}\n\n")
         if not number % 10 or violation:
             minutes = (time.monotonic() - started) / 60
             sys.stdout.write(f"{number} of {len(seeds)} scenarios, {bad} with a broken promise, {minutes:.1f} min\n")
@@ -54,17 +54,15 @@ def mutations(names: Sequence[str], *, lanes: int) -> int:
     """Plant each bug and play the scenarios that are to catch it; one that is not caught is a failure."""
     from tests.chaos.bugs import BUGS
 
-    missed = []
-    jobs = [(seed, name) for name in names or BUGS for seed in BUGS[name].seeds]
-    caught: dict[str, list[str]] = {name: [] for _, name in jobs}
-    for (seed, name), violation, _, seconds in played(jobs, lanes=lanes):
-        assert name is not None
-        if violation:
-            caught[name].append(f"seed {seed}: {violation.splitlines()[0]} ({seconds:.1f} s)")
-    for name, by in caught.items():
-        sys.stdout.write(f"{name}: {'caught by ' + '; '.join(by) if by else 'NOT CAUGHT'}\n")
-        if not by:
-            missed.append(name)
+    jobs = [(seed, name) for name in names or BUGS for seed in BUGS[name].caught_by]
+    missed = 0
+    for (seed, name), violation, story, seconds in played(jobs, lanes=lanes):
+        caught = violation is not None and violation.startswith("Violation")
+        missed += not caught
+        words = violation.splitlines()[0] if caught and violation else f"NOT CAUGHT\n{story}\n{violation or ''}"
+        sys.stdout.write(f"{name}, in {seed!r} ({seconds:.1f} s): {words}\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"{len(jobs) - missed} of {len(jobs)} planted bugs caught\n")
     return 1 if missed else 0
 
 
@@ -110,7 +108,7 @@ def _work(home: str, todo: Any, done: Any) -> None:
 
 def _played(lane: Lane, job: Job, *, aloud: bool = False) -> tuple[str | None, str]:
     seed, bug = job
-    wanted = scenario(seed)
+    wanted = scenario_of(seed)
     story = [str(wanted)]
 
     def tell(line: str) -> None:

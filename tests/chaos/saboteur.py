@@ -30,7 +30,7 @@ def arm(context: Any) -> None:
     os.environ.update(plan["environment"])
     _hurry()
     _set_clock(plan["clock"])
-    for name in ("storage", "change", "ledger", "shared", "remote"):
+    for name in ("storage", "change", "ledger", "shared", "remote", "meet", "order"):
         if plan.get(name):
             _DEEDS[name](plan[name])
     if plan.get("bug"):
@@ -167,7 +167,8 @@ def _kill_at_byte(plan: dict[str, Any]) -> None:
                 die()
             out += len(chunk)
             yield chunk
-        die()
+            if out == body.content_length:
+                die()
 
     wrap(UploadBody, "__iter__", around)
 
@@ -330,6 +331,60 @@ def _read_as_remote(_: Any) -> None:
     wrap(deliver, "list_files", listing)
 
 
+# Two tasks at once
+
+
+def _meet(plan: dict[str, Any]) -> None:
+    """Let two tasks both look a file up before either of them claims it."""
+    from amili_provider.ledger import Ledger
+
+    once = Countdown(1)
+
+    def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        standing = original(*args, **kwargs)
+        if once.now():
+            _say(plan, f"met{plan['me']}")
+            _wait_for(plan, f"met{1 - plan['me']}")
+        return standing
+
+    wrap(Ledger, "look_up", around)
+
+
+def _order(plan: dict[str, Any]) -> None:
+    """Let the second task run from its beginning to its end while the first holds its claims."""
+    from amili_provider.delivery.deliver import DeliveryRun
+    from amili_provider.ledger import Ledger
+
+    def claiming(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        claims = original(*args, **kwargs)
+        _say(plan, "claimed")
+        _wait_for(plan, "second ended")
+        return claims
+
+    def second(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        _wait_for(plan, "claimed")
+        try:
+            return original(*args, **kwargs)
+        finally:
+            _say(plan, "second ended")
+
+    if plan["me"]:
+        wrap(DeliveryRun, "run", second)
+    else:
+        wrap(Ledger, "claim_all", claiming)
+
+
+def _say(plan: dict[str, Any], what: str) -> None:
+    (Path(plan["folder"]) / what).touch()
+
+
+def _wait_for(plan: dict[str, Any], what: str) -> None:
+    """Wait until the other task has said *what*, but not for ever: it may have been killed."""
+    deadline = time.monotonic() + plan["patience"]
+    while not (Path(plan["folder"]) / what).exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
 _DEEDS: dict[str, Callable[[Any], None]] = {
     "kill": _kill,
     "ledger": _break_ledger,
@@ -337,4 +392,6 @@ _DEEDS: dict[str, Callable[[Any], None]] = {
     "storage": _break_storage,
     "change": _change_file,
     "remote": _read_as_remote,
+    "meet": _meet,
+    "order": _order,
 }

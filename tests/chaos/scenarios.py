@@ -37,6 +37,8 @@ class Step:
     :param if_unknown: what the person who starts it chose.
     :param force: whether that person wants everything sent again.
     :param together: whether two tasks run at the same time, or one after the other.
+    :param sync: how two tasks at the same time are brought together: ``meet`` (both look up before one claims),
+        ``order`` (the second runs while the first holds its claims), or left to chance.
     :param deeds: for the first and the second task.
     :param faults: of the sandbox.
     :param again: how a task that has ended is run again: clear, new run, backfill, or not at all.
@@ -46,6 +48,7 @@ class Step:
     if_unknown: str = "fail"
     force: bool = False
     together: bool = True
+    sync: str | None = None
     deeds: tuple[Deeds, Deeds] = (Deeds(), Deeds())
     faults: tuple[dict[str, Any], ...] = ()
     again: str = "clear"
@@ -56,7 +59,7 @@ class Scenario:
     """
     A whole scenario.
 
-    :param seed: it all follows from this.
+    :param seed: it all follows from this; a name for those that are not drawn.
     :param kind: which tasks there are; one of :data:`KINDS`.
     :param blind: whether the result endpoint knows nothing; then unknown files are settled by hand at the end.
     :param files: name and content of each file.
@@ -66,7 +69,7 @@ class Scenario:
     :param steps: before the end, which is always: faults over, an hour later, run until everything is green.
     """
 
-    seed: int
+    seed: int | str
     kind: str = "alone"
     blind: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
@@ -78,7 +81,7 @@ class Scenario:
     def __str__(self) -> str:
         sizes = [len(content) for content in self.files.values()]
         lines = [
-            f"seed {self.seed}: {self.kind}{', result endpoint knows nothing' * self.blind}, {len(sizes)} file(s) of "
+            f"seed {self.seed!r}: {self.kind}{', result endpoint knows nothing' * self.blind}, {len(sizes)} file(s) of "
             f"{min(sizes)} to {max(sizes)} bytes, {self.extras} {self.always}"
         ]
         for number, step in enumerate(self.steps, 1):
@@ -141,6 +144,7 @@ def _step(rng: random.Random, names: list[str], *, blind: bool) -> Step:
         if_unknown=rng.choice(("fail", "fail", "check") if blind else ("fail", "fail", "check", "resend")),
         force=rng.random() < 0.06,
         together=rng.random() < 0.75,
+        sync=rng.choice((None, None, "meet", "order")),
         deeds=deeds,
         faults=tuple(_fault(rng) for _ in range(rng.choice((0, 0, 1, 1, 2, 3)))),
         again=rng.choice(("clear", "clear", "new run", "backfill failed", "backfill completed", "backfill none")),

@@ -336,6 +336,8 @@ def _serve(descriptor: int) -> None:
 
             answer = {"error": f"{what}: {error!r}\n{traceback.format_exc()}"}
         channel.sendall(json.dumps(answer, default=str).encode() + b"\n")
+    # The API server's threads would keep the process.
+    os._exit(0)
 
 
 def _lines(channel: socket.socket) -> Iterator[str]:

@@ -1,0 +1,249 @@
+"""
+Bugs to plant: what an honest mistake in the product would look like, and the seeds that must notice it.
+
+Each is a few lines around the product's own methods, in the worker process only. A suite that does not catch one of
+them would not catch the mistake either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tests.chaos.saboteur import wrap
+
+
+@dataclass(frozen=True)
+class Bug:
+    """
+    A planted bug.
+
+    :param plant: what it does to the product.
+    :param caught_by: scenarios of :data:`tests.chaos.directed.DIRECTED`, each of which must catch it.
+    """
+
+    plant: Callable[[], None]
+    caught_by: tuple[str, ...]
+
+
+def plant(name: str) -> None:
+    """Plant the bug *name* in this process."""
+    BUGS[name].plant()
+
+
+def _no_claim() -> None:
+    """Nothing is written down before the tail is released."""
+    from amili_provider.delivery.books import Books
+
+    wrap(Books, "claim", lambda *_: None)
+    wrap(Books, "check_margin", lambda *_: None)
+
+
+def _claim_after_the_tail() -> None:
+    """The claim is written when the whole request is out."""
+    from amili_provider.payload import UploadBody
+
+    def around(original: Callable[..., Iterator[bytes]], body: Any) -> Iterator[bytes]:
+        claim, body.before_tail = body.before_tail, None
+        yield from original(body)
+        claim()
+        body.before_tail = claim
+
+    wrap(UploadBody, "__iter__", around)
+
+
+def _settle_before_the_answer() -> None:
+    """Files are written down as uploaded when they are claimed."""
+    from amili_provider.delivery.books import Books
+    from amili_provider.models import Outcome, Verdict
+
+    def claim(original: Callable[..., None], books: Any, group: Any, request: str) -> None:
+        original(books, group, request)
+        verdict = Verdict(Outcome.UPLOADED, "PROCESSED", "CREATED")
+        books._ledger.settle_all([(books._claims[item.file_id], verdict) for item in group])
+
+    wrap(Books, "claim", claim)
+    wrap(Books, "settle", lambda *_: None)
+
+
+def _resend_on_read_timeout() -> None:
+    """A request whose answer does not come is sent once more."""
+    from amili_provider.client import AmiliClient
+    from amili_provider.exceptions import AmiliOutcomeUnknown
+
+    def post(original: Callable[..., Any], client: Any, client_no: str, body: Any) -> Any:
+        try:
+            return original(client, client_no, body)
+        except AmiliOutcomeUnknown:
+            return original(client, client_no, body)
+
+    wrap(AmiliClient, "post_files", post)
+
+
+def _lost_answer_is_not_sent() -> None:
+    """A request whose answer does not come counts as not sent."""
+    from amili_provider.delivery import sending
+    from amili_provider.delivery.outcomes import not_sent
+
+    sending.unknown = lambda reason: not_sent(str(reason), passing=True)
+
+
+def _expired_claims_are_free() -> None:
+    """A claim without a verdict is forgotten when it expires."""
+    from amili_provider.ledger import ledger, standing
+    from amili_provider.ledger.records import LedgerReceipt, RecordState
+
+    def judge(original: Callable[..., Any], file_id: str, attempts: Any, *, now: float, **more: Any) -> Any:
+        forgotten = [
+            a
+            for a in attempts
+            if isinstance(a, LedgerReceipt) and a.state is RecordState.CLAIMED and not a.is_live(now)
+        ]
+        found = original(file_id, [a for a in attempts if a not in forgotten], now=now, **more)
+        return standing.Standing(file_id, found.state, tuple(attempts), found.deciding, ())
+
+    wrap(ledger, "judge", judge)
+
+
+def _claims_never_expire() -> None:
+    """The claim of a worker that was killed stays in the way for ever."""
+    from amili_provider.ledger.records import LedgerReceipt, RecordState
+
+    wrap(LedgerReceipt, "is_live", lambda _, receipt, now: receipt.state is RecordState.CLAIMED)
+
+
+def _live_claims_are_free() -> None:
+    """Another task's claim is no reason to wait."""
+    from amili_provider.ledger.records import LedgerReceipt
+
+    _expired_claims_are_free()
+    wrap(LedgerReceipt, "is_live", lambda *_: False)
+
+
+def _no_environment_in_the_key() -> None:
+    """What was delivered to one environment counts as delivered to all."""
+    from amili_provider.delivery import books
+    from amili_provider.ledger import identity
+
+    def identify(original: Callable[..., str], *, environment: str, **more: str) -> str:
+        assert environment
+        return original(environment="", **more)
+
+    wrap(books, "identity_of", identify)
+    wrap(
+        identity,
+        "folder_of",
+        lambda original, environment, client_no: original("anywhere" if environment else "", client_no),
+    )
+
+
+def _any_2xx_is_accepted() -> None:
+    """The code decides, and nobody reads what it says of each file."""
+    from amili_provider.delivery.sending import Sender
+    from amili_provider.models import Outcome, Verdict
+
+    def named(original: Callable[..., Any], sender: Any, group: Any, reply: Any) -> Any:
+        if 200 <= reply.status_code < 300:  # noqa: PLR2004
+            return {item.file_id: Verdict(Outcome.UPLOADED, per_file=True) for item in group}
+        return original(sender, group, reply)
+
+    wrap(Sender, "_named", named)
+
+
+def _unwritten_claims_are_ignored() -> None:
+    """A claim that cannot be written does not stop the request."""
+    from amili_provider.delivery.books import Books
+    from amili_provider.exceptions import AmiliLedgerUnavailable
+
+    def claim(original: Callable[..., None], books: Any, group: Any, request: str) -> None:
+        try:
+            original(books, group, request)
+        except AmiliLedgerUnavailable:
+            books._claims.clear()
+
+    wrap(Books, "claim", claim)
+    wrap(Books, "check_margin", lambda *_: None)
+
+
+def _unwritten_outcomes_are_ignored() -> None:
+    """An outcome that cannot be written does not stop anything, and nobody hears of it."""
+    from amili_provider.delivery.books import Books
+    from amili_provider.exceptions import AmiliLedgerUnavailable
+
+    def settle(original: Callable[..., None], *args: Any) -> None:
+        with contextlib.suppress(AmiliLedgerUnavailable):
+            original(*args)
+
+    wrap(Books, "settle", settle)
+
+
+def _chain_is_ignored() -> None:
+    """Airflow's own retry repeats what a person asked for once."""
+    from amili_provider.ledger import standing
+
+    wrap(standing, "_belongs", lambda *_: False)
+
+
+def _resend_without_asking() -> None:
+    """``resend`` sends again what Amili would say that it has."""
+    from amili_provider.client import AmiliClient
+
+    wrap(AmiliClient, "get_file_result", lambda *_: None)
+
+
+def _changes_go_unnoticed() -> None:
+    """A file that changes while it is sent is sent as it is, under the hash that it had."""
+    from amili_provider.storage.contents import DescriptorContent
+
+    wrap(DescriptorContent, "check_unchanged", lambda *_: None)
+
+
+def _short_reads_go_unnoticed() -> None:
+    """A storage that ends a file early has its way."""
+    from amili_provider.storage import contents
+
+    def lenient(_: Any, file: Any, on_bytes: Any) -> Any:
+        assert on_bytes
+        with file.open() as stream:
+            return contents.MemoryContent(stream.read(file.size))
+
+    wrap(contents, "_read_to_memory", lenient)
+
+
+def _missing_receipts() -> None:
+    """Files whose reading failed are left out of the report."""
+    from amili_provider.delivery.deliver import DeliveryRun
+
+    kept = property(lambda run: [i.receipt for i in run._items if i.receipt.sha256 or i.receipt.outcome == "left"])
+    DeliveryRun.receipts = kept  # type: ignore[assignment]
+
+
+def _unknown_is_green() -> None:
+    """Files whose outcome is unknown do not fail the task."""
+    from amili_provider.models import Outcome
+
+    Outcome.failed = property(lambda outcome: outcome in (Outcome.REJECTED, Outcome.NOT_SENT))  # type: ignore[assignment]
+
+
+BUGS: dict[str, Bug] = {
+    "no claim": Bug(_no_claim, ("killed with the tail on its way", "two at once")),
+    "claim after the tail": Bug(_claim_after_the_tail, ("killed with the tail on its way",)),
+    "settle before the answer": Bug(_settle_before_the_answer, ("cut before it was accepted",)),
+    "resend on read time-out": Bug(_resend_on_read_timeout, ("answer too late", "answer lost")),
+    "lost answer is not sent": Bug(_lost_answer_is_not_sent, ("answer lost",)),
+    "expired claims are free": Bug(_expired_claims_are_free, ("killed with the tail on its way",)),
+    "claims never expire": Bug(_claims_never_expire, ("killed with the tail on its way", "killed after the claim")),
+    "live claims are free": Bug(_live_claims_are_free, ("one sends, another looks",)),
+    "no environment in the key": Bug(_no_environment_in_the_key, ("staging, then production",)),
+    "any 2xx is accepted": Bug(_any_2xx_is_accepted, ("one of three refused", "strange answer")),
+    "unwritten claims are ignored": Bug(_unwritten_claims_are_ignored, ("claims cannot be written",)),
+    "unwritten outcomes are ignored": Bug(_unwritten_outcomes_are_ignored, ("outcomes cannot be written",)),
+    "chain is ignored": Bug(_chain_is_ignored, ("force, then a retry",)),
+    "resend without asking": Bug(_resend_without_asking, ("answer lost, then resend",)),
+    "changes go unnoticed": Bug(_changes_go_unnoticed, ("changed while it is sent",)),
+    "short reads go unnoticed": Bug(_short_reads_go_unnoticed, ("storage ends a file early",)),
+    "missing receipts": Bug(_missing_receipts, ("storage fails",)),
+    "unknown is green": Bug(_unknown_is_green, ("answer lost",)),
+}

@@ -1,0 +1,104 @@
+"""Scenarios that are not drawn but written down: one for each thing that once could go wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.chaos.scenarios import ANSWER_TIMEOUT, Deeds, Scenario, Step, scenario
+
+SMALL = b"an invoice\n" * 50
+LARGE = b"a line of a long file\n" * 140_000
+_EXTRAS = {"answer_timeout": ANSWER_TIMEOUT, "connect_timeout": ANSWER_TIMEOUT}
+
+
+def _scenario(
+    name: str, *steps: Step, files: dict[str, bytes] | None = None, extras: dict[str, Any] | None = None, **more: Any
+) -> tuple[str, Scenario]:
+    contents = files or {"f0.csv": SMALL}
+    return name, Scenario(seed=name, files=contents, extras={**_EXTRAS, **(extras or {})}, steps=steps, **more)
+
+
+def _worker(first: dict[str, Any] | None = None, second: dict[str, Any] | None = None) -> tuple[Deeds, Deeds]:
+    return Deeds(first or {}), Deeds(second or {})
+
+
+def _kill(at: str, **more: Any) -> tuple[Deeds, Deeds]:
+    return _worker({"kill": {"at": at, **more}})
+
+
+_LATER = Step(later=True)
+_LOST = {"on": "upload", "drop": "reset", "stage": "accepted"}
+_UNHEARD = {"on": "upload", "drop": "reset", "stage": "body"}
+_NO_FILES = {"on": "upload", "status": 200, "stage": "body", "body": {"status": "PROCESSED", "result": "CREATED"}}
+_THREE = {f"f{n}.csv": SMALL + b"%d" % n for n in range(3)}
+_ALWAYS = 10_000
+
+DIRECTED: dict[str, Scenario] = dict([
+    _scenario("killed with the tail on its way", Step(deeds=_kill("byte", share=1.0)), _LATER),
+    _scenario("killed with the tail on its way, blind", Step(deeds=_kill("byte", share=1.0)), _LATER, blind=True),
+    _scenario("killed after the claim", Step(deeds=_kill("claimed")), Step(), _LATER),
+    _scenario("killed before the claim", Step(deeds=_kill("before claim")), Step()),
+    _scenario("killed with the answer in hand", Step(deeds=_kill("answered")), Step(), _LATER),
+    _scenario("killed after all was settled", Step(deeds=_kill("delivered")), Step()),
+    _scenario("two at once", Step(sync="meet"), Step(), kind="two runs"),
+    _scenario("one sends, another looks", Step(sync="order"), Step(), kind="two runs"),
+    _scenario("one sends, another is to resend", Step(sync="order", if_unknown="resend"), Step(), kind="two runs"),
+    _scenario("mapped tasks at once", Step(sync="meet"), Step(), kind="mapped", files=_THREE, overlap=True),
+    _scenario("two connections at once", Step(sync="meet"), Step(), kind="two connections"),
+    _scenario("staging, then production", Step(together=False), kind="two environments"),
+    _scenario("answer lost", Step(faults=(_LOST,)), Step(again="new run"), blind=True),
+    _scenario("answer lost, then resend", Step(faults=(_LOST,)), Step(if_unknown="resend")),
+    _scenario("answer too late", Step(faults=({"on": "upload", "delay": 2 * ANSWER_TIMEOUT, "stage": "accepted"},))),
+    _scenario("cut before it was accepted", Step(faults=(_UNHEARD,)), Step(again="new run")),
+    _scenario("strange answer", Step(faults=(_NO_FILES,))),
+    _scenario("one of three refused", Step(), Step(), files={**_THREE, "f3.csv": b"REJECT: no such debtor\n" + SMALL}),
+    _scenario(
+        "claims cannot be written",
+        Step(
+            deeds=_worker({"ledger": {"operations": ["create"], "nth": 3, "times": _ALWAYS}}), faults=(_LOST,)
+        ),
+        Step(),
+        files=_THREE,
+    ),
+    _scenario(
+        "outcomes cannot be written",
+        Step(deeds=_worker({"ledger": {"operations": ["replace"], "nth": 1, "times": _ALWAYS}})),
+        Step(),
+        _LATER,
+    ),
+    _scenario(
+        "force, then a retry",
+        Step(),
+        Step(force=True, faults=({"on": "upload", "drop": "reset", "stage": "head", "nth": 2, "times": 8},)),
+        Step(force=True),
+        files=_THREE,
+        extras={"max_files_per_request": 1},
+    ),
+    _scenario(
+        "changed while it is sent",
+        Step(deeds=_worker({"change": {"path": "f0.csv", "how": "edit", "when": "sending", "chunk": 0}})),
+        Step(),
+        files={"f0.csv": LARGE},
+        extras={"max_request_bytes": 100_000},
+    ),
+    _scenario(
+        "storage ends a file early",
+        Step(deeds=_worker({"storage": {"how": "short", "nth": 1, "times": _ALWAYS, "share": 0.5}})),
+        Step(),
+        always={"remote": True},
+        files=_THREE,
+    ),
+    _scenario(
+        "storage fails",
+        Step(deeds=_worker({"storage": {"how": "fail", "nth": 2, "times": _ALWAYS, "share": 0.5}})),
+        Step(),
+        always={"remote": True},
+        files=_THREE,
+    ),
+    _scenario("a month again", Step(again="backfill completed"), Step(again="backfill completed"), files=_THREE),
+])  # fmt: skip
+
+
+def scenario_of(seed: int | str) -> Scenario:
+    """Return the scenario of a seed, or the directed one of that name."""
+    return DIRECTED[seed] if isinstance(seed, str) else scenario(seed)
