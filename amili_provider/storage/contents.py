@@ -12,11 +12,11 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 from amili_provider.exceptions import AmiliStorageError
-from amili_provider.storage.listing import StorageFile
+from amili_provider.storage.files import StorageFile, read_together
 
 _READ_BYTES = 1024 * 1024
 
@@ -84,9 +84,7 @@ class DescriptorContent(HashedContent):
     :param state: what ``fstat`` said while the file was hashed; None for a spool.
     """
 
-    def __init__(
-        self, descriptor: int, size: int, sha256: str, *, shown: str, state: tuple[int, ...] | None
-    ) -> None:
+    def __init__(self, descriptor: int, size: int, sha256: str, *, shown: str, state: tuple[int, ...] | None) -> None:
         super().__init__(size, sha256)
         self._descriptor = descriptor
         self._shown = shown
@@ -158,6 +156,45 @@ def read_content(
     return _spool(file, spool_dir, on_bytes)
 
 
+def read_small_contents(
+    files: Sequence[StorageFile], *, on_bytes: Callable[[int], None] | None = None
+) -> Iterator[HashedContent | Exception]:
+    """
+    Read *files*, all small enough for memory, and yield for each its content, or why there is none.
+
+    :param files: files of a listing; neighbours on one storage are read together where that costs less.
+    :param on_bytes: as for :func:`read_content`.
+    """
+    position = 0
+    while position < len(files):
+        together = _neighbours(files[position:])
+        yield from _read_group(together, on_bytes)
+        position += len(together)
+
+
+def _neighbours(files: Sequence[StorageFile]) -> Sequence[StorageFile]:
+    """Return as many of the first *files* as can be read together, at least one."""
+    number = 1
+    if files[0].can_be_read_together:
+        fs = files[0].location_root.fs
+        while number < len(files) and files[number].can_be_read_together and files[number].location_root.fs is fs:
+            number += 1
+    return files[:number]
+
+
+def _read_group(
+    group: Sequence[StorageFile], on_bytes: Callable[[int], None] | None
+) -> Sequence[HashedContent | Exception]:
+    try:
+        if len(group) == 1:
+            return [read_content(group[0], in_memory_bytes=group[0].size, on_bytes=on_bytes)]
+        if on_bytes:
+            on_bytes(0)
+        return [MemoryContent(found) if isinstance(found, bytes) else found for found in read_together(group)]
+    except Exception as error:  # noqa: BLE001 - whatever a storage raises is the outcome of these files
+        return [error] * len(group)
+
+
 def _wrong_length(file: StorageFile, got: int | str) -> AmiliStorageError:
     return AmiliStorageError(
         f"{file.url} was listed with {file.size} bytes, but {got} could be read: it is being written, was replaced, "
@@ -195,9 +232,7 @@ def _read_local(
                 on_bytes(got)
         if position != file.size or _state(os.fstat(descriptor)) != _state(status):
             raise _wrong_length(file, position)
-        content = DescriptorContent(
-            descriptor, file.size, digest.hexdigest(), shown=file.url, state=_state(status)
-        )
+        content = DescriptorContent(descriptor, file.size, digest.hexdigest(), shown=file.url, state=_state(status))
         descriptor = -1
         return content
     finally:
@@ -239,9 +274,7 @@ def _spool(file: StorageFile, spool_dir: str | None, on_bytes: Callable[[int], N
                     view = view[spool.write(view) :]
             except OSError as error:
                 raise _spool_failed(file, spool_dir, error) from error
-        return DescriptorContent(
-            os.dup(spool.fileno()), file.size, digest.hexdigest(), shown=file.url, state=None
-        )
+        return DescriptorContent(os.dup(spool.fileno()), file.size, digest.hexdigest(), shown=file.url, state=None)
 
 
 def _spool_failed(file: StorageFile, spool_dir: str | None, error: OSError) -> AmiliStorageError:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
+
+from fsspec.asyn import sync
 
 from amili_provider.storage.entries import Entry, read_entry
 from amili_provider.storage.locations import Location
@@ -38,6 +42,12 @@ class StorageFile:
     local_path: str | None
     literal: bool
 
+    @property
+    def can_be_read_together(self) -> bool:
+        """Whether :func:`read_together` costs the storage's library less than one :meth:`open` after the other."""
+        root = self.location_root
+        return root.storage.kind.object_store and bool(root.fs.async_impl) and 0 < self.size <= BLOCK_BYTES
+
     def open(self) -> BinaryIO:
         """
         Return a stream of the bytes from the start, to be used by one thread.
@@ -46,15 +56,16 @@ class StorageFile:
         :class:`FileNotFoundError`.
         """
 
-        def wrap(error: BaseException) -> Exception:
-            return explain("read", self.url, self.location_root.storage.connection, error)
-
         try:
             inner, in_pieces = self._open_inner(self.location_root)
         except Exception as error:  # noqa: BLE001 - a dozen libraries, one door
-            raise wrap(error) from None
+            raise self.explained(error) from None
         check = self._check_unchanged if in_pieces and self.fingerprint is not None else None
-        return cast("BinaryIO", WholeFile(inner, self.size, check, wrap))
+        return cast("BinaryIO", WholeFile(inner, self.size, check, self.explained))
+
+    def explained(self, error: BaseException) -> Exception:
+        """Return what the storage raised while this file was read as an error that can be shown."""
+        return explain("read", self.url, self.location_root.storage.connection, error)
 
     def _open_inner(self, root: Location) -> tuple[BinaryIO, bool]:
         """Return the bytes, and whether it takes several requests to get them."""
@@ -68,6 +79,35 @@ class StorageFile:
         now = look_at(self.location_root, self.path)
         if (now.size, now.fingerprint) != (self.size, self.fingerprint):
             raise ShortReadError("it was replaced or written to since it was listed")
+
+
+def read_together(files: Sequence[StorageFile]) -> list[bytes | Exception]:
+    """
+    Read small files of one filesystem at once: for each its bytes, as many as were listed, or why not.
+
+    One hand-over to the thread of the storage's library, instead of one for each file.
+
+    :param files: each must say that it :attr:`~StorageFile.can_be_read_together`.
+    """
+    fs = files[0].location_root.fs
+
+    async def ask() -> list[bytes | BaseException]:
+        # One byte more than listed, so that an object that has grown does not come out as its own beginning.
+        asked = (fs._cat_file(file.path, start=0, end=file.size + 1) for file in files)  # noqa: SLF001 - cat_file, async
+        found: list[bytes | BaseException] = await asyncio.gather(*asked, return_exceptions=True)
+        return found
+
+    return [_whole(file, found) for file, found in zip(files, sync(fs.loop, ask), strict=True)]
+
+
+def _whole(file: StorageFile, found: bytes | BaseException) -> bytes | Exception:
+    if isinstance(found, BaseException):
+        return file.explained(found)
+    if len(found) < file.size:
+        return file.explained(ShortReadError(f"it ended after {len(found)} of {file.size} bytes"))
+    if len(found) > file.size:
+        return file.explained(ShortReadError(f"more than the {file.size} bytes listed could be read: it has grown"))
+    return found
 
 
 def look_at(location: Location, path: str) -> Entry:
