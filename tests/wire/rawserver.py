@@ -325,6 +325,7 @@ class Body:
         self.chunks = chunks or (b'{"files": [', b"x" * 200_000, b"y" * 200_000, b"]}")
         self.content_length = sum(map(len, self.chunks))
         self.released = False
+        self.wire: object = None
         self.iterations = 0
         self._before_tail = before_tail
 
@@ -335,6 +336,7 @@ class Body:
 
     def __iter__(self) -> Iterator[bytes]:
         self.released = False
+        self.wire: object = None
         self.iterations += 1
         yield from self.chunks[:-1]
         if self._before_tail:
