@@ -336,7 +336,6 @@ class Body:
 
     def __iter__(self) -> Iterator[bytes]:
         self.released = False
-        self.wire: object = None
         self.iterations += 1
         yield from self.chunks[:-1]
         if self._before_tail:
