@@ -36,6 +36,9 @@ class AmiliError(AirflowException):
     :param message: what was tried, on what, what came back, and what to do next.
     """
 
+    # Airflow's base class says 500 here, for its own web server; with us it is what Amili answered, if it did.
+    status_code: Any = None
+
     def __init__(self, message: str = "", **details: Any) -> None:
         super().__init__(message)
         self.message = message

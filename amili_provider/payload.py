@@ -70,6 +70,16 @@ class UploadPart:
         return len(self.opening()) + base64_bytes(self.content.size) + len(self.closing())
 
 
+class Wire(Protocol):
+    """What the body asks the connection before it lets its tail go."""
+
+    def wait_until_delivered(self) -> None:
+        """Return when the other machine has all that was handed out; raise if it cannot have it any more."""
+
+    def check_connected(self) -> None:
+        """Raise if the other end is gone, or has answered already."""
+
+
 class PartUnreadable(Exception):  # noqa: N818 - not a failure of the request, but news about one part of it
     """
     One part could not be read, or is not what it was when it was hashed; the tail was not released.
@@ -116,6 +126,8 @@ class UploadBody(Iterable[bytes]):
         self.before_tail = before_tail
         self.before_replay = before_replay
         self.on_bytes = on_bytes
+        self.wire: Wire | None = None
+        """The connection, as long as the body is being sent over one."""
         self.released = False
         """Whether the tail was handed out in the last iteration, so that Amili could have accepted the files."""
         metadata = "" if user_id is None else f'"metadata": {json.dumps({"userId": user_id})}, '
@@ -136,6 +148,8 @@ class UploadBody(Iterable[bytes]):
             if self.on_bytes:
                 self.on_bytes(len(chunk))
             yield chunk
+        if self.wire:
+            self.wire.wait_until_delivered()
         for part in self.parts:
             try:
                 part.content.check_unchanged()
@@ -143,6 +157,8 @@ class UploadBody(Iterable[bytes]):
                 raise PartUnreadable(part.file_id, error) from error
         if self.before_tail:
             self.before_tail()
+        if self.wire:
+            self.wire.check_connected()
         self.released = True
         yield self._tail
 

@@ -8,12 +8,18 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
+import httpcore
+
+from amili_provider.client import delivered
+
 
 class Body(Iterable[bytes], Protocol):
     """What is sent: the same bytes in each iteration; ``payload.UploadBody`` is one."""
 
     content_length: int
     released: bool
+    wire: Any
+    """Told here before each iteration: what knows how much has reached the other end."""
 
 
 class InFlight:
@@ -43,7 +49,26 @@ class InFlight:
     def __iter__(self) -> Iterator[bytes]:
         if self._body is not None:
             self._begun = True
+            self._body.wire = self
             yield from self._body
+
+    def wait_until_delivered(self) -> None:
+        """
+        Return when all that was handed out has reached the other machine.
+
+        :raises httpcore.WriteError: if it cannot any more. The HTTP library then looks for an answer that came early.
+        """
+        if self._socket is not None and not delivered.wait_until_delivered(self._socket):
+            raise httpcore.WriteError("the connection ended, or was answered, before the request was complete")
+
+    def check_connected(self) -> None:
+        """
+        Check that the other end is there and has not answered yet. Costs nothing.
+
+        :raises httpcore.WriteError: if not, as above.
+        """
+        if self._socket is not None and delivered.speaks_or_is_gone(self._socket):
+            raise httpcore.WriteError("the connection ended, or was answered, before the request was complete")
 
     @property
     def released(self) -> bool:

@@ -7,6 +7,7 @@ What a connection of type ``amili`` says: its fields, the forms made of them, an
 
 from __future__ import annotations
 
+from amili_provider.connection_form.fields import LEDGER_FROM_CONNECTION
 from amili_provider.connection_form.fields import label as field_label
 from amili_provider.connection_form.forms import (
     conn_fields,
@@ -19,6 +20,7 @@ from amili_provider.connection_form.settings import AmiliSettings, settings_from
 from amili_provider.connection_form.values import as_bool, as_words, checked_client_no, checked_result_path
 
 __all__ = [
+    "LEDGER_FROM_CONNECTION",
     "AmiliSettings",
     "as_bool",
     "as_words",

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MIB = 1024 * 1024
+LEDGER_FROM_CONNECTION = "the connection's"
+"""Stands for "the ledger that the connection names": None and 'none' mean in so many words that there shall be none."""
 
 _TEXT: dict[str, Any] = {"type": ["string", "null"]}
 _SECONDS: dict[str, Any] = {"type": ["number", "null"], "exclusiveMinimum": 0}

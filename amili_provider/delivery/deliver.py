@@ -22,17 +22,11 @@ from amili_provider.delivery.progress import shown_bytes
 from amili_provider.delivery.report import failure
 from amili_provider.exceptions import AmiliError
 from amili_provider.ledger import Ledger
+from amili_provider.ledger.chosen import ledger_from
 from amili_provider.models import Outcome, Receipt
 from amili_provider.storage import names
 from amili_provider.storage.listing import StorageFile, list_files
 from amili_provider.storage.stability import unstable_files
-
-_WHY_A_LEDGER = (
-    "No ledger is named, and nothing was sent. Without one, nobody remembers what Amili accepted: a retry, a cleared "
-    "task or a backfill would invoice debtors twice. Either name a folder on any storage, in the field '{label}' of "
-    "connection {conn_id!r} or as ledger='s3://bucket/amili-ledger/', or say ledger=None and accept that a re-run may "
-    "send files twice."
-)
 
 _RENAME = "Give it another with file_name, for example file_name='{{ file.index }}_{{ file.name }}'."
 
@@ -96,7 +90,9 @@ class DeliveryRun:
         :raises AmiliLedgerUnavailable: if the ledger cannot be reached; nothing was sent.
         """
         plan = self._plan(self._hook.settings)
-        ledger = self._open_ledger(plan, self._hook.settings)
+        ledger = ledger_from(self._order.ledger, self._hook.settings, client_no=plan.client_no)
+        if ledger is None:
+            self._log.warning("No ledger: a re-run of this task may send files a second time.")
         self._has_ledger = ledger is not None
         try:
             files = self._list()
@@ -124,21 +120,6 @@ class DeliveryRun:
             max_memory_bytes=order.max_memory_bytes,
             spool_dir=order.spool_dir,
             run=order.run,
-        )
-
-    def _open_ledger(self, plan: Plan, settings: AmiliSettings) -> Ledger | None:
-        url = settings.ledger if self._order.ledger_from_connection else self._order.ledger
-        if url is None:
-            if self._order.ledger_from_connection:
-                raise ValueError(_WHY_A_LEDGER.format(label="Ledger folder", conn_id=settings.conn_id))
-            self._log.warning("No ledger: a re-run of this task may send files a second time.")
-            return None
-        return Ledger.open(
-            url,
-            settings.ledger_conn_id,
-            environment=plan.environment,
-            client_no=plan.client_no,
-            answer_timeout=settings.answer_timeout,
         )
 
     def _list(self) -> list[StorageFile]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from amili_provider.delivery.plan import DEFAULT_MAX_CONCURRENT_REQUESTS, DEFAULT_MAX_MEMORY_BYTES, Run
+from amili_provider.connection_form import LEDGER_FROM_CONNECTION
+from amili_provider.delivery.plan import DEFAULT_MAX_CONCURRENT_REQUESTS, DEFAULT_MAX_MEMORY_BYTES, IfUnknown, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,6 @@ class Order:
     What to deliver. The operator's parameters of the same names say what each means.
 
     :param rename: from the facts of a file to the name for Amili; None for the base name.
-    :param ledger_from_connection: whether the ledger is the one that the connection names.
     :param run: which task run this is.
     """
 
@@ -48,10 +47,9 @@ class Order:
     stable_for: float = 0.0
     max_files: int = 10_000
     if_no_files: str = "skip"
-    if_unknown: str = "fail"
+    if_unknown: IfUnknown = "fail"
     force: bool = False
-    ledger: str | None = None
-    ledger_from_connection: bool = True
+    ledger: str | None = LEDGER_FROM_CONNECTION
     archive_to: str | None = None
     reject_to: str | None = None
     dry_run: bool = False
@@ -61,8 +59,3 @@ class Order:
     max_memory_bytes: int = DEFAULT_MAX_MEMORY_BYTES
     spool_dir: str | None = None
     run: Run = field(default_factory=Run)
-
-    def limit(self, name: str, default: Any) -> Any:
-        """Return the limit *name*, or *default*, the connection's, if the task names none."""
-        value = getattr(self, name)
-        return default if value is None else value

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from amili_provider.connection_form import AmiliSettings, checked_client_no, field_label
+from amili_provider.connection_form import LEDGER_FROM_CONNECTION, AmiliSettings, checked_client_no, field_label
 from amili_provider.ledger.ledger import Ledger
 from amili_provider.storage.kinds import split_url
-
-FROM_CONNECTION = "connection"
-"""Stands for "not named here": None and 'none' mean in so many words that there shall be no ledger."""
 
 
 def ledger_from(named: str | None, settings: AmiliSettings, *, client_no: str | int | None = None) -> Ledger | None:
     """
     Open the ledger that is meant; None if there shall be none. Only from the task's own thread.
 
-    :param named: a folder, None or 'none' for no ledger, or :data:`FROM_CONNECTION`.
+    :param named: a folder, None or 'none' for no ledger, or ``LEDGER_FROM_CONNECTION``.
     :param settings: what the connection says.
     :param client_no: Amili's client number; default: the connection's.
     :raises ValueError: if neither names one.
@@ -22,7 +19,7 @@ def ledger_from(named: str | None, settings: AmiliSettings, *, client_no: str | 
     """
     if named is None or named.strip().casefold() == "none":
         return None
-    url = settings.ledger if named == FROM_CONNECTION else named.strip()
+    url = settings.ledger if named == LEDGER_FROM_CONNECTION else named.strip()
     if not url:
         raise ValueError(
             f"No ledger is named, and nothing was sent. Without one, nobody remembers what Amili accepted: a retry, a "

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from amili_provider.connection_form import AmiliSettings
+from amili_provider.connection_form import LEDGER_FROM_CONNECTION, AmiliSettings
 from amili_provider.hooks.amili import AmiliHook
 from amili_provider.ledger import ways_out
-from amili_provider.ledger.chosen import FROM_CONNECTION, conn_id_for, ledger_from
+from amili_provider.ledger.chosen import conn_id_for, ledger_from
 from amili_provider.ledger.folders import Folder
 from amili_provider.ledger.ledger import Ledger
 from amili_provider.ledger.places import open_folder
@@ -100,7 +100,7 @@ def _settings(params: Mapping[str, Any]) -> AmiliSettings:
 
 
 def _ledger(params: Mapping[str, Any]) -> Ledger:
-    ledger = ledger_from(params["ledger"] or FROM_CONNECTION, _settings(params), client_no=params["client_no"])
+    ledger = ledger_from(params["ledger"] or LEDGER_FROM_CONNECTION, _settings(params), client_no=params["client_no"])
     if ledger is None:
         raise ValueError("ledger is 'none', but this is about a ledger. Name its folder.")
     return ledger

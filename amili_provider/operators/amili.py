@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import uuid4
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
+from amili_provider.connection_form import LEDGER_FROM_CONNECTION
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from amili_provider.delivery.order import Order
     from amili_provider.delivery.plan import Run
     from amili_provider.models import Receipt
-
-FROM_CONNECTION = "connection"
-"""The value of ``ledger`` that stands for the ledger named by the connection."""
 
 
 class AmiliFileUploadOperator(BaseOperator):
@@ -83,6 +84,10 @@ class AmiliFileUploadOperator(BaseOperator):
     )
     ui_color = "#d9e8e3"
 
+    _base_url: str = ""
+    _receipts: Sequence[Receipt] = ()
+    """Of the last execution in this process, for lineage."""
+
     def __init__(
         self,
         *,
@@ -99,7 +104,7 @@ class AmiliFileUploadOperator(BaseOperator):
         if_no_files: Literal["skip", "fail", "succeed"] = "skip",
         if_unknown: str = "fail",
         force: bool | str = False,
-        ledger: str | None = FROM_CONNECTION,
+        ledger: str | None = LEDGER_FROM_CONNECTION,
         archive_to: str | None = None,
         reject_to: str | None = None,
         dry_run: bool | str = False,
@@ -127,7 +132,8 @@ class AmiliFileUploadOperator(BaseOperator):
         self.ledger = ledger
         self.archive_to = archive_to
         self.reject_to = reject_to
-        self.dry_run = dry_run
+        # An attribute has its parameter's name, so this one hides BaseOperator.dry_run(), which renders and prints.
+        self.dry_run = dry_run  # type: ignore[method-assign,assignment]
         self.max_request_bytes = max_request_bytes
         self.max_files_per_request = max_files_per_request
         self.max_concurrent_requests = max_concurrent_requests
@@ -143,15 +149,19 @@ class AmiliFileUploadOperator(BaseOperator):
         from amili_provider.delivery.deliver import DeliveryRun
         from amili_provider.hooks.amili import AmiliHook
 
+        self._receipts = ()
         order = self._order(context)
         started = time.monotonic()
         with AmiliHook(self.amili_conn_id) as hook:
-            run = DeliveryRun(order, hook, log=self.log)
+            self._base_url = hook.settings.base_url
+            run = DeliveryRun(order, hook, log=cast("logging.Logger", self.log))
             try:
                 run.run()
             except BaseException:
                 self._publish(context, run.receipts)
                 raise
+            finally:
+                self._receipts = run.receipts
         receipts = run.receipts
         self._tell(receipts, time.monotonic() - started)
         published = [receipt.as_dict() for receipt in receipts]
@@ -165,6 +175,16 @@ class AmiliFileUploadOperator(BaseOperator):
             raise AirflowSkipException(f"Dry run: nothing was sent; {len(receipts)} receipt(s) say what would be.")
         self._fill_outlets(context, receipts)
         return published
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
+        """
+        Return one input per file that this execution uploaded, also if the task failed; OpenLineage asks.
+
+        :param task_instance: not needed.
+        """
+        from amili_provider.operators.lineage import facets
+
+        return facets(self._receipts, self._base_url)
 
     def _order(self, context: Context) -> Order:
         """Check every argument, before anything is sent."""
@@ -192,10 +212,9 @@ class AmiliFileUploadOperator(BaseOperator):
             stable_for=arguments.seconds_of("stable_for", self.stable_for),
             max_files=arguments.number_of("max_files", self.max_files),
             if_no_files=arguments.choice_of("if_no_files", self.if_no_files, ("skip", "fail", "succeed")),
-            if_unknown=arguments.choice_of("if_unknown", self.if_unknown, ("fail", "check", "resend")),
+            if_unknown=arguments.if_unknown_of(self.if_unknown),
             force=arguments.bool_of("force", self.force),
             ledger=arguments.ledger_of(self.ledger),
-            ledger_from_connection=self.ledger == FROM_CONNECTION,
             archive_to=optional("archive_to", self.archive_to),
             reject_to=optional("reject_to", self.reject_to),
             dry_run=arguments.bool_of("dry_run", self.dry_run),
@@ -234,7 +253,7 @@ class AmiliFileUploadOperator(BaseOperator):
         template = self.file_name
 
         def rename(facts: Any) -> str:
-            return str(self.render_template(template, {**context, "file": facts}))  # type: ignore[arg-type]
+            return str(self.render_template(template, cast("Context", {**context, "file": facts})))
 
         return rename
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, cast
 
 from amili_provider.connection_form import as_bool
 
@@ -65,6 +65,11 @@ def choice_of(name: str, value: Any, choices: Sequence[str]) -> str:
     if text not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}.")
     return str(text)
+
+
+def if_unknown_of(value: Any) -> Literal["fail", "check", "resend"]:
+    """Return *if_unknown*; ValueError if it is none of the three."""
+    return cast("Literal['fail', 'check', 'resend']", choice_of("if_unknown", value, ("fail", "check", "resend")))
 
 
 def bool_of(name: str, value: Any) -> bool:
