@@ -24,7 +24,12 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [
             {"integration-name": _NAME, "external-doc-url": "https://docs.amili.dev", "tags": ["service"]},
         ],
-        "operators": [{"integration-name": _NAME, "python-modules": ["amili_provider.operators.amili"]}],
+        "operators": [
+            {
+                "integration-name": _NAME,
+                "python-modules": ["amili_provider.operators.amili", "amili_provider.operators.buckets"],
+            }
+        ],
         "sensors": [{"integration-name": _NAME, "python-modules": ["amili_provider.sensors.amili"]}],
         "hooks": [{"integration-name": _NAME, "python-modules": ["amili_provider.hooks.amili"]}],
         "triggers": [{"integration-name": _NAME, "python-modules": ["amili_provider.triggers.amili"]}],
@@ -36,6 +41,14 @@ def get_provider_info() -> dict[str, Any]:
                 # Airflow 3.2 and newer draw the form from these two; older ones ask the hook.
                 "conn-fields": conn_fields(),
                 "ui-field-behaviour": ui_field_behaviour_kebab(),
+            }
+        ],
+        # Airflow 3: assets amili://<host>/<client number>, and the dataset that OpenLineage knows them as.
+        "asset-uris": [
+            {
+                "schemes": ["amili"],
+                "handler": "amili_provider.operators.asset_uris.sanitize_uri",
+                "to_openlineage_converter": "amili_provider.operators.asset_uris.convert_asset_to_openlineage",
             }
         ],
     }

@@ -13,6 +13,7 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,8 @@ def _run_dag(airflow_home: Path, caplog: pytest.LogCaptureFixture, capfd: pytest
             return _run(dag, logical_date, conf)
 
     def _run(dag: Any, logical_date: str | None, conf: dict[str, Any] | None) -> Outcome:
-        from airflow.providers.common.compat.sdk import timezone
-
         caplog.set_level(logging.INFO)
-        when = timezone.parse(logical_date) if logical_date else None
+        when = datetime.fromisoformat(logical_date).replace(tzinfo=UTC) if logical_date else None
         # Airflow 2.11 calls the logical date by its old name.
         name = "logical_date" if "logical_date" in inspect.signature(dag.test).parameters else "execution_date"
         run = dag.test(run_conf=conf, **{name: when})
