@@ -12,6 +12,15 @@ from amili_provider.client.answers import Answer, UploadReply
 from amili_provider.client.blocking import AmiliClient
 from amili_provider.client.connecting import ssl_context
 from amili_provider.client.identity import auth_of
-from amili_provider.client.nonblocking import AmiliAsyncClient
+from amili_provider.client.nonblocking import AmiliAsyncClient, rehearse
 
-__all__ = ["USER_AGENT", "AmiliAsyncClient", "AmiliClient", "Answer", "UploadReply", "auth_of", "ssl_context"]
+__all__ = [
+    "USER_AGENT",
+    "AmiliAsyncClient",
+    "AmiliClient",
+    "Answer",
+    "UploadReply",
+    "auth_of",
+    "rehearse",
+    "ssl_context",
+]

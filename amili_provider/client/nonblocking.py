@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,19 @@ from amili_provider.connection_form import AmiliSettings, checked_client_no
 from amili_provider.exceptions import AmiliConnectionError
 from amili_provider.models import FileResult
 from amili_provider.waiting import Patience
+
+
+@functools.cache
+def rehearse() -> None:
+    """
+    Import what the first request would import on the event loop, which takes 100 ms and more. Run this in a thread.
+
+    httpx sends through anyio, which loads its half for asyncio when it first finds a loop of asyncio running.
+    """
+    import anyio.lowlevel  # noqa: PLC0415 - only the triggerer needs it before its first request
+    import anyio.streams.tls  # noqa: PLC0415
+
+    anyio.run(anyio.sleep, 0)
 
 
 class AmiliAsyncClient:

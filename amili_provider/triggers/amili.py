@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from amili_provider.models import Vocabulary
-from amili_provider.triggers.connecting import Overrides
-from amili_provider.triggers.questions import Ask, Client, Key, about_batches, about_files
 from amili_provider.triggers.waiting import AmiliTrigger
+
+if TYPE_CHECKING:
+    from amili_provider.models import Vocabulary
+    from amili_provider.triggers.questions import Ask, Client, Key
 
 
 class AmiliFileResultTrigger(AmiliTrigger):
@@ -38,11 +39,9 @@ class AmiliFileResultTrigger(AmiliTrigger):
 
     def question(self, client: Client, vocabulary: Vocabulary) -> Ask:
         """Ask at the path that the connection, or the sensor, assumes."""
-        return about_files(client, vocabulary)
+        from amili_provider.triggers.questions import about_files
 
-    def overrides(self) -> Overrides:
-        """Return what is said instead of the connection."""
-        return Overrides(self.result_path, self.accepted_results, self.refused_results, self.pending_results)
+        return about_files(client, vocabulary)
 
 
 class AmiliBatchTrigger(AmiliTrigger):
@@ -72,4 +71,6 @@ class AmiliBatchTrigger(AmiliTrigger):
 
     def question(self, client: Client, vocabulary: Vocabulary) -> Ask:
         """Ask for the batch (page "GET one batch")."""
+        from amili_provider.triggers.questions import about_batches
+
         return about_batches(client, vocabulary, self.if_partial)

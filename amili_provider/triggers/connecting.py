@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 LONGEST_ANSWER_SECONDS = 60.0
 """For the answer to one question: ``answer_timeout`` is made for uploads, which take longer."""
-_MOST_KEPT_CONNECTIONS = 4
+MOST_IN_FLIGHT = 8
+"""Requests of one wait at the same time."""
 
 _auths: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[tuple[Any, ...], Any]] = WeakKeyDictionary()
 """Who we are, per event loop and credentials: a thousand waits of one connection share one token."""
@@ -96,21 +97,31 @@ async def aclient(settings: AmiliSettings, questions: int, on_token: Any = amask
     :param questions: how many there are per poll.
     :param on_token: called with every new token.
     """
-    # The first import of the HTTP library takes up to 200 ms, and reading certificates 20 ms: in a thread.
-    client = await asyncio.to_thread(importlib.import_module, "amili_provider.client")
-    tls = await asyncio.to_thread(client.ssl_context, settings)
+    client, tls = await asyncio.to_thread(_made_ready, settings)
     opened = client.AmiliAsyncClient(
         for_questions(settings),
         verify=tls,
         auth=_shared_auth(client, settings, on_token),
         attempts=1,
-        # A single question leaves no connection open until the next poll; many of them share a few.
-        keep_alive=0 if questions <= _MOST_KEPT_CONNECTIONS else _MOST_KEPT_CONNECTIONS,
+        # A few questions leave no connection open until the next poll; many of them share a few.
+        keep_alive=0 if questions <= MOST_IN_FLIGHT else MOST_IN_FLIGHT,
     )
     try:
         yield opened
     finally:
         await opened.aclose()
+
+
+def _made_ready(settings: AmiliSettings) -> tuple[Any, Any]:
+    """
+    Return the client's module and the TLS settings. To be run in a thread, since each part may take long.
+
+    The first import of the HTTP library takes up to 200 ms; its first request on an event loop would import another
+    100 ms of its own library for events, which a rehearsal here brings forward; reading certificates takes 20 ms.
+    """
+    client = importlib.import_module("amili_provider.client")
+    client.rehearse()
+    return client, client.ssl_context(settings)
 
 
 def _shared_auth(client: Any, settings: AmiliSettings, on_token: Any) -> Any:

@@ -9,12 +9,10 @@ from enum import Enum
 
 from amili_provider.exceptions import AmiliConnectionError, AmiliError
 from amili_provider.models import Meaning, one_line
+from amili_provider.triggers.connecting import MOST_IN_FLIGHT
 from amili_provider.triggers.events import Open, Settled
 from amili_provider.triggers.pace import MOST_FAILURES, Pace, Time
 from amili_provider.triggers.questions import Ask, Key, Said, is_doubtful
-
-MOST_IN_FLIGHT = 8
-"""Requests of one wait at the same time."""
 
 log = logging.getLogger(__name__)
 

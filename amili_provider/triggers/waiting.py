@@ -1,19 +1,24 @@
-"""What all triggers of this package do: open a client, wait at the sensor's pace, and end with one event."""
+"""
+What all triggers of this package have: their arguments, and a run that ends with one event.
+
+Airflow imports a trigger's module on the event loop; so this one, and those of the triggers, import little.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from amili_provider.exceptions import AmiliConnectionError, AmiliError
-from amili_provider.models import Vocabulary
-from amili_provider.triggers.connecting import Overrides, aclient, asettings
-from amili_provider.triggers.events import WaitEvent, failed
-from amili_provider.triggers.pace import Pace, Time
-from amili_provider.triggers.polling import Polled, Wait
-from amili_provider.triggers.questions import Ask, Client, Key
+from amili_provider.triggers.pace import Time
+
+if TYPE_CHECKING:
+    from amili_provider.models import Vocabulary
+    from amili_provider.triggers.events import WaitEvent
+    from amili_provider.triggers.questions import Ask, Client, Key
 
 
 class AmiliTrigger(BaseTrigger):
@@ -62,6 +67,7 @@ class AmiliTrigger(BaseTrigger):
         self.accepted_results = accepted_results
         self.refused_results = refused_results
         self.pending_results = pending_results
+        self.result_path: str | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that all triggers share, as plain JSON."""
@@ -90,50 +96,12 @@ class AmiliTrigger(BaseTrigger):
         """Return how it is asked for."""
         raise NotImplementedError
 
-    def overrides(self) -> Overrides:
-        """Return what is said instead of the connection."""
-        return Overrides(
-            accepted_results=self.accepted_results,
-            refused_results=self.refused_results,
-            pending_results=self.pending_results,
-        )
-
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and end with one event. What is no failure of asking, such as a bug, comes out as it is."""
-        yield TriggerEvent((await self._wait()).payload())
-
-    async def _wait(self) -> WaitEvent:
-        pace = Pace(self.poke_interval, self.exponential_backoff, self.max_wait)
-        keys = self.keys()
-        wait = Wait(keys, pace, deadline=self.deadline, time=self.time)
-        settings = self.overrides().applied_to(await asettings(self.amili_conn_id))
-        async with aclient(settings, len(keys)) as client:
-            ask = self.question(client, client.vocabulary)
-            try:
-                settled = await self._until_settled(wait, ask, pace)
-            except AmiliError as error:
-                return failed(error, wait.settled, wait.open)
-        return WaitEvent(ending="settled" if settled else "timed_out", settled=wait.settled, open=wait.open)
-
-    async def _until_settled(self, wait: Wait, ask: Ask, pace: Pace) -> bool:
-        """Poll until all is settled, or the time is up; even a trigger that comes too late asks once."""
-        interval = pace.first_interval(self.time.now() - self.started_at, self.time.dice())
-        while True:
-            left = self.deadline - self.time.now()
-            last = left <= interval
-            await self.time.sleep(max(min(interval, left), 0.0))
-            try:
-                polled = await wait.poll(ask)
-            except AmiliConnectionError as trouble:
-                if not self.silent_fail:
-                    raise
-                self.log.warning("A poll failed and is passed over, as silent_fail says: %s", trouble.message)
-                polled = Polled.OPEN
-            if polled is Polled.SETTLED:
-                return True
-            if last or polled is Polled.TIME_IS_UP or self.time.now() >= self.deadline:
-                return False
-            interval = pace.interval(self.time.now() - self.started_at, self.time.dice())
+        # The first trigger of a process imports what a wait needs; in a thread, all others go on meanwhile.
+        running = await asyncio.to_thread(importlib.import_module, "amili_provider.triggers.running")
+        event: WaitEvent = await running.wait(self)
+        yield TriggerEvent(event.payload())
 
 
 def _plain(words: Sequence[str] | str | None) -> list[str] | str | None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -18,6 +21,7 @@ from amili_provider.exceptions import AmiliConnectionError
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
 from amili_provider.triggers.amili import AmiliFileResultTrigger
+from amili_provider.triggers.connecting import MOST_IN_FLIGHT
 from amili_provider.triggers.pace import MOST_FAILURES
 from amili_provider.triggers.waiting import AmiliTrigger
 from tests.unit.simulated import EPOCH, World, first_event, rebuilt
@@ -162,7 +166,7 @@ def test_many_questions_share_a_few_connections(hour: World, amili_sandbox: Sand
     amili_sandbox.results.set("*", "created")
     event = asyncio.run(first_event(trigger(*ids)))
     assert len(event["settled"]) == 60
-    assert len({record.peer for record in amili_sandbox.requests if record.kind == "result"}) < 40
+    assert len({record.peer for record in amili_sandbox.requests if record.kind == "result"}) <= MOST_IN_FLIGHT
 
 
 def test_nothing_blocks_the_event_loop(
@@ -310,3 +314,50 @@ def test_an_outage_in_poke_mode_ends_with_an_error_that_airflow_retries(amili_sa
         sensor.execute({})
     assert caught.value.status_code == 503
     assert amili_sandbox.count("result") == MOST_FAILURES
+
+
+_FIRST_TRIGGER = """
+import asyncio, sys, threading, time
+
+class Seen:
+    def find_spec(self, name, path=None, target=None):
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return None
+        if threading.current_thread() is threading.main_thread():
+            print("imported on the event loop:", name)
+
+from airflow.jobs.triggerer_job_runner import TriggerRunner
+
+async def first():
+    from amili_provider.triggers.amili import AmiliFileResultTrigger
+    began = time.time()
+    trigger = AmiliFileResultTrigger(
+        file_ids={"2218": ["a"]}, amili_conn_id="amili_default", poke_interval=1, started_at=began, deadline=began + 60
+    )
+    async for event in trigger.run():
+        print("ended:", event.payload["ending"])
+
+sys.meta_path.insert(0, Seen())
+asyncio.run(first())
+"""
+
+
+def test_the_first_trigger_of_a_process_imports_little_on_the_event_loop(amili_sandbox: SandboxServer) -> None:
+    """Models, HTTP library and its library for events are imported in a thread: they take longer than 100 ms."""
+    amili_sandbox.results.set("a", "created")
+    done = subprocess.run(
+        [sys.executable, "-c", _FIRST_TRIGGER], capture_output=True, text=True, check=True, timeout=120, env=os.environ
+    )
+    assert "ended: settled" in done.stdout
+    imported = [line.rpartition(" ")[2] for line in done.stdout.splitlines() if line.startswith("imported")]
+    heavy = ("httpx", "httpcore", "anyio", "h11", "pydantic", "tenacity")
+    assert not [name for name in imported if name.partition(".")[0] in heavy]
+    assert {name for name in imported if name.startswith("amili_provider")} <= {
+        "amili_provider",
+        "amili_provider.triggers",
+        "amili_provider.triggers.amili",
+        "amili_provider.triggers.waiting",
+        "amili_provider.triggers.pace",
+    }

@@ -1,0 +1,15 @@
+"""
+A test bench: a whole Airflow (scheduler, triggerer, API server, dag processor) and local Amilis, driven from outside.
+
+::
+
+    python -m tests.bench                                # on SQLite
+    python -m tests.bench --database postgres            # on a PostgreSQL of its own (apt-get install postgresql)
+    python -m tests.bench success killed_triggerer       # some scenarios only
+    python -m tests.bench --list
+
+Every scenario has an Amili, a DAG and a connection of its own, and all run at the same time. Whatever the bench starts
+lives on loopback, on free ports, in one temporary folder, and is ended by the bench.
+"""
+
+from __future__ import annotations
