@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from amili_provider.delivery.outcomes import Sent
 from amili_provider.delivery.plan import Item
 from amili_provider.models import Outcome, Receipt
 
 TELL_EVERY_SECONDS = 30.0
+MOST_RECEIPTS = 1_000
+"""Receipts shown in the log at most; all are in the task's XCom."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -82,6 +84,16 @@ class Progress:
             shown_bytes(self._size),
             shown_bytes(self._done_bytes / seconds if seconds else 0),
         )
+
+
+def receipt_lines(receipts: Sequence[Receipt]) -> Iterator[str]:
+    """Yield one line per receipt, what went wrong first."""
+    for receipt in sorted(receipts, key=lambda r: not r.outcome.failed)[:MOST_RECEIPTS]:
+        size = "" if receipt.size is None else f" {shown_bytes(receipt.size):>10}"
+        said = f"  ({receipt.message})" if receipt.message else ""
+        yield f"{receipt.outcome:<16}{size}  {receipt.name}{said}"
+    if len(receipts) > MOST_RECEIPTS:
+        yield f"... and {len(receipts) - MOST_RECEIPTS} more"
 
 
 def summary(receipts: Sequence[Receipt], seconds: float) -> str:

@@ -272,9 +272,15 @@ class AmiliFileUploadOperator(BaseOperator):
             ti.xcom_push(key="return_value", value=[receipt.as_dict() for receipt in receipts])
 
     def _tell(self, receipts: Sequence[Receipt], seconds: float) -> None:
-        from amili_provider.delivery.progress import summary
+        from amili_provider.delivery.progress import receipt_lines, summary
 
-        self.log.info("Receipts\n%s", summary(receipts, seconds))
+        if receipts:
+            # Airflow's log view folds what stands between these two.
+            self.log.info("::group::Receipts of %d file(s)", len(receipts))
+            for line in receipt_lines(receipts):
+                self.log.info("%s", line)
+            self.log.info("::endgroup::")
+        self.log.info("Outcomes\n%s", summary(receipts, seconds))
 
     def _fill_outlets(self, context: Context, receipts: Sequence[Receipt]) -> None:
         from amili_provider.operators.assets import fill_outlet_events
