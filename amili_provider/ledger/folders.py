@@ -100,6 +100,20 @@ class Folder(ABC):
         """Yield the names of all files below the folder *under*, in no order. Costs as much as there are."""
         yield from self._persistently("list", under, lambda: list(self._names(under)))
 
+    def begin(self) -> None:
+        """
+        Make the folder where there is none yet and a storage has folders.
+
+        :raises AmiliLedgerUnavailable: if that does not work.
+        """
+        try:
+            self._persistently("open", "", self._begin)
+        except FileNotFoundError as error:
+            raise AmiliLedgerUnavailable(
+                f"The ledger {self.url} cannot be begun: the folder above it does not exist. Is the share mounted, and "
+                f"the path right? Without the ledger nothing is sent."
+            ) from error
+
     def probe(self) -> None:
         """
         Show that the folder can be read and written, and whether its create is exclusive.
@@ -110,13 +124,7 @@ class Folder(ABC):
         """
         name = f".probe-{secrets.token_hex(8)}"
         first, second = f"first {name}\n".encode(), f"second {name}\n".encode()
-        try:
-            self._persistently("open", "", self._begin)
-        except FileNotFoundError as error:
-            raise AmiliLedgerUnavailable(
-                f"The ledger {self.url} cannot be begun: the folder above it does not exist. Is the share mounted, and "
-                f"the path right? Without the ledger nothing is sent."
-            ) from error
+        self.begin()
         try:
             self.read(name)
         except FileNotFoundError:

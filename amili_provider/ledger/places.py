@@ -32,6 +32,7 @@ def open_folder(url: str, conn_id: str | None, *, sleep: Callable[[float], None]
             folder.probe()
             _proven[folder.url, conn_id] = folder.exclusive
         else:
+            folder.begin()
             folder.exclusive = known
     return folder
 
