@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
-from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    BaseSensorOperator,
-    Context,
-    PokeReturnValue,
-    conf,
-)
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, Context, PokeReturnValue, conf
 from pydantic import ValidationError
 
 from amili_provider.exceptions import AmiliError, AmiliResultFailed
 from amili_provider.models import Vocabulary
+from amili_provider.sensors.endings import SensorThatEndsAsPokeWould
 from amili_provider.sensors.poking import Poking
 from amili_provider.triggers.connecting import Overrides
 from amili_provider.triggers.events import CLEAR, Open, Settled, read_event
@@ -33,7 +26,7 @@ _GRACE_SECONDS = 120
 _MOST_SHOWN_OPEN = 20
 
 
-class AmiliSensor(BaseSensorOperator):
+class AmiliSensor(SensorThatEndsAsPokeWould):
     """
     Waits for results of Amili.
 
@@ -118,7 +111,7 @@ class AmiliSensor(BaseSensorOperator):
         wanted = self._wanted()
         hopeless = self._hopeless()
         if hopeless is not None:
-            self._end_as_poke_would(hopeless)
+            self.end_as_poke_would(hopeless)
         if not wanted:
             self.log.info("There is nothing to wait for.")
             return self._result({})
@@ -131,10 +124,15 @@ class AmiliSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Ask once for everything that has no final result yet."""
-        if self._poking is not None:
-            return self._poke(self._poking)
-        with self._opened(context, self._wanted(), self.time.now()) as poking:
-            return self._poke(poking)
+        try:
+            if self._poking is not None:
+                return self._poke(self._poking)
+            with self._opened(context, self._wanted(), self.time.now()) as poking:
+                return self._poke(poking)
+        except (AmiliError, AirflowSensorTimeout) as failure:
+            if self.soft_fail or self.never_fail:
+                self.log.warning("%s", failure)  # Airflow's skip will not say why
+            raise
 
     def _poke(self, poking: Poking) -> bool | PokeReturnValue:
         polled, wait = poking.poll(), poking.wait
@@ -156,10 +154,10 @@ class AmiliSensor(BaseSensorOperator):
             done = self._poke(poking)
         except AmiliError as trouble:
             if not is_passing(trouble):
-                self._end_as_poke_would(trouble)
+                self.end_as_poke_would(trouble)
             self.log.warning("The first question failed, the triggerer asks again: %s", trouble.message)
         except AirflowSensorTimeout as late:
-            self._end_as_poke_would(late)
+            self.end_as_poke_would(late)
         else:
             if isinstance(done, PokeReturnValue):
                 return done.xcom_value
@@ -208,27 +206,6 @@ class AmiliSensor(BaseSensorOperator):
             raise self._time_is_up(known, ended.open)
         return self._judged(known, ended.open)
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after deferral, with the rules of poke mode for failures (those of Airflow's own differ)."""
-        if next_method == "__fail__" and "timeout" in str((next_kwargs or {}).get("error")).casefold():
-            # Neither the trigger nor its event arrived in time; what is open, nobody here knows.
-            self._end_as_poke_would(self._time_is_up([], []))
-        try:
-            return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
-        except AirflowSkipException:
-            raise
-        except Exception as failure:  # noqa: BLE001 - decides only whether it is a failure or a skip
-            self._end_as_poke_would(failure)
-
-    def _end_as_poke_would(self, failure: Exception) -> NoReturn:
-        """Fail or skip, as Airflow does with what ``poke`` raises (``BaseSensorOperator.execute``)."""
-        soft = self.soft_fail and isinstance(failure, AirflowFailException | AirflowSensorTimeout)
-        if soft or self.never_fail:
-            self.log.warning("Skipped instead of failed: %s", failure)
-            name = "soft_fail" if soft else "never_fail"
-            raise AirflowSkipException(f"Skipping due to {name} is set to True.") from failure
-        raise failure
-
     def _opened(self, context: Context, wanted: list[tuple[str | None, str]], started: float) -> Poking:
         from amili_provider.hooks.amili import AmiliHook
 
@@ -257,6 +234,10 @@ class AmiliSensor(BaseSensorOperator):
         return now if first is None else float(first.timestamp())
 
     # Verdicts.
+
+    def out_of_time(self) -> Exception:
+        """Return what to raise when no event arrived in time: nobody here knows what is open."""
+        return self._time_is_up([], [])
 
     def _judged(self, known: list[Settled], still_open: list[Open]) -> Any:
         """Return the XCom if everything that is waited for was accepted, and nothing else is left to doubt."""

@@ -1,0 +1,51 @@
+"""Failing or skipping after a deferral as poke mode does, where Airflow's own rules for the two differ."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    Context,
+)
+
+_FAILED_WHILE_DEFERRED = "__fail__"
+"""The method that Airflow resumes if the trigger broke, or if the time of the deferral was up."""
+
+
+class SensorThatEndsAsPokeWould(BaseSensorOperator):
+    """
+    A sensor whose flags mean in the triggerer what they mean in poke mode.
+
+    In Airflow, ``soft_fail`` turns more failures into skips after a deferral than it does in poke mode, and
+    ``never_fail`` is unknown there before Airflow 3.
+    """
+
+    def out_of_time(self) -> Exception:
+        """Return what to raise if Airflow says that the time of the deferral is up."""
+        raise NotImplementedError
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral."""
+        error = str((next_kwargs or {}).get("error"))
+        if next_method == _FAILED_WHILE_DEFERRED and "timeout" in error.casefold():
+            self.end_as_poke_would(self.out_of_time())
+        try:
+            # Past the rules of BaseSensorOperator, which are the ones that differ.
+            return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+        except AirflowSkipException:
+            raise
+        except Exception as failure:  # noqa: BLE001 - decides only whether it is a failure or a skip
+            self.end_as_poke_would(failure)
+
+    def end_as_poke_would(self, failure: Exception) -> NoReturn:
+        """Fail or skip, as Airflow does with what ``poke`` raises (``BaseSensorOperator.execute``)."""
+        soft = self.soft_fail and isinstance(failure, AirflowFailException | AirflowSensorTimeout)
+        if soft or self.never_fail:
+            self.log.warning("Skipped instead of failed: %s", failure)
+            name = "soft_fail" if soft else "never_fail"
+            raise AirflowSkipException(f"Skipping due to {name} is set to True.") from failure
+        raise failure
