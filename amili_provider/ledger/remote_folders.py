@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import posixpath
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 from amili_provider.ledger.folders import Folder
@@ -94,7 +96,13 @@ class ObjectStoreFolder(FsspecFolder):
         """Nothing to make: the bucket has to exist, and the probe shows whether it does."""
 
     def _read(self, name: str) -> bytes:
-        return bytes(self._fs.cat_file(self._at(name)))
+        return bytes(self._fs.cat_file(self._at(name), **self._one_request))
+
+    @cached_property
+    def _one_request(self) -> dict[str, int]:
+        """What keeps s3fs from asking for the size first, to read large objects in parallel: receipts are small."""
+        known = inspect.signature(getattr(self._fs, "_cat_file", self._fs.cat_file)).parameters
+        return {"max_concurrency": 1} if "max_concurrency" in known else {}
 
     def _create(self, name: str, data: bytes) -> None:
         try:
