@@ -1,0 +1,215 @@
+"""
+What is measured, each in a process of its own: ``python -m tests.benchmarks.contestants NAME JSON``.
+
+A contestant imports what it needs and does its work once on something tiny; only then the clock starts, so that
+imports and first uses are in nobody's figure. It prints one line of JSON: seconds, and how far the memory rose above
+where it stood when the clock started.
+"""
+
+from __future__ import annotations
+
+import base64
+import gc
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FILE_TYPE = "InvoiciaFormatDocFile"
+CLIENT_NO = "2218"
+
+
+def connection(sink: int, **extra: Any) -> str:
+    """Return an Airflow connection to the sink, as text."""
+    extra = {"auth_url": f"http://127.0.0.1:{sink}", "client_no": CLIENT_NO, "access_token": "none needed", **extra}
+    return json.dumps(
+        {"conn_type": "amili", "host": "http://127.0.0.1", "port": sink, "schema": "arm/v1", "extra": extra}
+    )
+
+
+def storage_connection(port: int) -> str:
+    """Return an Airflow connection to the object server, as text."""
+    return json.dumps(
+        {
+            "conn_type": "aws",
+            "login": "key",
+            "password": "secret",
+            "extra": {"endpoint_url": f"http://127.0.0.1:{port}", "region_name": "eu-north-1"},
+        }
+    )
+
+
+def ours(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """Upload with the operator: list, read, hash, ask the ledger, pack, send, judge, settle, report."""
+    if asked.get("storage"):
+        os.environ["AIRFLOW_CONN_S3_HERE"] = storage_connection(asked["storage"])
+    conn_id = "s3_here" if asked.get("storage") else None
+    os.environ["AIRFLOW_CONN_AMILI_DEFAULT"] = connection(asked["sink"], ledger_conn_id=asked.get("ledger_conn_id"))
+    from amili_provider.operators.amili import AmiliFileUploadOperator
+
+    def run(source: str, ledger: str | None, source_conn_id: str | None, **options: Any) -> dict[str, Any]:
+        operator = AmiliFileUploadOperator(
+            task_id="upload",
+            source=source,
+            source_conn_id=source_conn_id,
+            file_type=FILE_TYPE,
+            ledger=ledger,
+            **options,
+        )
+        receipts = operator.execute({})
+        return {"outcomes": dict(Counter(receipt["outcome"] for receipt in receipts))}
+
+    with tempfile.TemporaryDirectory() as folder:
+        tiny = Path(folder, "warm-up.csv")
+        tiny.write_bytes(os.urandom(1000))
+        run(str(tiny), f"{folder}/ledger", None)
+    if conn_id:
+        run(asked["warm_up"], None, conn_id)
+    return lambda: run(asked["source"], asked["ledger"], conn_id, **asked.get("options", {}))
+
+
+def obvious(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """Upload one file as the first draft of any script does it."""
+    import httpx
+
+    url = f"http://127.0.0.1:{asked['sink']}/arm/v1/clients/{CLIENT_NO}/files"
+    httpx.post(url, json={"files": []})
+
+    def run() -> dict[str, Any]:
+        content = base64.b64encode(Path(asked["source"]).read_bytes()).decode()
+        file = {"type": FILE_TYPE, "name": "invoices.csv", "content": content, "fileId": "one"}
+        answer = httpx.post(url, json={"files": [file]}, timeout=600)
+        return {"outcomes": {answer.json()["files"][0]["result"]: 1}}
+
+    return run
+
+
+def loop(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """Upload a folder file by file over one kept connection."""
+    import httpx
+
+    url = f"http://127.0.0.1:{asked['sink']}/arm/v1/clients/{CLIENT_NO}/files"
+    client = httpx.Client(headers={"Authorization": "Bearer none-needed"}, timeout=600)
+    client.post(url, json={"files": []})
+
+    def contents() -> Any:
+        if not asked.get("storage"):
+            for path in sorted(Path(asked["source"]).iterdir()):
+                yield path.name, path.read_bytes()
+            return
+        fs, folder = _bucket(asked)
+        for path in sorted(fs.ls(folder, detail=False)):
+            yield path.rpartition("/")[2], fs.cat_file(path)
+
+    def run() -> dict[str, Any]:
+        outcomes: Counter[str] = Counter()
+        for name, data in contents():
+            file = {"type": FILE_TYPE, "name": name, "content": base64.b64encode(data).decode(), "fileId": name}
+            answer = client.post(url, json={"files": [file]})
+            outcomes[answer.json()["files"][0]["result"]] += 1
+        return {"outcomes": dict(outcomes)}
+
+    return run
+
+
+def pull(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """Read everything from the storage, with its own library at its own pace, and throw it away."""
+    fs, folder = _bucket(asked)
+    fs.ls(folder.rpartition("/")[0] or folder)
+
+    def run() -> dict[str, Any]:
+        fs, folder = _bucket(asked)  # the operator opens its filesystem within its time, too
+        if asked["single"]:
+            with fs.open(folder, "rb", cache_type="readahead", block_size=8 * 1024 * 1024) as stream:
+                return {"outcomes": {"bytes": sum(iter(lambda: len(stream.read(1024 * 1024)), 0))}}
+        paths = fs.ls(folder, detail=False)
+        read = 0
+        for start in range(0, len(paths), 1000):
+            read += sum(map(len, fs.cat(paths[start : start + 1000]).values()))
+        return {"outcomes": {"bytes": read}}
+
+    return run
+
+
+def download(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """Download one object to disk, as the storage's library does it: several ranges at once."""
+    fs, _ = _bucket(asked)
+    fs.cat_file(asked["warm_up"].removeprefix("s3://"))
+
+    def run() -> dict[str, Any]:
+        fs, path = _bucket(asked)
+        with tempfile.NamedTemporaryFile() as target:
+            fs.get_file(path, target.name)
+            return {"outcomes": {"bytes": Path(target.name).stat().st_size}}
+
+    return run
+
+
+def _bucket(asked: dict[str, Any]) -> tuple[Any, str]:
+    import s3fs
+
+    fs = s3fs.S3FileSystem(
+        key="key",
+        secret="secret",
+        endpoint_url=f"http://127.0.0.1:{asked['storage']}",
+        client_kwargs={"region_name": "eu-north-1"},
+        skip_instance_cache=True,
+    )
+    return fs, asked["source"].removeprefix("s3://").removesuffix("/*").rstrip("/")
+
+
+CONTESTANTS = {"ours": ours, "obvious": obvious, "loop": loop, "pull": pull, "download": download}
+
+
+def _memory(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(field)
+
+
+def measure(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run *work* once; return seconds, processor seconds, and bytes of memory above where it stood."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (proc(5))
+    idle = _memory("VmRSS")
+    began, busy = time.perf_counter(), time.process_time()
+    found = work()
+    return {
+        "seconds": time.perf_counter() - began,
+        "cpu_seconds": time.process_time() - busy,
+        "peak_above_idle": _memory("VmHWM") - idle,
+        "idle": idle,
+        **found,
+    }
+
+
+def main() -> None:
+    """Run one contestant and print its figures."""
+    name, asked = sys.argv[1], json.loads(sys.argv[2])
+    with tempfile.TemporaryDirectory(prefix="amili-bench-home-") as home:
+        os.environ["AIRFLOW_HOME"] = home
+        logging.disable(logging.INFO)
+        work = CONTESTANTS[name](asked)
+        figures = measure(work)
+        print("FIGURES " + json.dumps(figures), flush=True)  # noqa: T201 - how the parent learns it
+        if profile := asked.get("profile"):
+            _profile(work, profile)
+
+
+def _profile(work: Callable[[], dict[str, Any]], where: str) -> None:
+    import cProfile
+
+    profiler = cProfile.Profile()
+    profiler.runcall(work)
+    profiler.dump_stats(where)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Proof on a real cluster that a day spreads over workers."""
