@@ -13,7 +13,7 @@ _TEXT: dict[str, Any] = {"type": ["string", "null"]}
 _SECONDS: dict[str, Any] = {"type": ["number", "null"], "exclusiveMinimum": 0}
 _COUNT: dict[str, Any] = {"type": ["integer", "null"], "minimum": 1}
 # A choice of words instead of a check box: Airflow 2.11 shows a saved `false` as its default, and saves that again.
-_YES_NO: dict[str, Any] = {"type": ["string", "null"], "enum": ["true", "false", None]}
+_YES_NO: dict[str, Any] = {"type": ["string", "null"], "enum": ["true", "false"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         "environment",
         "Environment",
         "Amili's environment. Required unless a host is given, so that nobody reaches production by default.",
-        {"type": ["string", "null"], "enum": ["production", "staging", None]},
+        {"type": ["string", "null"], "enum": ["production", "staging"]},
         "staging",
     ),
     ConnectionField(

@@ -65,8 +65,8 @@ def form_widgets() -> dict[str, Any]:
         if f.schema is None:
             continue
         validators: list[Any] = [Optional()]
-        if choices := [c for c in f.schema.get("enum", ()) if c is not None]:
-            validators.append(any_of(choices))
+        if "enum" in f.schema:
+            validators.append(any_of(f.schema["enum"]))
         secret = f.schema.get("format") == "password"
         widgets[f.name] = (PasswordField if secret else StringField)(
             lazy_gettext(f.label),

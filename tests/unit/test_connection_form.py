@@ -442,7 +442,7 @@ def test_form_of_today() -> None:
     for name, entry in fields.items():
         assert set(entry) == {"label", "description", "schema"}
         assert "null" in entry["schema"]["type"], name
-    assert fields["environment"]["schema"]["enum"] == ["production", "staging", None]
+    assert fields["environment"]["schema"]["enum"] == ["production", "staging"]
     assert fields["answer_timeout"]["description"].endswith("Default: 600.")
     assert fields["verify"]["description"].endswith("Default: true.")
     assert fields["access_token"]["schema"]["format"] == "password"
