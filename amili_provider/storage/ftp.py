@@ -26,6 +26,7 @@ from amili_provider.storage.troubles import WrongSettings
 _SECONDS = 120.0
 _NO = frozenset({"false", "0", "no", "off", "none", ""})
 _REFUSED = re.compile(r"permission|denied|not allowed|privilege|access is", re.IGNORECASE)
+_MISSING = re.compile(r"no such|not found|not exist|cannot find", re.IGNORECASE)
 # What "ls -l" prints; every server without MLSD answers LIST like that, or like DOS.
 _UNIX_LINE = re.compile(
     r"(?P<type>[-dlbcps])[-rwxsStT+.@]{9,11}\s+\d+\s+\S+\s+\S+\s+(?P<size>\d+)\s+"
@@ -40,7 +41,7 @@ class _Ftps(ftplib.FTP_TLS):
     """FTPS whose data connections resume the session of the control connection, as many servers demand."""
 
     def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
-        connection, size = ftplib.FTP.ntransfercmd(self, cmd, rest)
+        connection, size = ftplib.FTP.ntransfercmd(self, cmd, rest)  # noqa: S321 - encrypted in the next line
         if self._prot_p:  # type: ignore[attr-defined]
             control = self.sock
             session = control.session if isinstance(control, ssl.SSLSocket) else None
@@ -78,7 +79,7 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
         if self._tls:
             ftp = _Ftps(context=ssl.create_default_context(), timeout=_SECONDS, encoding=self._encoding)
         else:
-            ftp = ftplib.FTP(timeout=_SECONDS, encoding=self._encoding)  # noqa: S321 - the connection says so  # noqa: S321 - the connection says so
+            ftp = ftplib.FTP(timeout=_SECONDS, encoding=self._encoding)  # noqa: S321 - the connection says so
         try:
             self._log_in(ftp, where)
         except BaseException as error:
@@ -239,10 +240,10 @@ def _answered(work: Callable[[], Any], path: str) -> Any:
 
 def _refusal(error: ftplib.error_perm, path: str) -> OSError:
     words = str(error)
-    if words[:3] == "550":
-        return PermissionError(words) if _REFUSED.search(words) else FileNotFoundError(words)
     if words[:3] in ("530", "532", "553") or _REFUSED.search(words):
         return PermissionError(words)
+    if words[:3] == "550" or (words[:3] == "501" and _MISSING.search(words)):
+        return FileNotFoundError(words)
     return OSError(f"{words} ({path})")
 
 

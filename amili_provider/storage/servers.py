@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import posixpath
 import threading
 import time
@@ -27,6 +28,13 @@ IDLE_SECONDS = 10.0
 
 C = TypeVar("C")
 T = TypeVar("T")
+
+
+def quiet(logger: str) -> None:
+    """Keep a library from filling the task's log with its protocol, unless somebody asked for it."""
+    found = logging.getLogger(logger)
+    if found.level == logging.NOTSET:
+        found.setLevel(logging.WARNING)
 
 
 class Pool(Generic[C]):

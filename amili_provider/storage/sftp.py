@@ -17,7 +17,7 @@ from typing import Any
 import paramiko
 from airflow.providers.ssh.hooks.ssh import SSHHook
 
-from amili_provider.storage.servers import ServerFiles
+from amili_provider.storage.servers import ServerFiles, quiet
 from amili_provider.storage.troubles import WrongSettings
 
 _CONNECT_SECONDS = 30
@@ -42,6 +42,8 @@ class SftpFiles(ServerFiles[_Connection]):
     def __init__(self, hook: SSHHook) -> None:
         super().__init__(hook.remote_host, int(hook.port or 22), hook.username or "", 22)
         self._hook = hook
+        # It reports every connection.
+        quiet("paramiko.transport")
 
     @classmethod
     def from_connection(cls, conn_id: str) -> SftpFiles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import posixpath
 import stat
@@ -20,14 +21,15 @@ from smbprotocol.exceptions import (
 )
 
 from amili_provider.storage.connections import StorageConnection
-from amili_provider.storage.servers import ServerFiles
+from amili_provider.storage.servers import ServerFiles, quiet
 from amili_provider.storage.troubles import WrongSettings
 
 _PORT = 445
 _SECONDS = 60
 _AUTH = ("negotiate", "ntlm", "kerberos")
-# STATUS_BAD_NETWORK_NAME, STATUS_ACCESS_DENIED, STATUS_SHARING_VIOLATION
-_NO_SHARE = 0xC00000CC
+_NO_SHARE = 0xC00000CC  # STATUS_BAD_NETWORK_NAME
+# STATUS_OBJECT_NAME_INVALID, STATUS_OBJECT_PATH_SYNTAX_BAD: no file can be called so; a pattern is, for example.
+_NO_SUCH_NAME = frozenset({0xC0000033, 0xC000003B})
 
 _Connection = dict[str, Any]  # smbclient's own: a cache with one server connection in it
 
@@ -46,6 +48,8 @@ class SmbFiles(ServerFiles[_Connection]):
         if not connection.host:
             raise WrongSettings("the connection names no host")
         super().__init__(connection.host, connection.port or _PORT, connection.login, _PORT)
+        # It reports every packet.
+        quiet("smbprotocol")
         self._password = connection.password
         self._share = connection.schema.strip("/\\")
         legacy = connection.extra.get("auth")
@@ -103,7 +107,8 @@ class SmbFiles(ServerFiles[_Connection]):
     def _disconnect(connection: _Connection) -> None:
         for server in list(connection.values()):
             with contextlib.suppress(Exception):
-                server.disconnect()
+                # Only the socket: a polite farewell would wait for the answer of a server that may be dead.
+                server.disconnect(close=False)
         connection.clear()
 
     @staticmethod
@@ -216,6 +221,8 @@ def _refusals(path: str) -> Iterator[None]:
     try:
         yield
     except SMBOSError as error:
+        if error.ntstatus in _NO_SUCH_NAME:
+            raise FileNotFoundError(errno.ENOENT, "no such file", path) from None
         if error.ntstatus == _NO_SHARE:
             raise WrongSettings("the server has no such share. Correct the schema of the connection") from None
         # SMBOSError has errno, but is not the subclass of OSError that belongs to it.

@@ -1,0 +1,111 @@
+"""Azure Blob Storage: Azurite."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.storage.backends.base import Backend, end, free_port, program, wait_for
+from tests.storage.backends.wire import Wire
+
+ACCOUNT = "devstoreaccount1"
+# Azurite's published development key: a secret only in the sense that no message may contain it.
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+CONTAINER = "contract"
+_DENIED = (
+    b"<?xml version='1.0'?><Error><Code>AuthorizationPermissionMismatch</Code>"
+    b"<Message>This request is not authorized to perform this operation using this permission.</Message></Error>"
+)
+DENIED = (
+    b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nConnection: close\r\n"
+    b"x-ms-error-code: AuthorizationPermissionMismatch\r\nContent-Length: %d\r\n\r\n%s" % (len(_DENIED), _DENIED)
+)
+
+
+class Azure(Backend):
+    """A container of Azure's, through a ``wasb`` connection."""
+
+    name = "abfs"
+    conn_type = "wasb"
+    object_store = True
+
+    def start(self) -> None:
+        azurite = program("azurite-blob", "npm install -g azurite")
+        try:
+            from azure.storage.blob import BlobServiceClient
+            from azure.storage.blob._shared import policies_async
+        except ImportError:
+            pytest.skip("Azure's library is not installed: pip install 'airflow-provider-amili[azure]'")
+        # A server that is gone is asked four times, but the minute between need not be waited for here.
+        self._pauses = policies_async.ExponentialRetry.get_backoff_time
+        policies_async.ExponentialRetry.get_backoff_time = lambda *_: 0.0
+        port = free_port()
+        data = self.scratch / "azurite"
+        data.mkdir()
+        self._process = subprocess.Popen(
+            [azurite, "--location", str(data), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--silent"]
+            + ["--skipApiVersionCheck", "--disableTelemetry"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for(port, lambda: self._process.poll() is None)
+        self.wire = Wire(port)
+        self._client = BlobServiceClient.from_connection_string(self.connection_string(port))
+        self._container = self._client.create_container(CONTAINER)
+
+    @staticmethod
+    def connection_string(port: int) -> str:
+        """Return how Azure's libraries name this server."""
+        return (
+            f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};"
+            f"BlobEndpoint=http://127.0.0.1:{port}/{ACCOUNT};"
+        )
+
+    def stop(self) -> None:
+        from azure.storage.blob._shared import policies_async
+
+        policies_async.ExponentialRetry.get_backoff_time = self._pauses
+        super().stop()
+        self._client.close()
+        end(self._process)
+
+    def connection(self) -> dict[str, Any]:
+        assert self.wire is not None
+        return {"conn_type": "wasb", "extra": {"connection_string": self.connection_string(self.wire.port)}}
+
+    def secrets(self) -> list[str]:
+        return [KEY]
+
+    def url(self, path: str = "") -> str:
+        return f"abfs://{CONTAINER}/{self.day}/{path}"
+
+    def bare(self, path: str = "") -> str:
+        return f"/{CONTAINER}/{self.day}/{path}"
+
+    def put(self, path: str, data: bytes) -> None:
+        self._container.upload_blob(f"{self.day}/{path}", data, overwrite=True)
+
+    def remove(self, path: str) -> None:
+        self._container.delete_blob(f"{self.day}/{path}")
+
+    def read(self, path: str) -> bytes | None:
+        from azure.core.exceptions import ResourceNotFoundError
+
+        try:
+            return bytes(self._container.download_blob(f"{self.day}/{path}").readall())
+        except ResourceNotFoundError:
+            return None
+
+    @contextlib.contextmanager
+    def denied(self, path: str) -> Iterator[None]:
+        assert self.wire is not None
+        self.wire.forbid(f"prefix={self.day}%2F{path}".encode(), DENIED)
+        self.wire.forbid(f"prefix={self.day}/{path}".encode(), DENIED)
+        try:
+            yield
+        finally:
+            self.wire.mend()

@@ -1,0 +1,163 @@
+"""What every storage in the contract can be told."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import uuid4
+
+import pytest
+
+from tests.storage.backends.wire import Wire
+
+
+class Backend:
+    """
+    A storage server with one folder that belongs to the test.
+
+    :param scratch: a folder for the server's own files.
+    """
+
+    name: ClassVar[str]
+    conn_type: ClassVar[str]
+    object_store: ClassVar[bool] = False
+    awkward: ClassVar[str] = "+%#?[]"
+    """Characters that its names may contain."""
+    sparse: ClassVar[bool] = False
+    """Whether it can hold a file of 5 GiB without 5 GiB."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self.wire: Wire | None = None
+        self.day = "day"
+
+    def start(self) -> None:
+        """Start the server; skip the test if it is not installed."""
+
+    def stop(self) -> None:
+        """Stop the server and leave nothing behind."""
+        if self.wire is not None:
+            self.wire.close()
+
+    def connection(self) -> dict[str, Any]:
+        """Return the Airflow connection."""
+        raise NotImplementedError
+
+    def secrets(self) -> list[str]:
+        """Return what no message may contain."""
+        return [value for value in (self.connection().get("password"),) if value]
+
+    def url(self, path: str = "") -> str:
+        """Return *path* in the test's folder, with a scheme."""
+        raise NotImplementedError
+
+    def bare(self, path: str = "") -> str:
+        """Return *path* in the test's folder, without a scheme."""
+        raise NotImplementedError
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write a file in the test's folder, behind the package's back."""
+        raise NotImplementedError
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder in the test's folder."""
+
+    def remove(self, path: str) -> None:
+        """Delete a file in the test's folder."""
+        raise NotImplementedError
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file of the test's folder; None if there is none."""
+        raise NotImplementedError
+
+    def begin_day(self) -> None:
+        """Give the next test a folder of its own, with nothing in it."""
+        self.day = f"day-{uuid4().hex[:8]}"
+        self.make_folder("")
+        if self.wire is not None:
+            self.wire.mend()
+
+    @contextlib.contextmanager
+    def denied(self, path: str) -> Iterator[None]:
+        """Take away the right to list the folder *path*."""
+        pytest.skip(f"{self.name}: this machine cannot take rights away")
+        yield
+
+
+class OnDisk(Backend):
+    """A server whose files are in a folder of this machine."""
+
+    sparse = True
+    root: Path
+
+    def on_disk(self, path: str = "") -> Path:
+        """Return where *path* of the test's folder is on this machine's disk."""
+        return self.root / self.day / path
+
+    def put(self, path: str, data: bytes) -> None:
+        target = self.on_disk(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+        self.own(self.root)
+
+    def put_sparse(self, path: str, size: int) -> None:
+        """Make a file of *size* zero bytes that takes no room."""
+        with self.on_disk(path).open("wb") as file:
+            file.truncate(size)
+        self.own(self.root)
+
+    def own(self, path: Path) -> None:
+        """Give what was written to whom the server runs as."""
+
+    def make_folder(self, path: str) -> None:
+        self.on_disk(path).mkdir(parents=True, exist_ok=True)
+        self.own(self.root)
+
+    def remove(self, path: str) -> None:
+        self.on_disk(path).unlink()
+
+    def read(self, path: str) -> bytes | None:
+        target = self.on_disk(path)
+        return target.read_bytes() if target.is_file() else None
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago, for servers that cannot choose one themselves."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def program(name: str, how: str) -> str:
+    """Return the path of a program, or skip the test saying what to install."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
+    if found is None:
+        pytest.skip(f"{name} is not installed: {how}")
+    return found
+
+
+def wait_for(port: int, alive: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait until something answers on *port*."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not alive():
+            break
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing answers on port {port}")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a server that a test started."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(10)

@@ -1,0 +1,106 @@
+"""Amazon S3: moto's server."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.storage.backends.base import Backend
+from tests.storage.backends.wire import Wire
+
+_DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+DENIED = (
+    b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_DENIED), _DENIED)
+)
+BUCKET = "contract"
+
+
+class S3(Backend):
+    """An S3 bucket, through an ``aws`` connection with an endpoint of its own."""
+
+    name = "s3"
+    conn_type = "aws"
+    object_store = True
+
+    def __init__(self, scratch: Path) -> None:
+        super().__init__(scratch)
+
+    def start(self) -> None:
+        import boto3
+        import s3fs
+        from moto.server import ThreadedMotoServer
+
+        # A server that is gone must not cost minutes of polite retries here.
+        s3fs.S3FileSystem.retries = 1
+
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        self._server.start()
+        self._port = self._server.get_host_and_port()[1]
+        self.wire = Wire(self._port)
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{self._port}",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            region_name="eu-north-1",
+        )
+        self._make_bucket()
+
+    def _make_bucket(self) -> None:
+        with contextlib.suppress(self.client.exceptions.BucketAlreadyOwnedByYou):
+            self.client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-north-1"})
+
+    def stop(self) -> None:
+        super().stop()
+        self.client.close()
+        self._server.stop()
+
+    def begin_day(self) -> None:
+        # Another test's server in this process shares moto's memory, and may have wiped it.
+        self._make_bucket()
+        super().begin_day()
+
+    def connection(self) -> dict[str, Any]:
+        assert self.wire is not None
+        return {
+            "conn_type": "aws",
+            "login": "AKIATESTING",
+            "password": "s3-secret-canary",
+            "extra": {
+                "endpoint_url": f"http://127.0.0.1:{self.wire.port}",
+                "region_name": "eu-north-1",
+                "config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 2},
+            },
+        }
+
+    def url(self, path: str = "") -> str:
+        return f"s3://{BUCKET}/{self.day}/{path}"
+
+    def bare(self, path: str = "") -> str:
+        return f"/{BUCKET}/{self.day}/{path}"
+
+    def put(self, path: str, data: bytes) -> None:
+        self.client.put_object(Bucket=BUCKET, Key=f"{self.day}/{path}", Body=data)
+
+    def remove(self, path: str) -> None:
+        self.client.delete_object(Bucket=BUCKET, Key=f"{self.day}/{path}")
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            return bytes(self.client.get_object(Bucket=BUCKET, Key=f"{self.day}/{path}")["Body"].read())
+        except self.client.exceptions.NoSuchKey:
+            return None
+
+    @contextlib.contextmanager
+    def denied(self, path: str) -> Iterator[None]:
+        assert self.wire is not None
+        # A listing names the folder in its query, a request for an object in its path.
+        for folder in (f"{self.day}/{path}/", f"{self.day}/{path}/".replace("/", "%2F")):
+            self.wire.forbid(f"prefix={folder}".encode(), DENIED)
+        try:
+            yield
+        finally:
+            self.wire.mend()
