@@ -73,22 +73,24 @@ def what_failed(error: Exception | None, flight: InFlight, settings: AmiliSettin
     """Return in words what broke, and what to look at."""
     request = request_of(error)
     target = request.url.host if request is not None else ""
+    for_token = request is not None and is_token_request(request)
     peer = "{}:{}".format(*flight.peer) if flight.peer else target or settings.base_url
     if flight.overdue or isinstance(error, httpx.ReadTimeout):
-        return f"{peer} did not answer completely in time; see {field_label('answer_timeout')}"
+        see = "" if for_token else f"; see {field_label('answer_timeout')}"
+        return f"{peer} did not answer completely in time{see}"
     if isinstance(error, httpx.ProxyError):
         return f"the proxy {peer} refused to pass the request on ({one_line(error, 60)}); check {field_label('proxy')}"
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-        through_proxy = request is not None and flight.peer not in (None, addressing.origin(request.url)[1:])
-        return _no_connection(error, peer, target, settings, through_proxy=through_proxy)
+        look = f"{field_label('environment')} and {field_label('auth_url' if for_token else 'host')}"
+        if request is not None and flight.peer not in (None, addressing.origin(request.url)[1:]):
+            peer, look = f"the proxy {peer}", field_label("proxy")
+        return _no_connection(error, peer, target, look, settings)
     if isinstance(error, httpx.WriteTimeout):
         return f"{peer} stopped taking data"
     return f"the connection to {peer} ended before a whole answer was there"
 
 
-def _no_connection(error: Exception, peer: str, target: str, settings: AmiliSettings, *, through_proxy: bool) -> str:
-    where = f"the proxy {peer}" if through_proxy else peer
-    look = field_label("proxy") if through_proxy else f"{field_label('environment')} and {field_label('host')}"
+def _no_connection(error: Exception, where: str, target: str, look: str, settings: AmiliSettings) -> str:
     if isinstance(error, httpx.ConnectTimeout):
         return f"no connection to {where} within {settings.connect_timeout:g} s; check {look}"
     for cause in _causes(error):

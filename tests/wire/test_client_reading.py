@@ -220,6 +220,17 @@ def test_writing_is_not_repeated_where_it_may_have_been_done(step: Step, kind: t
     assert len(amili.api.requests) == requests
 
 
+def test_writing_that_never_arrived_is_not_unknown() -> None:
+    """Without a token, or without a connection, nothing can have been carried out."""
+    with scripted_amili(tokens=[lost_answer()] * 3) as amili, pytest.raises(AmiliConnectionError, match="no token"):
+        AmiliClient(amili.settings, sleep=never_wait).request("PUT", "/x", json={})
+    assert amili.api.requests == []
+    with scripted_amili() as amili:
+        settings = settings_for("http://127.0.0.1:1", amili.tokens.url)
+        with pytest.raises(AmiliConnectionError, match="refuses connections.*'Host'"):
+            AmiliClient(settings, sleep=never_wait).request("PUT", "/x", json={})
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -101,6 +101,22 @@ def test_answer_lost_after_the_last_byte_is_unknown(waits: Waits) -> None:
     assert waits.seconds == []
 
 
+def test_every_upload_has_a_connection_of_its_own(waits: Waits) -> None:
+    """A kept connection that the other end closes in the same moment would be an answer that never comes."""
+
+    def once_per_connection(talk: Conversation) -> None:
+        talk.read_head()
+        talk.read_body()
+        talk.send(whole_answer(200, DONE, {"Connection": "keep-alive"}))
+        talk.wait_for_end()
+
+    with scripted_amili(otherwise=once_per_connection, answer_timeout=2) as amili:
+        client = AmiliClient(amili.settings, sleep=waits)
+        for _ in range(3):
+            client.post_files("2218", Body())
+    assert len(amili.api.requests) == 3
+
+
 def test_connection_refused_then_accepted(waits: Waits) -> None:
     """A service that is not up yet is waited for."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -136,7 +136,7 @@ def test_proxy_down(ends: Ends) -> None:
 
 def test_incomplete_connection(ends: Ends) -> None:
     """A field that is missing is named as the form labels it."""
-    assert ends.trying(password=None) == (False, "Connection 'amili_default': 'Client secret' is missing.")
+    assert ends.trying(password=None) == (False, "'Client secret' is missing.")
 
 
 def test_unreadable_ca_file(ends: Ends) -> None:

@@ -330,5 +330,6 @@ def test_token_service_elsewhere_is_named_when_it_is_down() -> None:
     """The message says that the token service, not the API, was not reached."""
     with scripted_amili() as amili:
         settings = settings_for(amili.api.url, "http://127.0.0.1:1")
-        with pytest.raises(AmiliConnectionError, match="no token, since 127.0.0.1:1 refuses connections"):
+        words = "no token, since 127.0.0.1:1 refuses connections; check .*'Token service URL'"
+        with pytest.raises(AmiliConnectionError, match=words):
             AmiliClient(settings, sleep=never_wait).request("GET", "/x")
