@@ -41,7 +41,11 @@ async def _until_settled(trigger: AmiliTrigger, waiting: Wait, ask: Ask, pace: P
     """Poll until all is settled, or the time is up; even a trigger that comes too late asks once."""
     time = trigger.time
     interval = pace.first_interval(time.now() - trigger.started_at, time.dice())
+    told = 0
     while True:
+        if (still_open := len(waiting.open)) != told:
+            told = still_open
+            log.info("Waiting for %s result(s); the next question is in %.0f s", still_open, interval)
         left = trigger.deadline - time.now()
         last = left <= interval
         await time.sleep(max(min(interval, left), 0.0))

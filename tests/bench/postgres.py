@@ -54,7 +54,7 @@ def postgres(folder: Path) -> Iterator[str]:
 def _binaries() -> Path:
     found = shutil.which("initdb")
     if found is not None:
-        return Path(found).parent
+        return Path(found).resolve().parent
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     if not versions:
         raise SystemExit("There is no PostgreSQL here: apt-get install postgresql")
