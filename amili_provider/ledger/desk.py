@@ -1,5 +1,5 @@
 """
-What the form of ``example_dags/amili_ledger.py`` asks for, done with :mod:`amili_provider.ledger.ways_out`.
+What the form of ``example_dags/amili_ledger.py`` asks for.
 
 Call these from a task's own thread: they look up connections.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from amili_provider.connection_form import LEDGER_FROM_CONNECTION, AmiliSettings
 from amili_provider.hooks.amili import AmiliHook
-from amili_provider.ledger import ways_out
+from amili_provider.ledger import adoption, copying, ways_out
 from amili_provider.ledger.chosen import conn_id_for, ledger_from
 from amili_provider.ledger.folders import Folder
 from amili_provider.ledger.ledger import Ledger
@@ -58,7 +58,7 @@ def adopt(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not params["source"]:
         raise ValueError("source is empty. Name what was delivered by other means: s3://bucket/sent/*.csv")
     with _ledger(params) as ledger:
-        adopted = ways_out.adopt(
+        adopted = adoption.adopt(
             ledger,
             params["source"],
             params["source_conn_id"],
@@ -81,7 +81,7 @@ def copy(context: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("copy_to is empty. Name a folder on any storage.")
     origin = _folder(params, _settings(params))
     target = open_folder(params["copy_to"], params["copy_to_conn_id"])
-    done = ways_out.copy_ledger(origin, target)
+    done = copying.copy_ledger(origin, target)
     log.info(
         "%d receipt(s) copied from %s to %s, %d were there already", done.copied, origin.url, target.url, done.same
     )

@@ -13,6 +13,10 @@ import json
 import re
 
 FILE_ID_CHARACTERS = 32
+RECEIPT_NAME = re.compile(
+    r"(?P<folder>[^/]+/[^/]+)/(?P<xx>[0-9a-f]{2})/(?P<id>(?P=xx)[0-9a-f]{30})\.(?P<n>[1-9]\d*)\.json"
+)
+"""What :func:`receipt_name` makes; whatever else lies in a ledger is no receipt."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 
 

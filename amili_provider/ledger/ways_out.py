@@ -1,18 +1,16 @@
 """
-The ways out of what a program cannot know: what people do with a ledger.
+The ways out of what a program cannot know: list the files whose outcome is unknown, settle one of them.
 
-List the files whose outcome is unknown, settle one after looking at the other side, adopt files that were delivered
-by other means, copy a ledger. ``example_dags/amili_ledger.py`` offers each as a form in Airflow's UI. Unlike a
-delivery, these may list the ledger, and cost as much as it holds.
+``example_dags/amili_ledger.py`` offers both as a form in Airflow's UI, beside :mod:`amili_provider.ledger.adoption` and
+:mod:`amili_provider.ledger.copying`. Unlike a delivery, these may list the ledger, and cost as much as it holds.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -25,11 +23,8 @@ from amili_provider.ledger.records import LedgerReceipt, Origin, parse
 from amili_provider.ledger.standing import Attempt, Standing, State, judge
 from amili_provider.ledger.workers import Workers
 from amili_provider.models import Outcome, Verdict
-from amili_provider.storage.listing import StorageFile, list_files
 
-_RECEIPT = re.compile(r"(?P<folder>[^/]+/[^/]+)/(?P<xx>[0-9a-f]{2})/(?P<id>(?P=xx)[0-9a-f]{30})\.(?P<n>[1-9]\d*)\.json")
 _FILE_ID = re.compile(r"[0-9a-f]{32}")
-_READ_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +93,7 @@ def list_unknown(
     under = "/".join(wanted) if all(named) else named[0] or ""
     receipts = []
     for name in folder.names(under):
-        match = _RECEIPT.fullmatch(name)
+        match = identity.RECEIPT_NAME.fullmatch(name)
         if match and all(n in (None, part) for n, part in zip(named, match["folder"].split("/"), strict=True)):
             receipts.append((match["folder"], match["id"], int(match["n"]), name))
     receipts.sort()
@@ -153,7 +148,7 @@ def settle_unknown(
     :raises ValueError: if the file is not unknown, is being sent at this moment, or *who* or *why* is missing.
     :raises AmiliLedgerUnavailable: if it cannot be written.
     """
-    who, why, file_id = _said("who", who), _said("why", why), file_id.strip().lower()
+    who, why, file_id = said("who", who), said("why", why), file_id.strip().lower()
     if not _FILE_ID.fullmatch(file_id):
         raise ValueError(f"{file_id[:80]!r} is not the id of a file: ids have 32 characters, 0 to 9 and a to f.")
     standing = ledger.look_up(file_id)
@@ -203,172 +198,8 @@ def _known(standing: Standing) -> str:
     return standing.describe() + "."
 
 
-def _said(name: str, value: str) -> str:
+def said(name: str, value: str) -> str:
+    """Return *value* without blanks around it; ValueError if it says nothing."""
     if not value or not value.strip():
         raise ValueError(f"{name} is empty. The ledger is an accounting trail: say {name}, in a few words.")
     return value.strip()
-
-
-@dataclass(frozen=True, slots=True)
-class Adopted:
-    """
-    What became of one file that was to be adopted.
-
-    :param source: where it is.
-    :param file_id: who it is.
-    :param outcome: ``adopted``, ``already_uploaded``, ``in_flight``, or ``would_be_adopted`` in a dry run.
-    :param note: more about it.
-    """
-
-    source: str
-    file_id: str
-    outcome: str
-    note: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-def adopt(
-    ledger: Ledger,
-    source: str | Sequence[str],
-    source_conn_id: str | None = None,
-    *,
-    file_type: str,
-    who: str,
-    why: str,
-    dry_run: bool = False,
-    max_files: int = 100_000,
-    run: RunFacts | None = None,
-) -> list[Adopted]:
-    """
-    Record all files that match as delivered, without sending them. Only from the task's own thread.
-
-    For the first day of an installation that delivered by other means: what is adopted is never sent.
-
-    :param ledger: of the client and environment.
-    :param source: files, folders or patterns, as for the upload operator.
-    :param source_conn_id: the storage's connection.
-    :param file_type: as they were delivered.
-    :param who: who says that they were delivered.
-    :param why: how they know.
-    :param dry_run: read and hash, but write nothing.
-    :param max_files: more than this is an error.
-    :param run: the run in which they say it.
-    :raises AmiliStorageError: if the storage cannot be listed or a file not be read; what was adopted before stays.
-    :raises AmiliLedgerUnavailable: if it cannot be written.
-    """
-    who, why, file_type = _said("who", who), _said("why", why), _said("file_type", file_type)
-    files = list_files(source, source_conn_id, max_files=max_files)
-    one = partial(_adopt_one, ledger, file_type=file_type, who=who, why=why, dry_run=dry_run, run=run or ByHand())
-    workers = Workers(min(4, ledger.folder.concurrency))
-    try:
-        return list(workers.in_order(one, files))
-    finally:
-        workers.close()
-
-
-def _adopt_one(
-    ledger: Ledger, file: StorageFile, *, file_type: str, who: str, why: str, dry_run: bool, run: RunFacts
-) -> Adopted:
-    digest = hashlib.sha256()
-    with file.open() as stream:
-        while block := stream.read(_READ_BYTES):
-            digest.update(block)
-    sha256 = digest.hexdigest()
-    file_id = ledger.file_id(file_type, sha256)
-    standing = ledger.look_up(file_id)
-    facts = ClaimFacts(
-        file_type=file_type,
-        name=file.name,
-        source=file.url,
-        size=file.size,
-        sha256=sha256,
-        run=run,
-        request="adopted",
-    )
-    verdict = Verdict(Outcome.UPLOADED, message="Adopted: delivered by other means, somebody says.")
-    if standing.state in (State.FREE, State.UNKNOWN) and not dry_run:
-        try:
-            ledger.resolve(standing, verdict, facts, origin=Origin.ADOPTED, settled_by=who, reason=why)
-        except ClaimLost as lost:
-            # The same bytes under another name, or a delivery at this very moment.
-            standing = lost.standings[file_id]
-    outcome = {State.UPLOADED: "already_uploaded", State.IN_FLIGHT: "in_flight"}.get(
-        standing.state, "would_be_adopted" if dry_run else "adopted"
-    )
-    return Adopted(file.url, file_id, outcome, standing.describe() if standing.deciding else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """
-    What a copy of a ledger did.
-
-    :param copied: receipts written, and read back.
-    :param same: receipts that were there already.
-    :param differing: receipts that are there with other content; they were left as they are.
-    :param live: claims that are not settled yet; they were not copied.
-    """
-
-    copied: int = 0
-    same: int = 0
-    differing: list[str] = field(default_factory=list)
-    live: list[str] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the copy can take the ledger's place."""
-        return not self.differing and not self.live
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-def copy_ledger(origin: Folder, target: Folder, *, clock: Callable[[], float] = time.time) -> Copied:
-    """
-    Copy every receipt to another folder, whole, and read it back. Nothing that differs is overwritten.
-
-    Pause the DAGs that use the ledger meanwhile: a claim that is live is not copied, because its outcome is yet to
-    come. Copying again goes on where it ended.
-
-    :param origin: the ledger.
-    :param target: where to.
-    :param clock: seconds since the epoch.
-    :raises AmiliLedgerUnavailable: if one cannot be read or the other not be written.
-    """
-    workers = Workers(min(origin.concurrency, target.concurrency))
-    try:
-        results = list(workers.in_order(partial(_copy_one, origin, target, clock()), _receipts(origin)))
-    finally:
-        workers.close()
-    by_kind: dict[str, list[str]] = {"copied": [], "same": [], "differing": [], "live": []}
-    for kind, name in results:
-        by_kind[kind].append(name)
-    return Copied(len(by_kind["copied"]), len(by_kind["same"]), sorted(by_kind["differing"]), sorted(by_kind["live"]))
-
-
-def _receipts(folder: Folder) -> Iterator[tuple[str, str, int]]:
-    for name in folder.names():
-        if match := _RECEIPT.fullmatch(name):
-            yield name, match["id"], int(match["n"])
-
-
-def _copy_one(origin: Folder, target: Folder, now: float, receipt: tuple[str, str, int]) -> tuple[str, str]:
-    name, file_id, attempt = receipt
-    data = origin.read(name)
-    read = parse(data, file_id=file_id, attempt=attempt)
-    if isinstance(read, LedgerReceipt) and read.is_live(now):
-        return "live", name
-    try:
-        there = target.read(name)
-    except FileNotFoundError:
-        try:
-            target.create(name, data)
-            target.confirm(name, data)
-        except FileExistsError:
-            return "differing", name
-        return "copied", name
-    return ("same" if there == data else "differing"), name

@@ -10,8 +10,10 @@ import pytest
 
 from amili_provider.exceptions import AmiliStorageError
 from amili_provider.ledger import ClaimLost, Ledger, State
+from amili_provider.ledger.adoption import adopt
+from amili_provider.ledger.copying import copy_ledger
 from amili_provider.ledger.local_folder import LocalFolder
-from amili_provider.ledger.ways_out import ByHand, adopt, copy_ledger, list_unknown, settle_unknown
+from amili_provider.ledger.ways_out import ByHand, list_unknown, settle_unknown
 from tests.ledger_cases import ACCEPTED, FILE_TYPE, LOST, REFUSED, Clock, facts, file_id_of, local_ledger
 
 _SAID: dict[str, Any] = {"who": "kari", "why": "seen in the portal"}
