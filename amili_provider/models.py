@@ -314,6 +314,8 @@ class Receipt:
     result: str | None = None
     message: str | None = None
     uploaded_at: str | None = None
+    unwritten: bool = field(default=False, repr=False)
+    """Whether the ledger could not be told of the outcome, so that the next run finds it unknown. Not published."""
     passing: bool = field(default=False, repr=False)
     """Of a file not sent: whether the cause may pass by itself, so that a retry of the task helps. Not published."""
 

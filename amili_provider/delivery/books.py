@@ -134,7 +134,8 @@ class Books:
 
     def _still_unknown(self, standing: Standing, why: str) -> Result:
         known = "; ".join(a.describe() for a in standing.attempts if a.attempt in standing.unknown)
-        return unknown(f"Sent before, outcome unknown: {known}. Asked now: {why}")
+        # The newest first: what is long is cut at its end.
+        return unknown(f"Sent before, outcome unknown. Asked now: {one_line(why, 140)}; before: {known}")
 
     # Claims
 
@@ -144,15 +145,20 @@ class Books:
 
         :param group: its files.
         :param request: its name in the log.
-        :raises NotOurs: if somebody else has one of them; nothing is claimed then.
+        :raises NotOurs: if somebody else has one of them. The others stay claimed, for the request without it.
         :raises AmiliLedgerUnavailable: if a claim cannot be written; nothing is claimed then.
         """
         if self._ledger is None:
             return
-        wanted = [(self._standings[item.file_id], self._facts(item, request)) for item in group]
+        wanted = [
+            (self._standings[item.file_id], self._facts(item, request))
+            for item in group
+            if item.file_id not in self._claims
+        ]
         try:
-            claims = self._ledger.claim_all(wanted)
+            claims: Sequence[Claim] = self._ledger.claim_all(wanted)
         except ClaimLost as lost:
+            self._claims.update((claim.file_id, claim) for claim in lost.claims)
             raise NotOurs({file_id: self._lost(file_id) for file_id in lost.standings}) from None
         self._claims.update((claim.file_id, claim) for claim in claims)
 
@@ -226,5 +232,3 @@ def _result_of(standing: Standing) -> Result:
     if standing.state is State.IN_FLIGHT:
         return not_sent(f"In flight elsewhere: {standing.describe()}", passing=True)
     return unknown(f"Sent before, outcome unknown: {standing.describe()}")
-
-

@@ -53,6 +53,8 @@ class Moving:
 
     def _mover_for(self, item: Item) -> Mover | None:
         outcome = item.receipt.outcome
+        if item.receipt.unwritten:
+            return None
         if outcome.delivered:
             return self._movers.get("archive_to")
         if outcome is Outcome.REJECTED and (item.refused_by_name or (item.refused_itself and self._others_accepted)):

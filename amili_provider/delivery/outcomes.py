@@ -17,12 +17,14 @@ class Result:
     :param passing: of a file not sent: whether the cause may pass by itself.
     :param refused_itself: whether a refusal names this very file, or was given to a request of this file alone.
     :param at: when the answer came, ISO 8601 in UTC.
+    :param unwritten: whether the ledger could not be told of it.
     """
 
     verdict: Verdict
     passing: bool = False
     refused_itself: bool = False
     at: str | None = None
+    unwritten: bool = False
 
     @property
     def outcome(self) -> Outcome:

@@ -264,7 +264,7 @@ class Delivery:
         receipt.outcome = verdict.outcome
         receipt.status, receipt.result, receipt.message = verdict.status, verdict.result, verdict.message
         receipt.uploaded_at = result.at if verdict.outcome.delivered else None
-        receipt.passing = result.passing
+        receipt.passing, receipt.unwritten = result.passing, result.unwritten
         item.refused_itself = result.refused_itself
         item.refused_by_name = result.refused_itself and verdict.per_file
         item.done = True
@@ -305,8 +305,13 @@ def _as_follower(leader: Item) -> Result:
     receipt = leader.receipt
     if receipt.outcome is Outcome.UPLOADED:
         message = f"The same bytes as {receipt.source}, sent in this run."
-        return Result(
-            Verdict(Outcome.ALREADY_UPLOADED, receipt.status, receipt.result, message), at=receipt.uploaded_at
-        )
+        verdict = Verdict(Outcome.ALREADY_UPLOADED, receipt.status, receipt.result, message)
+        return Result(verdict, at=receipt.uploaded_at, unwritten=receipt.unwritten)
     verdict = Verdict(receipt.outcome, receipt.status, receipt.result, receipt.message, per_file=leader.refused_by_name)
-    return Result(verdict, passing=receipt.passing, refused_itself=leader.refused_itself, at=receipt.uploaded_at)
+    return Result(
+        verdict,
+        passing=receipt.passing,
+        refused_itself=leader.refused_itself,
+        at=receipt.uploaded_at,
+        unwritten=receipt.unwritten,
+    )

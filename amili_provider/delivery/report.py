@@ -20,6 +20,10 @@ MOST_NAMED = 500
 """Files named in a message at most; every one is in the receipts."""
 
 _REMEDIES = {
+    "unwritten": (
+        "The outcome of files could not be written to the ledger, so the task fails although it is as shown: the next "
+        "run will find them unknown. Mend the ledger's storage first."
+    ),
     "unknown": (
         "Unknown files were sent, but Amili's answer was lost or not understood; sending them again could invoice "
         "somebody twice, so nothing resends them on its own. Ways on: ask Amili and settle them with the DAG "
@@ -41,32 +45,36 @@ def failure(receipts: Sequence[Receipt], *, halt: Halt | None, has_ledger: bool)
     """
     Return the error that the task must end with, or None if every file is delivered or left by choice.
 
-    The order where several kinds occur: a cause that passes (Airflow retries), then unknown, then a wrong
-    configuration, then refused, then what cannot be sent. Without a ledger, unknown comes first, and nothing is
-    retried once something was accepted, since a retry would send it again.
+    The order where several kinds occur: a cause that passes (Airflow retries), then unknown (an outcome that the
+    ledger could not be told comes before all), then a wrong configuration, then refused, then what cannot be sent.
+    Without a ledger, unknown comes first, and nothing is retried once something was accepted, since a retry would
+    send it again.
 
     :param receipts: all receipts of the run.
     :param halt: why not everything was tried, if so.
     :param has_ledger: whether a ledger remembers what was accepted.
     """
-    failed = [r for r in receipts if r.outcome.failed]
+    failed = [r for r in receipts if r.outcome.failed or r.unwritten]
     if not failed:
         return None
-    unknown = any(r.outcome is Outcome.UNKNOWN for r in failed)
+    unwritten = any(r.unwritten for r in failed)
+    unknown = unwritten or any(r.outcome is Outcome.UNKNOWN for r in failed)
     rejected = any(r.outcome is Outcome.REJECTED for r in failed)
     waiting = any(r.outcome is Outcome.NOT_SENT for r in failed)
     passing = any(r.outcome is Outcome.NOT_SENT and r.passing for r in failed)
     accepted_now = any(r.outcome is Outcome.UPLOADED for r in receipts)
-    may_retry = passing and (has_ledger or not (unknown or accepted_now))
+    may_retry = passing and not unwritten and (has_ledger or not (unknown or accepted_now))
 
     remedies = []
+    if unwritten:
+        remedies.append(_REMEDIES["unwritten"])
     if unknown:
         remedies.append(_REMEDIES["unknown"])
     if rejected:
         remedies.append(_REMEDIES["rejected"])
     if may_retry:
         remedies.append(_REMEDIES["passing"])
-    elif passing:
+    elif passing and not has_ledger:
         remedies.append(_REMEDIES["no_ledger"])
     elif waiting:
         remedies.append(_REMEDIES["permanent"])
@@ -90,7 +98,10 @@ def failure(receipts: Sequence[Receipt], *, halt: Halt | None, has_ledger: bool)
 
 def _headline(receipts: Sequence[Receipt], failed: Sequence[Receipt]) -> str:
     client_no, file_type = failed[0].client_no, failed[0].file_type
-    return f"{len(failed)} of {len(receipts)} file(s) not delivered to Amili (client {client_no}, {file_type}):"
+    number, so = sum(r.outcome.failed for r in failed), "not delivered to Amili"
+    if not number:
+        number, so = len(failed), "delivered to Amili, but not written to the ledger"
+    return f"{number} of {len(receipts)} file(s) {so} (client {client_no}, {file_type}):"
 
 
 def _lines(failed: Sequence[Receipt]) -> list[str]:

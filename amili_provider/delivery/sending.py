@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from amili_provider.client import AmiliClient, UploadReply
@@ -24,11 +25,13 @@ from amili_provider.exceptions import (
     AmiliOutcomeUnknown,
     AmiliRequestError,
 )
+from amili_provider.ledger import SettlingFailed
 from amili_provider.models import (
     Outcome,
     UnreadableAnswer,
     Verdict,
     judge_upload,
+    one_line,
     read_message,
     read_upload_answer,
 )
@@ -85,7 +88,8 @@ class Sender:
             if sent.halt is None and self._stop.is_set():
                 sent.halt = Halt("The run was stopped before this file was sent.", passing=True)
             if sent.halt is not None:
-                sent.results |= {i.file_id: not_sent(sent.halt.reason, passing=sent.halt.passing) for i in group}
+                # Of a request that lost some of its files to another task, the others are still claimed.
+                self._close(group, not_sent(sent.halt.reason, passing=sent.halt.passing), sent)
                 continue
             waiting.extend(reversed(self._post(group, sent)))
         sent.seconds = time.monotonic() - started
@@ -100,6 +104,7 @@ class Sender:
         try:
             reply = self._client.post_files(self._plan.client_no, body)
         except PartUnreadable as news:
+            self._let_go_of_claims(group, sent)
             return self._without(group, {news.file_id: not_sent(news.cause)}, sent)
         except NotOurs as news:
             return self._without(group, news.results, sent)
@@ -157,8 +162,7 @@ class Sender:
             raise Stopped
 
     def _without(self, group: list[Item], results: dict[str, Result], sent: Sent) -> list[list[Item]]:
-        """Nothing of *group* was accepted: take out those with *results*, send the others again."""
-        self._let_go_of_claims(group, sent)
+        """Nothing of *group* was accepted: take out those with *results*, send the others again, claimed or not."""
         sent.results |= results
         rest = [item for item in group if item.file_id not in results]
         return [rest] if rest else []
@@ -176,16 +180,10 @@ class Sender:
     def _settle(self, group: list[Item], results: dict[str, Result], sent: Sent) -> None:
         try:
             self._books.settle(group, results)
-        except AmiliLedgerUnavailable as error:
+        except SettlingFailed as error:
             # What is true is reported; but until a person has looked at the ledger, nothing more may be sent.
-            note = f"The outcome could not be written to the ledger, where it will read as unknown: {error}"
-            results = {
-                key: Result(
-                    Verdict(r.outcome, r.verdict.status, r.verdict.result, _joined(r.verdict.message, note)),
-                    at=r.at,
-                )
-                for key, r in results.items()
-            }
+            for claim in error.claims:
+                results[claim.file_id] = _unwritten(results[claim.file_id], error)
             sent.halt = Halt(f"Not tried: {error}", passing=False, error=error)
         sent.results |= results
 
@@ -239,6 +237,13 @@ class Sender:
         self._let_go_of_claims(again, sent)
         self._settle([i for i in group if i.file_id in results], results, sent)
         return [again] if again else []
+
+
+def _unwritten(result: Result, error: SettlingFailed) -> Result:
+    verdict = result.verdict
+    note = f"The ledger could not be told, and will call it unknown: {error}"
+    told = replace(verdict, message=one_line(_joined(verdict.message, note)))
+    return replace(result, verdict=told, unwritten=True)
 
 
 def _joined(*sentences: str | None) -> str:

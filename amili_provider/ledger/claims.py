@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,14 +87,19 @@ class Claim:
 
 class ClaimLost(Exception):  # noqa: N818 - not a failure, but news about somebody else
     """
-    Somebody else has the attempt. Nothing was released; what was claimed together with it was given back.
+    Somebody else has the attempt, so nothing may be released.
+
+    What was claimed together with it stays ours: of tasks that claim the same files at the same moment each has some,
+    and if all gave theirs back, nobody would send.
 
     :param standings: what the ledger says now of the files that could not be claimed, by file id.
+    :param claims: the others of the request; to be used or settled by the caller.
     """
 
-    def __init__(self, standings: dict[str, Standing]) -> None:
+    def __init__(self, standings: dict[str, Standing], claims: Sequence[Claim] = ()) -> None:
         super().__init__("; ".join(f"{i}: {s.describe()}" for i, s in standings.items()))
         self.standings = standings
+        self.claims = tuple(claims)
 
 
 class SettlingFailed(AmiliLedgerUnavailable):

@@ -11,7 +11,7 @@ somebody who settles cannot overwrite each other. ::
     ledger.look_up(file_id, *, chain=None, set_aside=SetAside.NOTHING) -> Standing       # any thread
     ledger.look_up_all(file_ids, *, chain=None, set_aside=…) -> Iterator[Standing]       # in order, parallel
     ledger.claim(standing, facts) -> Claim                              # ClaimLost, AmiliLedgerUnavailable
-    ledger.claim_all([(standing, facts), …]) -> list[Claim]             # all, or none and ClaimLost.standings
+    ledger.claim_all([(standing, facts), …]) -> list[Claim]             # else ClaimLost.standings and .claims
     ledger.check_margin(claims) -> None                                 # just before the tail; no I/O
     ledger.settle(claim, verdict) -> LedgerReceipt                      # a models.Verdict; SettlingFailed
     ledger.settle_all([(claim, verdict), …]) -> list[LedgerReceipt]     # in order
@@ -185,14 +185,14 @@ class Ledger:
 
     def claim_all(self, wanted: Sequence[tuple[Standing, ClaimFacts]]) -> list[Claim]:
         """
-        Claim the next attempt at each file of a request: all of them, or none.
+        Claim the next attempt at each file of a request.
 
         Only after this may the request's tail be released, and only if :meth:`check_margin` still agrees
         then.
 
         :param wanted: for each file what :meth:`look_up` said (it must be free) and what the claim says.
-        :raises ClaimLost: if somebody else has one of them.
-        :raises AmiliLedgerUnavailable: if a claim could not be written, or not in time.
+        :raises ClaimLost: if somebody else has one of them; it holds the claims of the others.
+        :raises AmiliLedgerUnavailable: if a claim could not be written, or not in time; then nothing is claimed.
         """
         now = self._clock()
         lost = {s.file_id: s for s, _ in wanted if s.state is not State.FREE}
@@ -355,11 +355,17 @@ class Ledger:
                 self._give_back(receipts)
                 raise
             return
-        # What failed may have been written all the same: an answer can be lost.
-        self._give_back([r for r in receipts if r.file_id not in lost])
+        kept = [c for c in claims if c.file_id not in lost]
         if failed:
+            # What failed may have been written all the same: an answer can be lost.
+            self._give_back([c.receipt for c in kept])
             raise failed[0]
-        raise ClaimLost({file_id: self.look_up(file_id) for file_id in lost})
+        try:
+            standings = {file_id: self.look_up(file_id) for file_id in lost}
+        except BaseException:
+            self._give_back([c.receipt for c in kept])
+            raise
+        raise ClaimLost(standings, kept)
 
     def _give_back(self, receipts: Sequence[LedgerReceipt]) -> None:
         """Settle claims whose tail was never released. If that fails they are unknown when they expire."""

@@ -154,16 +154,19 @@ def test_a_stale_standing_does_not_win(ledger: Ledger) -> None:
     assert lost.value.standings[standing.file_id].state is State.IN_FLIGHT
 
 
-def test_a_request_is_claimed_as_a_whole_or_not_at_all(ledger: Ledger) -> None:
-    """One file that somebody else has: the others are given back at once, and are no unknowns."""
+def test_what_a_request_could_claim_stays_claimed_when_it_lost_a_file(ledger: Ledger) -> None:
+    """One file that somebody else has: the others are ours, for the request without it."""
     contents = [f"invoice {n}".encode() for n in range(20)]
     wanted = [(ledger.look_up(file_id_of(ledger, facts(c))), facts(c)) for c in contents]
     taken = ledger.claim(*wanted[7])
     with pytest.raises(ClaimLost) as lost:
         ledger.claim_all(wanted)
     assert list(lost.value.standings) == [taken.file_id]
+    kept = lost.value.claims
+    assert [claim.file_id for claim in kept] == [s.file_id for s, _ in wanted if s.file_id != taken.file_id]
+    ledger.settle_all([(claim, ACCEPTED) for claim in kept])
     states = [s.state for s in ledger.look_up_all(s.file_id for s, _ in wanted)]
-    assert states == [State.FREE] * 7 + [State.IN_FLIGHT] + [State.FREE] * 12
+    assert states == [State.UPLOADED] * 7 + [State.IN_FLIGHT] + [State.UPLOADED] * 12
 
 
 def test_many_are_looked_up_in_order(ledger: Ledger) -> None:
