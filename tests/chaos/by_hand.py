@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
-from amili_provider.ledger import ClaimFacts, Ledger, Origin, State
-from amili_provider.ledger.records import LedgerReceipt
-from amili_provider.models import Outcome, Verdict
+from amili_provider.ledger import Ledger
+from amili_provider.ledger.ways_out import list_unknown, settle_unknown
 
 
 def settle(
-    *, ledger: str, url: str, client_no: str, arrived: Mapping[str, bool], answer_timeout: float, ahead: float
-) -> None:
+    *, ledger: str, url: str, client_no: str, there: Collection[str], answer_timeout: float, ahead: float
+) -> dict[str, bool]:
     """
-    Settle files as arrived or not arrived.
+    Settle every unknown file of a client as arrived or not arrived.
 
     :param ledger: its folder.
     :param url: of the sandbox.
     :param client_no: whose files.
-    :param arrived: for each file id whether the other side has it.
+    :param there: the file ids that the other side has.
     :param answer_timeout: of the connection.
     :param ahead: seconds by which the ledger's clock runs ahead.
+    :returns: what was said of which file.
     """
+
+    def clock() -> float:
+        return time.time() + ahead
+
+    environment = urlsplit(url).netloc
     with Ledger.open(
-        ledger, None, environment=urlsplit(url).netloc, client_no=client_no, answer_timeout=answer_timeout,
-        clock=lambda: time.time() + ahead,
-    ) as opened:  # fmt: skip
-        for file_id, is_there in arrived.items():
-            standing = opened.look_up(file_id)
-            if standing.state is not State.UNKNOWN:
-                continue
-            first = next(a for a in standing.attempts if isinstance(a, LedgerReceipt))
-            facts = ClaimFacts(
-                file_type=first.file_type, name=first.name, source=first.source, size=first.size, sha256=first.sha256,
-                run=first,
-            )  # fmt: skip
-            outcome = Outcome.UPLOADED if is_there else Outcome.NOT_SENT
-            opened.resolve(standing, Verdict(outcome), facts, origin=Origin.PERSON, settled_by="chaos", reason="asked")
+        ledger, None, environment=environment, client_no=client_no, answer_timeout=answer_timeout, clock=clock
+    ) as opened:
+        unknown = list_unknown(opened.folder, environment=environment, client_no=client_no, clock=clock)
+        for file in unknown:
+            settle_unknown(opened, file.file_id, arrived=file.file_id in there, who="chaos", why="asked Amili")
+    return {file.file_id: file.file_id in there for file in unknown}

@@ -145,6 +145,14 @@ class World:
             if words and not any(word.casefold() in said.casefold() for word in words):
                 self.fail(f"{task.state} with files {outcome}, and no way on in the log")
 
+    def check_somebody_sent(self) -> None:
+        """Check that of tasks that met, undisturbed, one has sent each file: they must not give way for ever."""
+        there = {u.sha256 for sandbox in self._sandboxes for u in sandbox.uploads}
+        for path in self._folder.iterdir():
+            data = path.read_bytes()
+            if data and not data.startswith((b"REJECT", b"POISON")) and sha256(data) not in there:
+                self.fail(f"nothing was in the way, and nobody sent {path.name}")
+
     # The end
 
     def mend_refused(self, tasks: Sequence[Task]) -> None:
@@ -155,11 +163,6 @@ class World:
                 if data.startswith(head) and any(task.state != "success" for task in tasks):
                     path.write_bytes(b"corrected " + data.removeprefix(head))
         self.look_at_files()
-
-    def unknown_files(self, task: Task) -> dict[str, bool]:
-        """Return the files of which *task* says that nobody knows, and whether the other side has them."""
-        there = {u.file_id for u in task.sandbox.uploads}
-        return {r["file_id"]: r["file_id"] in there for r in task.receipts or [] if r["outcome"] == "unknown"}
 
     def check_end(self, tasks: Sequence[Task]) -> None:
         """Check what must hold when faults are over and people have done what they were told."""

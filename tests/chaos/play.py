@@ -131,8 +131,11 @@ class Play:
     def run(self) -> None:
         """Play it."""
         self._prepare()
-        for step in self._scenario.steps:
+        for number, step in enumerate(self._scenario.steps):
             self._round(step)
+            undisturbed = not step.faults and not any(deeds.worker for deeds in step.deeds)
+            if not number and undisturbed and not self._bug:
+                self.world.check_somebody_sent()
         self._end()
 
     # Beginning
@@ -241,7 +244,7 @@ class Play:
     def _tries(self, tasks: list[tuple[Task, dict[str, Any]]]) -> None:
         """Run one try of each of *tasks* at the same time, and look at what came of it."""
         going = [(t, p) for t, p in tasks if t.state in (None, "up_for_retry")]
-        if len(going) < 2:  # noqa: PLR2004 - nobody to wait for
+        if len(going) < 2:
             going = [(t, {k: v for k, v in p.items() if k not in ("meet", "order")}) for t, p in going]
         for (task, plan), station in zip(going, self._lane.stations, strict=False):
             self._write_plan(task, plan)
@@ -311,13 +314,17 @@ class Play:
 
     def _settle_by_hand(self) -> None:
         """Do what the message says: ask the other side, and settle what is unknown."""
-        for task in self.tasks:
-            arrived = self.world.unknown_files(task)
-            self._tell(f"settled by hand: {arrived}")
-            self._lane.stations[0].ask(
-                "settle", ledger=str(self.folder / "ledger"), url=task.sandbox.url, arrived=arrived,
-                client_no=next(iter(task.sandbox.rules.clients)), answer_timeout=ANSWER_TIMEOUT, ahead=self._clock,
-            )  # fmt: skip
+        for sandbox in self._lane.sandboxes:
+            said = self._lane.stations[0].ask(
+                "settle",
+                ledger=str(self.folder / "ledger"),
+                url=sandbox.url,
+                client_no=next(iter(sandbox.rules.clients)),
+                there=[upload.file_id for upload in sandbox.uploads],
+                answer_timeout=ANSWER_TIMEOUT,
+                ahead=self._clock,
+            )
+            self._tell(f"settled by hand: {said}")
 
     def _look_once_more(self) -> None:
         """A last run over everything: all there, nothing sent."""

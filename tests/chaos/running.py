@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos import station
-from tests.chaos.play import Lane, Violation
 from tests.chaos.directed import scenario_of
+from tests.chaos.play import Lane, Violation
 
 Job = tuple[int | str, str | None]
 """A seed, and the bug to plant."""

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 Patch = Callable[[dict[str, Any]], None]
 
@@ -275,7 +275,7 @@ def _break_storage(plan: dict[str, Any]) -> None:
             self._left -= len(data)
             return data
 
-        def __enter__(self) -> Broken:
+        def __enter__(self) -> Self:
             return self
 
         def __exit__(self, *_: object) -> None:

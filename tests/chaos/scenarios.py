@@ -81,8 +81,10 @@ class Scenario:
     def __str__(self) -> str:
         sizes = [len(content) for content in self.files.values()]
         lines = [
-            f"seed {self.seed!r}: {self.kind}{', result endpoint knows nothing' * self.blind}, {len(sizes)} file(s) of "
-            f"{min(sizes)} to {max(sizes)} bytes, {self.extras} {self.always}"
+            (
+                f"seed {self.seed!r}: {self.kind}{', result endpoint knows nothing' * self.blind}, {len(sizes)} file(s) of "
+                f"{min(sizes)} to {max(sizes)} bytes, {self.extras} {self.always}"
+            )
         ]
         for number, step in enumerate(self.steps, 1):
             deeds = [d.worker for d in step.deeds if d.worker]

@@ -157,9 +157,6 @@ class _Airflow:
         from airflow.sdk.execution_time import supervisor
 
         # Imported before anything is forked: a task process then starts with everything paid.
-        import amili_provider.delivery.deliver
-        import amili_provider.hooks.amili
-        import amili_provider.operators.amili
         import tests.chaos.saboteur  # noqa: F401
 
         supervisor.MIN_HEARTBEAT_INTERVAL = _NOTICE_SECONDS  # type: ignore[assignment]
@@ -205,7 +202,7 @@ class _Airflow:
             ti.state = TaskInstanceState.QUEUED
             session.commit()
             work = workloads.ExecuteTask.make(ti)
-        self._client = self._client or InProcessTestSupervisor._api_client(self)  # noqa: SLF001
+        self._client = self._client or InProcessTestSupervisor._api_client(self)
         code = supervise_task(
             ti=work.ti, bundle_info=work.bundle_info, dag_rel_path=work.dag_rel_path, token="",
             client=self._client, log_path=log,
@@ -275,11 +272,11 @@ class _Airflow:
             return [run.run_id for run in runs]
 
     @staticmethod
-    def settle(**what: Any) -> None:
+    def settle(**what: Any) -> dict[str, bool]:
         """Settle unknown files by hand; see :mod:`tests.chaos.by_hand`."""
         from tests.chaos import by_hand
 
-        by_hand.settle(**what)
+        return by_hand.settle(**what)
 
     @staticmethod
     def _report_to_scheduler(key: Any) -> None:

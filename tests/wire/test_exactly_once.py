@@ -1,0 +1,399 @@
+"""Never twice, unless somebody says so; and never less than once: the ledger at work between two ends."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliOutcomeUnknown, AmiliUploadRejected
+from amili_provider.ledger import Ledger
+from amili_provider.sandbox.results import Step
+from amili_provider.sandbox.server import SandboxServer
+from tests.wire.conftest import FakeTaskInstance, Upload
+
+LOST = {"drop": "reset", "stage": "accepted"}
+UNHEARD = {"drop": "reset", "stage": "body"}
+SENT = "sent"
+
+
+def _write(folder: Path, **files: bytes) -> None:
+    for name, data in files.items():
+        (folder / f"{name}.csv").write_bytes(data)
+
+
+def _posts(amili: SandboxServer) -> int:
+    return sum(r.kind == "upload" for r in amili.requests)
+
+
+def _accepted(amili: SandboxServer) -> dict[str, int]:
+    return dict(Counter(u.name for u in amili.uploads))
+
+
+def _outcomes(receipts: list[dict[str, Any]]) -> dict[str, str]:
+    return {r["name"]: r["outcome"] for r in receipts}
+
+
+@pytest.fixture(name="elsewhere")
+def _elsewhere() -> Iterator[SandboxServer]:
+    """Another environment."""
+    with SandboxServer() as server:
+        yield server
+
+
+def test_what_was_tried_in_one_environment_is_still_sent_in_another(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, elsewhere: SandboxServer, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The same files, the same ledger: staging's receipts say nothing of production."""
+    _write(outbound, a=b"one", b=b"two")
+    first = upload()
+    monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", elsewhere.connection_json(ledger=str(tmp_path / "ledger")))
+    second = upload()
+    assert set(_outcomes(second).values()) == {"uploaded"}
+    assert {r["file_id"] for r in first}.isdisjoint(r["file_id"] for r in second)
+    assert set(_outcomes(upload()).values()) == {"already_uploaded"}
+    assert _accepted(amili_sandbox) == _accepted(elsewhere) == {"a.csv": 1, "b.csv": 1}
+
+
+def test_two_connections_of_one_client_send_once(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the client and the environment that count, not what the connection is called."""
+    second = amili_sandbox.connection_json(ledger=str(tmp_path / "ledger"), answer_timeout=30)
+    monkeypatch.setenv("AIRFLOW_CONN_AMILI_SECOND", second)
+    _write(outbound, a=b"one")
+    upload()
+    (receipt,) = upload(amili_conn_id="amili_second", client_no=" 2218 ", file_type="INVOICIAFORMATDOCFILE")
+    assert receipt["outcome"] == "already_uploaded"
+    assert _posts(amili_sandbox) == 1
+
+
+def test_another_client_and_another_file_type_are_another_delivery(
+    outbound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes may be meant for both."""
+    from amili_provider.operators.amili import AmiliFileUploadOperator
+
+    with SandboxServer(clients={"2218": ["Invoices", "Letters"], "4711": ["Invoices"]}) as amili:
+        monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", amili.connection_json(ledger=str(tmp_path / "ledger")))
+        _write(outbound, a=b"one")
+        for client_no, file_type in (("2218", "Invoices"), ("4711", "Invoices"), ("2218", "Letters")) * 2:
+            AmiliFileUploadOperator(
+                task_id="upload", source=f"{outbound}/*", client_no=client_no, file_type=file_type
+            ).execute({})  # type: ignore[typeddict-item]
+        assert sorted((u.client_no, u.file_type) for u in amili.uploads) == [
+            ("2218", "Invoices"), ("2218", "Letters"), ("4711", "Invoices")
+        ]  # fmt: skip
+
+
+def test_force_sends_again_once_per_clear_and_not_once_per_retry(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """A retry keeps max_tries, and with it the chain of attempts; a clear raises it."""
+    _write(outbound, a=b"one", b=b"two")
+    upload(FakeTaskInstance(run_id="first"))
+    forced = FakeTaskInstance(run_id="second", max_tries=2)
+    amili_sandbox.faults.add("upload", nth=2, times=3, drop="reset")
+    with pytest.raises(AmiliDeliveryIncomplete):
+        upload(forced, force=True, max_files_per_request=1, max_concurrent_requests=1)
+    assert sorted(_accepted(amili_sandbox).values()) == [1, 2]
+    forced.try_number = 2
+    assert sorted(_outcomes(upload(forced, force="true")).values()) == ["already_uploaded", "uploaded"]
+    forced.try_number = 3
+    assert set(_outcomes(upload(forced, force=True)).values()) == {"already_uploaded"}
+    assert _accepted(amili_sandbox) == {"a.csv": 2, "b.csv": 2}
+    cleared = FakeTaskInstance(run_id="second", max_tries=5, try_number=4)
+    assert set(_outcomes(upload(cleared, force=True)).values()) == {"uploaded"}
+    assert set(_outcomes(upload(cleared)).values()) == {"already_uploaded"}
+    assert _accepted(amili_sandbox) == {"a.csv": 3, "b.csv": 3}
+
+
+def test_a_mapped_sibling_is_another_chain(upload: Upload, outbound: Path, amili_sandbox: SandboxServer) -> None:
+    """Each mapped task was told to force, so each of them does, once."""
+    _write(outbound, a=b"one")
+    for map_index in (0, 1, 0, 1):
+        ti = FakeTaskInstance(max_tries=1)
+        ti.map_index = map_index
+        upload(ti, force=True)
+    assert _accepted(amili_sandbox) == {"a.csv": 2}
+
+
+def test_forced_files_whose_answer_is_lost_are_not_sent_by_the_retry(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """What this chain of attempts sent is not set aside by its own force."""
+    _write(outbound, a=b"one")
+    upload(FakeTaskInstance(run_id="first"))
+    amili_sandbox.faults.add("upload", **LOST)
+    forced = FakeTaskInstance(run_id="second", max_tries=2)
+    for _ in range(2):
+        with pytest.raises(AmiliOutcomeUnknown):
+            upload(forced, force=True)
+    assert _accepted(amili_sandbox) == {"a.csv": 2}
+
+
+KNOWN = Step("PROCESSED", "CREATED", "File uploaded")
+REFUSED = Step("FAILED", "REJECTED", "No such debtor")
+
+
+@pytest.mark.parametrize(
+    ("said", "check", "resend"),
+    [
+        (KNOWN, "already_uploaded", "already_uploaded"),
+        (REFUSED, "rejected", "rejected"),
+        (Step("QUEUED", None, "File is queued"), "unknown", "unknown"),
+        (Step("ARRIVED", "NOTED", "words that nobody knows"), "unknown", "unknown"),
+        (Step("PROCESSED", None, "half the words"), "unknown", "unknown"),
+        (Step(http=404), "unknown", SENT),
+        (Step(http=403), "unknown", "unknown"),
+        (Step(http=500), "unknown", "unknown"),
+        (Step(http=503), "unknown", "unknown"),
+        (Step(http=204), "unknown", SENT),
+        (Step(http=410), "unknown", SENT),
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{value.http}-{value.status}-{value.result}",
+)
+@pytest.mark.parametrize("if_unknown", ["check", "resend"])
+def test_what_is_known_later_settles_what_was_unknown(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, said: Step, check: str, resend: str, if_unknown: str
+) -> None:  # fmt: skip
+    """Positive evidence settles; nothing else does; 'check' never sends, 'resend' only what Amili does not know."""
+    _write(outbound, a=b"one")
+    amili_sandbox.faults.add("upload", **UNHEARD)
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload(FakeTaskInstance(run_id="first"))
+    amili_sandbox.results.set("*", said)
+    expected = check if if_unknown == "check" else resend
+    ti = FakeTaskInstance(run_id="second")
+    kind = {"rejected": AmiliUploadRejected, "unknown": AmiliOutcomeUnknown}.get(expected)
+    if kind is None:
+        receipts = upload(ti, if_unknown=if_unknown)
+    else:
+        with pytest.raises(kind):
+            upload(ti, if_unknown=if_unknown)
+        receipts = ti.pushed["return_value"]
+    assert [r["outcome"] for r in receipts] == ["uploaded" if expected == SENT else expected]
+    assert _posts(amili_sandbox) == (2 if expected == SENT else 1)
+    if expected in (SENT, "already_uploaded"):
+        # Settled for good: nobody has to ask again.
+        asked = amili_sandbox.count("result")
+        assert _outcomes(upload(FakeTaskInstance(run_id="third"))) == {"a.csv": "already_uploaded"}
+        assert amili_sandbox.count("result") == asked
+
+
+def test_resend_does_not_resend_what_amili_knows(upload: Upload, outbound: Path, amili_sandbox: SandboxServer) -> None:
+    """One of two requests arrived although both answers were lost: only the other is sent."""
+    _write(outbound, a=b"one", b=b"two")
+    amili_sandbox.faults.add("upload", **LOST)
+    amili_sandbox.faults.add("upload", **UNHEARD)
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload(FakeTaskInstance(run_id="first"), max_files_per_request=1, max_concurrent_requests=1)
+    receipts = upload(FakeTaskInstance(run_id="second"), if_unknown="resend")
+    assert sorted(_outcomes(receipts).values()) == ["already_uploaded", "uploaded"]
+    assert _accepted(amili_sandbox) == {"a.csv": 1, "b.csv": 1}
+
+
+def test_the_retry_of_a_resend_does_not_resend(upload: Upload, outbound: Path, amili_sandbox: SandboxServer) -> None:
+    """The user said it once: what this chain sent with an unknown outcome waits for the next word."""
+    amili_sandbox.knows_uploads = False
+    _write(outbound, a=b"one")
+    amili_sandbox.faults.add("upload", times=2, **LOST)
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload(FakeTaskInstance(run_id="first"))
+    second = FakeTaskInstance(run_id="second", max_tries=3)
+    for _ in range(3):
+        with pytest.raises(AmiliOutcomeUnknown):
+            upload(second, if_unknown="resend")
+    assert _accepted(amili_sandbox) == {"a.csv": 2}
+
+
+def test_an_endpoint_that_cannot_be_asked_is_not_an_answer(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """Neither way sends; the message says why nothing is known."""
+    _write(outbound, a=b"one")
+    amili_sandbox.faults.add("upload", **LOST)
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload(FakeTaskInstance(run_id="first"))
+    for drop in ("reset", "close"):
+        amili_sandbox.faults.add("result", times=None, drop=drop)
+        for if_unknown in ("check", "resend"):
+            with pytest.raises(AmiliOutcomeUnknown, match="Asked now: Amili could not be asked"):
+                upload(FakeTaskInstance(run_id=f"{drop} {if_unknown}"), if_unknown=if_unknown)
+        amili_sandbox.faults.clear()
+    assert _posts(amili_sandbox) == 1
+
+
+def test_many_threads_meet_the_same_files_and_one_sends(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All have looked up before any has claimed; the others find it delivered, or in flight and may retry."""
+    _write(outbound, a=b"one", b=b"two", c=b"three")
+    threads = 6
+    barrier, first = threading.Barrier(threads), threading.Lock()
+    arrived: set[str] = set()
+    look_up = Ledger.look_up
+
+    def look_up_together(ledger: Ledger, file_id: str, *, chain: str | None = None, **more: Any) -> Any:
+        standing = look_up(ledger, file_id, chain=chain, **more)
+        with first:
+            waits = chain is not None and chain not in arrived
+            arrived.add(chain or "")
+        if waits:
+            barrier.wait(10)
+        return standing
+
+    monkeypatch.setattr(Ledger, "look_up", look_up_together)
+    receipts: list[list[dict[str, Any]]] = []
+
+    def run(number: int) -> None:
+        ti = FakeTaskInstance(run_id=f"run{number}")
+        try:
+            receipts.append(upload(ti))
+        except AmiliDeliveryIncomplete:
+            receipts.append(ti.pushed["return_value"])
+
+    workers = [threading.Thread(target=run, args=(n,)) for n in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert len(receipts) == threads
+    assert _accepted(amili_sandbox) == {"a.csv": 1, "b.csv": 1, "c.csv": 1}
+    for name in ("a.csv", "b.csv", "c.csv"):
+        outcomes = Counter(_outcomes(r)[name] for r in receipts)
+        assert outcomes["uploaded"] == 1
+        assert set(outcomes) <= {"uploaded", "already_uploaded", "not_sent"}
+    monkeypatch.setattr(Ledger, "look_up", look_up)
+    assert set(_outcomes(upload()).values()) == {"already_uploaded"}
+
+
+@pytest.mark.parametrize("arguments", [{}, {"if_unknown": "resend"}, {"if_unknown": "check"}, {"force": True}], ids=str)
+def test_a_live_claim_of_somebody_else_is_respected_whatever_was_asked(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, connect: Callable[..., SandboxServer],
+    arguments: dict[str, Any],
+) -> None:  # fmt: skip
+    """In flight elsewhere: not sent, retryable; the message says who has it."""
+    assert connect
+    _write(outbound, a=b"one")
+    inside: list[str] = []
+
+    def other_run() -> None:
+        ti = FakeTaskInstance(run_id="second")
+        try:
+            upload(ti, **arguments)
+        except AmiliDeliveryIncomplete:
+            inside.extend(str(r["message"]) for r in ti.pushed["return_value"])
+
+    amili_sandbox.faults.add("upload", delay=1.0, stage="body")
+    first = threading.Thread(target=upload, args=(FakeTaskInstance(run_id="the first run"),))
+    first.start()
+    while not any(r.kind == "upload" and r.body_complete for r in amili_sandbox.requests):
+        pass
+    other_run()
+    first.join(30)
+    (message,) = inside
+    assert "In flight elsewhere" in message
+    assert "the first run" in message
+    assert _accepted(amili_sandbox) == {"a.csv": 1}
+
+
+def test_an_unreadable_receipt_is_unknown_for_its_file_only(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    """A torn receipt blocks one file and names itself; the others are as they were; resend asks and finds it."""
+    _write(outbound, a=b"one", b=b"two")
+    receipts = upload()
+    torn = next((tmp_path / "ledger").rglob(f"{receipts[0]['file_id']}.1.json"))
+    torn.write_bytes(torn.read_bytes()[:100])
+    ti = FakeTaskInstance(run_id="second")
+    with pytest.raises(AmiliOutcomeUnknown, match=r"a\.csv.*cannot be read"):
+        upload(ti)
+    assert _outcomes(ti.pushed["return_value"]) == {"a.csv": "unknown", "b.csv": "already_uploaded"}
+    assert set(_outcomes(upload(FakeTaskInstance(run_id="third"), if_unknown="resend")).values()) == {
+        "already_uploaded"
+    }
+    assert _posts(amili_sandbox) == 1
+
+
+def test_a_receipt_says_to_a_person_what_was_delivered_when_and_by_whom(
+    upload: Upload, outbound: Path, tmp_path: Path
+) -> None:
+    """An accounting trail: client, environment, file, hash, time, run, and Amili's words."""
+    _write(outbound, a=b"one")
+    (receipt,) = upload(FakeTaskInstance(run_id="scheduled__2025-03-01"))
+    (path,) = (tmp_path / "ledger").rglob("*.json")
+    written = json.loads(path.read_text("utf-8"))
+    for name in (
+        "file_id",
+        "client_no",
+        "file_type",
+        "name",
+        "source",
+        "size",
+        "sha256",
+        "status",
+        "result",
+        "message",
+    ):
+        assert written[name] == receipt[name]
+    assert written["outcome"] == "uploaded"
+    assert written["environment"].startswith("127.0.0.1:")
+    assert (written["dag_id"], written["run_id"], written["task_id"]) == ("dag1", "scheduled__2025-03-01", "upload")
+    assert written["claimed_at"] <= written["settled_at"]
+
+
+def test_an_outcome_that_the_ledger_cannot_be_told_is_never_green(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accepted, but not written down: the task fails for good, sends and moves nothing more, and says the way on."""
+    from amili_provider.ledger import ledger
+    from amili_provider.ledger.local_folder import LocalFolder
+
+    _write(outbound, a=b"one", b=b"two", c=b"three")
+    monkeypatch.setattr(ledger, "SETTLE_WITHIN_SECONDS", 0.0)
+    replace = LocalFolder._replace
+
+    def fail(folder: LocalFolder, name: str, data: bytes) -> None:
+        raise PermissionError(13, "read-only file system")
+
+    monkeypatch.setattr(LocalFolder, "_replace", fail)
+    ti = FakeTaskInstance(run_id="first")
+    (tmp_path / "archive").mkdir()
+    with pytest.raises(AmiliOutcomeUnknown, match=r"(?s)not delivered.*could not be written to the ledger.*_ledger"):
+        upload(ti, max_files_per_request=1, max_concurrent_requests=1, archive_to=f"{tmp_path}/archive/")
+    outcomes = Counter(_outcomes(ti.pushed["return_value"]).values())
+    assert outcomes == {"uploaded": 1, "not_sent": 2}
+    assert _posts(amili_sandbox) == 1
+    assert len(list(outbound.iterdir())) == 3
+    monkeypatch.setattr(LocalFolder, "_replace", replace)
+    with pytest.raises(AmiliDeliveryIncomplete, match="In flight elsewhere"):
+        upload(FakeTaskInstance(run_id="second"))
+    assert Counter(_accepted(amili_sandbox).values()) == {1: 3}
+
+
+def test_one_file_accepted_and_not_written_down_fails_the_task(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where every file was accepted: the next run will call it unknown, so this one is not green."""
+    from amili_provider.ledger import ledger
+    from amili_provider.ledger.local_folder import LocalFolder
+
+    _write(outbound, a=b"one")
+    monkeypatch.setattr(ledger, "SETTLE_WITHIN_SECONDS", 0.0)
+
+    def fail(folder: LocalFolder, name: str, data: bytes) -> None:
+        raise PermissionError(13, "read-only file system")
+
+    monkeypatch.setattr(LocalFolder, "_replace", fail)
+    ti = FakeTaskInstance(run_id="first")
+    with pytest.raises(AmiliOutcomeUnknown, match=r"(?s)1 of 1 file\(s\) delivered to Amili, but not written.*a\.csv"):
+        upload(ti)
+    assert _outcomes(ti.pushed["return_value"]) == {"a.csv": "uploaded"}
+    assert len(amili_sandbox.uploads) == 1
