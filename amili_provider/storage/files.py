@@ -70,7 +70,7 @@ class StorageFile:
     def _open_inner(self, root: Location) -> tuple[BinaryIO, bool]:
         """Return the bytes, and whether it takes several requests to get them."""
         if self.local_path is not None:
-            return cast("BinaryIO", builtins.open(self.local_path, "rb", buffering=0)), False  # noqa: PTH123
+            return cast("BinaryIO", builtins.open(self.local_path, "rb", buffering=0)), True  # noqa: PTH123
         if root.storage.kind.object_store:
             return cast("BinaryIO", Blocks(root.fs, self.path, self.size)), not 0 < self.size <= BLOCK_BYTES
         return cast("BinaryIO", root.fs.open(self.path, "rb")), root.storage.kind.lists

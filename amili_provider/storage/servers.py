@@ -30,11 +30,11 @@ C = TypeVar("C")
 T = TypeVar("T")
 
 
-def quiet(logger: str) -> None:
+def quiet(logger: str, level: int = logging.WARNING) -> None:
     """Keep a library from filling the task's log with its protocol, unless somebody asked for it."""
     found = logging.getLogger(logger)
     if found.level == logging.NOTSET:
-        found.setLevel(logging.WARNING)
+        found.setLevel(level)
 
 
 class Pool(Generic[C]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import logging
 import posixpath
 import stat
 from collections.abc import Iterator
@@ -42,8 +43,8 @@ class SftpFiles(ServerFiles[_Connection]):
     def __init__(self, hook: SSHHook) -> None:
         super().__init__(hook.remote_host, int(hook.port or 22), hook.username or "", 22)
         self._hook = hook
-        # It reports every connection.
-        quiet("paramiko.transport")
+        # It reports every connection, and with a traceback every one that fails, which is raised anyway.
+        quiet("paramiko.transport", logging.CRITICAL)
 
     @classmethod
     def from_connection(cls, conn_id: str) -> SftpFiles:
