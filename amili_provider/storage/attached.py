@@ -1,5 +1,5 @@
 """
-Airflow's registry of filesystems, the same on Airflow 2.11 and 3.
+Airflow's registry of filesystems, the same on Airflow 2.11 to 3.3.
 
 ``attach`` keeps the first filesystem that it is given for a connection. What we open replaces it, so that a dead
 filesystem does not stay for the life of the process, and an ``ObjectStoragePath`` sees what we see.
@@ -11,11 +11,15 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 
+# The two moved to Airflow's SDK one after the other.
 try:
-    from airflow.sdk.io import attach, get_fs, has_fs
+    from airflow.sdk.io import attach
 except ImportError:  # Airflow 2.11
-    from airflow.io import get_fs, has_fs  # type: ignore[no-redef,attr-defined]
     from airflow.io.store import attach  # type: ignore[no-redef,import-not-found]
+try:
+    from airflow.sdk.io import get_fs, has_fs
+except ImportError:  # Airflow 2.11 to 3.1
+    from airflow.io import get_fs, has_fs  # type: ignore[no-redef,attr-defined]
 
 __all__ = ["build", "find_attached", "has_fs", "replace_attached"]
 
