@@ -294,6 +294,7 @@ def test_pages_are_followed() -> None:
         lambda s: f"http://127.0.0.1:{s.port}@elsewhere.example/items",
         "//elsewhere.example/items",
         "http://[",
+        "http://x:y:z",
         5,
         ["x"],
     ],

@@ -222,7 +222,9 @@ def test_wrong_configuration_is_final(status: int, kind: type[AmiliError], words
     assert len(amili.api.requests) == 1
 
 
-@pytest.mark.parametrize("location", ["https://elsewhere.example/x?token=abc", "http://[", "\x80\xff", "//x", ""])
+@pytest.mark.parametrize(
+    "location", ["https://elsewhere.example/x?token=abc", "http://x:y:z", "http://x:99999999/", "\x80\xff", "//x", ""]
+)
 def test_redirects_are_not_followed(location: str, waits: Waits) -> None:
     """Wherever a redirect leads, and however broken, the token does not go there and its query is not shown."""
     with (
