@@ -269,7 +269,7 @@ def test_slow_token_service_has_a_bound_of_its_own(step: Step) -> None:
     """The token call ends within its own time, however the answer drips; the long time-out of uploads is not for it."""
     with scripted_amili(tokens=[step], answer_timeout=60) as amili:
         client = AmiliClient(amili.settings, sleep=never_wait, attempts=1)
-        client._wire.auth._timeout = 0.3  # type: ignore[union-attr]
+        client._wire.auth.service.timeout = 0.3  # type: ignore[union-attr]
         with pytest.raises(AmiliConnectionError, match="no token, since .* did not answer completely in time"):
             client.post_files("2218", Body())
 
