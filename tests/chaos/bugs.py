@@ -87,7 +87,7 @@ def _lost_answer_is_not_sent() -> None:
     from amili_provider.delivery import sending
     from amili_provider.delivery.outcomes import not_sent
 
-    sending.unknown = lambda reason: not_sent(str(reason), passing=True)
+    wrap(sending, "unknown", lambda _, reason: not_sent(str(reason), passing=True))
 
 
 def _expired_claims_are_free() -> None:

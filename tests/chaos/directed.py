@@ -30,6 +30,7 @@ _LATER = Step(later=True)
 _LOST = {"on": "upload", "drop": "reset", "stage": "accepted"}
 _UNHEARD = {"on": "upload", "drop": "reset", "stage": "body"}
 _NO_FILES = {"on": "upload", "status": 200, "stage": "body", "body": {"status": "PROCESSED", "result": "CREATED"}}
+_BUSY = {"on": "upload", "status": 429, "headers": {"Retry-After": "0"}}
 _THREE = {f"f{n}.csv": SMALL + b"%d" % n for n in range(3)}
 _ALWAYS = 10_000
 
@@ -69,7 +70,7 @@ DIRECTED: dict[str, Scenario] = dict([
     _scenario(
         "force, then a retry",
         Step(),
-        Step(force=True, faults=({"on": "upload", "drop": "reset", "stage": "head", "nth": 2, "times": 8},)),
+        Step(force=True, faults=({**_BUSY, "nth": 2, "times": 8},)),
         Step(force=True),
         files=_THREE,
         extras={"max_files_per_request": 1},

@@ -23,7 +23,7 @@ ROUNDS_TO_GREEN = 6
 """Tries and re-runs that the end may take; three tries of Airflow, then a person."""
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 - what it is
     """A promise was broken."""
 
 

@@ -66,15 +66,23 @@ def mutations(names: Sequence[str], *, lanes: int) -> int:
     return 1 if missed else 0
 
 
-def played(jobs: Iterable[Job], *, lanes: int) -> Iterator[Found]:
-    """Yield what each job came to, in the order in which they end."""
+def played(jobs: Iterable[Job], *, lanes: int, home: Path | None = None) -> Iterator[Found]:
+    """
+    Yield what each job came to, in the order in which they end.
+
+    :param jobs: seeds, and the bug to plant in each.
+    :param lanes: how many at the same time.
+    :param home: a prepared Airflow home, if there is one; lanes copy it.
+    """
     context = multiprocessing.get_context("spawn")
-    home = station.new_home()
+    throw_away = None if home else station.new_home()
     todo, done = context.Queue(), context.Queue()
     waiting = list(jobs)
     for job in waiting:
         todo.put(job)
-    workers = [context.Process(target=_work, args=(str(home), todo, done), daemon=False) for _ in range(lanes)]
+    workers = [
+        context.Process(target=_work, args=(str(home or throw_away), todo, done), daemon=False) for _ in range(lanes)
+    ]
     for worker in workers:
         todo.put(None)
         worker.start()
@@ -86,7 +94,8 @@ def played(jobs: Iterable[Job], *, lanes: int) -> Iterator[Found]:
             worker.join(20)
             if worker.is_alive():
                 worker.terminate()
-        shutil.rmtree(home, ignore_errors=True)
+        if throw_away:
+            shutil.rmtree(throw_away, ignore_errors=True)
 
 
 def _work(home: str, todo: Any, done: Any) -> None:

@@ -26,7 +26,11 @@ def arm(context: Any) -> None:
     """Read the plan of this attempt and do what it says."""
     ti = context["ti"]
     plans = Path(context["dag_run"].conf["plans"])
-    plan = json.loads((plans / plan_name(ti.dag_id, ti.run_id, ti.map_index)).read_text())
+    carry_out(json.loads((plans / plan_name(ti.dag_id, ti.run_id, ti.map_index)).read_text()))
+
+
+def carry_out(plan: dict[str, Any]) -> None:
+    """Do in this process what *plan* says."""
     os.environ.update(plan["environment"])
     _hurry()
     _set_clock(plan["clock"])
@@ -158,7 +162,7 @@ def _kill_at_byte(plan: dict[str, Any]) -> None:
 
     def around(original: Callable[..., Iterator[bytes]], body: Any) -> Iterator[bytes]:
         out = 0
-        limit = int(plan["share"] * body.content_length)
+        limit = int(plan["share"] * (body.content_length - plan.get("short_of", 0)))
         for chunk in original(body):
             if out + len(chunk) > limit:
                 # What the limit allows is really on its way when the process ends.
@@ -167,7 +171,7 @@ def _kill_at_byte(plan: dict[str, Any]) -> None:
                 die()
             out += len(chunk)
             yield chunk
-            if out == body.content_length:
+            if out >= limit:
                 die()
 
     wrap(UploadBody, "__iter__", around)
@@ -238,7 +242,7 @@ def _share_ledger(_: Any) -> None:
 # Storage
 
 
-def _break_storage(plan: dict[str, Any]) -> None:
+def _break_storage(plan: dict[str, Any]) -> None:  # noqa: C901 - three places to break it
     """Let the listing or the reading of a file fail, or end early."""
     from amili_provider.delivery import deliver
     from amili_provider.exceptions import AmiliStorageError

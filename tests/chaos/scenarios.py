@@ -13,6 +13,7 @@ ANSWER_TIMEOUT = 1.5
 AN_HOUR = 3600.0
 """Long enough for every claim to expire."""
 KINDS = ("alone", "two runs", "mapped", "two connections", "two environments")
+_ALL_OPERATIONS = ["create", "replace", "read"]
 LYING = frozenset({"all-refused"})
 """An answer that refuses what was accepted: nobody can tell it from the truth."""
 
@@ -82,8 +83,8 @@ class Scenario:
         sizes = [len(content) for content in self.files.values()]
         lines = [
             (
-                f"seed {self.seed!r}: {self.kind}{', result endpoint knows nothing' * self.blind}, {len(sizes)} file(s) of "
-                f"{min(sizes)} to {max(sizes)} bytes, {self.extras} {self.always}"
+                f"seed {self.seed!r}: {self.kind}{', result endpoint knows nothing' * self.blind}, {len(sizes)} file(s) "
+                f"of {min(sizes)} to {max(sizes)} bytes, {self.extras} {self.always}"
             )
         ]
         for number, step in enumerate(self.steps, 1):
@@ -159,7 +160,7 @@ def _worker(rng: random.Random, names: list[str]) -> dict[str, Any]:
         plan["kill"] = _kill(rng)
     if rng.random() < 0.2:
         plan["ledger"] = {
-            "operations": rng.choice((["create"], ["replace"], ["read"], ["create", "replace"], ["create", "replace", "read"])),
+            "operations": rng.choice((["create"], ["replace"], ["read"], ["create", "replace"], _ALL_OPERATIONS)),
             "nth": rng.choice((1, 2, 2, 3, 4, 6, 10)),
             "times": rng.choice((1, 2, 3, 6, 10_000)),
             "done": rng.random() < 0.4,
@@ -196,6 +197,7 @@ def _kill(rng: random.Random) -> dict[str, Any]:
 def _fault(rng: random.Random) -> dict[str, Any]:
     drop = rng.choice(("reset", "close"))
     some = {"nth": rng.choice((1, 1, 2, 3)), "times": rng.choice((1, 1, 2, 4, None))}
+    stage = rng.choice(("head", "body"))
     retry_after = {"headers": {"Retry-After": rng.choice(("0", "0", "600"))}}
     from amili_provider.sandbox.garbage import GARBAGE
 
@@ -210,7 +212,7 @@ def _fault(rng: random.Random) -> dict[str, Any]:
         {"on": "upload", "drop": drop, "after_bytes": rng.choice((1, 200, 5_000, 200_000, 1_500_000)), **some},
         {"on": "upload", "expire_tokens": True, **some},
         {"on": "upload", "status": 401, **some},
-        {"on": "upload", "status": rng.choice((429, 503)), "stage": rng.choice(("head", "body")), **retry_after, **some},
+        {"on": "upload", "status": rng.choice((429, 503)), "stage": stage, **retry_after, **some},
         {"on": "upload", "status": rng.choice((400, 403, 404, 413, 415, 422)), **some},
         {"on": "upload", "status": rng.choice((302, 500, 502, 503, 504)), "stage": "head", **some},
         {"on": "upload", "status": rng.choice((202, 204, 408, 409, 500, 502, 503)), "stage": "accepted", **some},

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
@@ -79,14 +79,15 @@ class Station:
 
     :param home: the Airflow home; stations may share one.
     :param name: for its log, which lies in the home.
+    :param module: what runs there.
     """
 
-    def __init__(self, home: Path, name: str) -> None:
+    def __init__(self, home: Path, name: str, module: str = "tests.chaos.station") -> None:
         self.log = home / f"{name}.log"
         ours, theirs = socket.socketpair()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.station", "serve", str(theirs.fileno())],
+                [sys.executable, "-m", module, "serve", str(theirs.fileno())],
                 env=_environment(home), cwd=REPOSITORY, stdout=log, stderr=log, pass_fds=[theirs.fileno()],
             )  # fmt: skip
         theirs.close()
@@ -321,13 +322,13 @@ class _Airflow:
         return next(ti for ti in self._task_instances(run, session) if ti.map_index == map_index)
 
 
-def _serve(descriptor: int) -> None:
+def serve(descriptor: int, servant: Any) -> None:
+    """Answer what is asked over the socket *descriptor* with the methods of *servant*, until it is closed."""
     channel = socket.socket(fileno=descriptor)
-    airflow = _Airflow()
     for line in _lines(channel):
         what, arguments = json.loads(line)
         try:
-            answer = {"answer": getattr(airflow, what)(**arguments)}
+            answer = {"answer": getattr(servant, what)(**arguments)}
         except Exception as error:  # noqa: BLE001 - told to the parent, which judges it
             import traceback
 
@@ -346,4 +347,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "prepare":
         _prepare()
     else:
-        _serve(int(sys.argv[2]))
+        serve(int(sys.argv[2]), _Airflow())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def _elsewhere() -> Iterator[SandboxServer]:
         yield server
 
 
-def test_what_was_tried_in_one_environment_is_still_sent_in_another(
+def test_what_was_tried_in_one_environment_is_still_sent_in_another(  # noqa: PLR0917
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, elsewhere: SandboxServer, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -86,7 +86,7 @@ def test_another_client_and_another_file_type_are_another_delivery(
         for client_no, file_type in (("2218", "Invoices"), ("4711", "Invoices"), ("2218", "Letters")) * 2:
             AmiliFileUploadOperator(
                 task_id="upload", source=f"{outbound}/*", client_no=client_no, file_type=file_type
-            ).execute({})  # type: ignore[typeddict-item]
+            ).execute({})
         assert sorted((u.client_no, u.file_type) for u in amili.uploads) == [
             ("2218", "Invoices"), ("2218", "Letters"), ("4711", "Invoices")
         ]  # fmt: skip
@@ -99,7 +99,7 @@ def test_force_sends_again_once_per_clear_and_not_once_per_retry(
     _write(outbound, a=b"one", b=b"two")
     upload(FakeTaskInstance(run_id="first"))
     forced = FakeTaskInstance(run_id="second", max_tries=2)
-    amili_sandbox.faults.add("upload", nth=2, times=3, drop="reset")
+    amili_sandbox.faults.add("upload", nth=2, times=3, status=429, headers={"Retry-After": "0"})
     with pytest.raises(AmiliDeliveryIncomplete):
         upload(forced, force=True, max_files_per_request=1, max_concurrent_requests=1)
     assert sorted(_accepted(amili_sandbox).values()) == [1, 2]
@@ -160,7 +160,7 @@ REFUSED = Step("FAILED", "REJECTED", "No such debtor")
     ids=lambda value: value if isinstance(value, str) else f"{value.http}-{value.status}-{value.result}",
 )
 @pytest.mark.parametrize("if_unknown", ["check", "resend"])
-def test_what_is_known_later_settles_what_was_unknown(
+def test_what_is_known_later_settles_what_was_unknown(  # noqa: PLR0917
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, said: Step, check: str, resend: str, if_unknown: str
 ) -> None:  # fmt: skip
     """Positive evidence settles; nothing else does; 'check' never sends, 'resend' only what Amili does not know."""
@@ -276,31 +276,33 @@ def test_many_threads_meet_the_same_files_and_one_sends(
 
 @pytest.mark.parametrize("arguments", [{}, {"if_unknown": "resend"}, {"if_unknown": "check"}, {"force": True}], ids=str)
 def test_a_live_claim_of_somebody_else_is_respected_whatever_was_asked(
-    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, connect: Callable[..., SandboxServer],
+    upload: Upload,
+    outbound: Path,
+    amili_sandbox: SandboxServer,
+    monkeypatch: pytest.MonkeyPatch,
     arguments: dict[str, Any],
-) -> None:  # fmt: skip
+) -> None:
     """In flight elsewhere: not sent, retryable; the message says who has it."""
-    assert connect
     _write(outbound, a=b"one")
-    inside: list[str] = []
+    claimed, go_on = threading.Event(), threading.Event()
+    check_margin = Ledger.check_margin
 
-    def other_run() -> None:
-        ti = FakeTaskInstance(run_id="second")
-        try:
-            upload(ti, **arguments)
-        except AmiliDeliveryIncomplete:
-            inside.extend(str(r["message"]) for r in ti.pushed["return_value"])
+    def hold(ledger: Ledger, claims: Any) -> None:
+        check_margin(ledger, claims)
+        claimed.set()
+        go_on.wait(20)
 
-    amili_sandbox.faults.add("upload", delay=1.0, stage="body")
+    monkeypatch.setattr(Ledger, "check_margin", hold)
     first = threading.Thread(target=upload, args=(FakeTaskInstance(run_id="the first run"),))
     first.start()
-    while not any(r.kind == "upload" and r.body_complete for r in amili_sandbox.requests):
-        pass
-    other_run()
-    first.join(30)
-    (message,) = inside
-    assert "In flight elsewhere" in message
-    assert "the first run" in message
+    try:
+        assert claimed.wait(20)
+        with pytest.raises(AmiliDeliveryIncomplete, match=r"In flight elsewhere.*the first run"):
+            upload(FakeTaskInstance(run_id="second"), **arguments)
+        assert not amili_sandbox.uploads
+    finally:
+        go_on.set()
+        first.join(30)
     assert _accepted(amili_sandbox) == {"a.csv": 1}
 
 

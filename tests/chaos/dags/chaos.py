@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG
 
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from tests.chaos import saboteur
 
-WHAT_AND_HOW = {
+WHAT_AND_HOW: dict[str, Any] = {
     "file_type": "{{ dag_run.conf['file_type'] }}",
     "amili_conn_id": "{{ dag_run.conf['amili_conn_id'] }}",
     "if_unknown": "{{ dag_run.conf['if_unknown'] }}",
@@ -19,7 +20,7 @@ WHAT_AND_HOW = {
 with DAG(
     dag_id="chaos",
     schedule="@daily",
-    start_date=datetime(1990, 1, 1),
+    start_date=datetime(1990, 1, 1, tzinfo=UTC),
     catchup=False,
     default_args={"retries": 2, "retry_delay": timedelta(0)},
 ):
@@ -30,7 +31,7 @@ with DAG(
 with DAG(
     dag_id="chaos_mapped",
     schedule="@daily",
-    start_date=datetime(1990, 1, 1),
+    start_date=datetime(1990, 1, 1, tzinfo=UTC),
     catchup=False,
     default_args={"retries": 2, "retry_delay": timedelta(0)},
 ):

@@ -1,0 +1,49 @@
+"""
+The bounded part of the chaos suite: every directed scenario, a few drawn ones, and the bugs that it must catch.
+
+The full run is ``python -m tests.chaos --scenarios 500``; all planted bugs are ``python -m tests.chaos --mutations``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import running
+from tests.chaos.bugs import BUGS
+from tests.chaos.directed import DIRECTED
+
+DRAWN = (1, 2, 3)
+CAUGHT = (
+    "no claim",
+    "claim after the tail",
+    "settle before the answer",
+    "resend on read time-out",
+    "expired claims are free",
+    "claims never expire",
+    "no environment in the key",
+)
+SEEDS: tuple[int | str, ...] = (*DIRECTED, *DRAWN)
+JOBS: list[running.Job] = [(seed, None) for seed in SEEDS] + [(BUGS[bug].caught_by[0], bug) for bug in CAUGHT]
+
+
+@pytest.fixture(scope="module", name="played")
+def _played(chaos_home: Path) -> dict[running.Job, running.Found]:
+    """Play all at once, two at a time; each test looks at one."""
+    return {found[0]: found for found in running.played(JOBS, lanes=2, home=chaos_home)}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_promise_holds(played: dict[running.Job, running.Found], seed: int | str) -> None:
+    """Nothing twice, nothing lost, nothing falsely green, and a way to green from everywhere."""
+    _, violation, story, _ = played[seed, None]
+    assert violation is None, f"{story}\n{violation}\nagain with: python -m tests.chaos --seed {seed!r}"
+
+
+@pytest.mark.parametrize("bug", CAUGHT)
+def test_a_planted_bug_is_caught(played: dict[running.Job, running.Found], bug: str) -> None:
+    """A suite that misses one of these would miss the mistake."""
+    _, violation, story, _ = played[BUGS[bug].caught_by[0], bug]
+    assert violation is not None, story
+    assert violation.startswith("Violation"), violation
