@@ -9,8 +9,10 @@ import posixpath
 import stat
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import smbclient
+from smbprotocol.connection import Connection
 from smbprotocol.exceptions import (
     LogonFailure,
     SMBAuthenticationError,
@@ -19,6 +21,7 @@ from smbprotocol.exceptions import (
     SMBOSError,
     SMBResponseException,
 )
+from smbprotocol.session import Session
 
 from amili_provider.storage.connections import StorageConnection
 from amili_provider.storage.servers import ServerFiles, quiet
@@ -58,6 +61,10 @@ class SmbFiles(ServerFiles[_Connection]):
             raise WrongSettings(f"the extra 'auth_protocol' must be one of {', '.join(_AUTH)}, not {self._auth!r}")
 
     def _options(self, connection: _Connection) -> dict[str, Any]:
+        """Return what smbclient wants with every call."""
+        if not all(server.transport.connected for server in connection.values()):
+            # smbclient would open another one by itself, see _connect.
+            raise SMBConnectionClosed
         return {
             "username": self._login or None,
             "password": self._password or None,
@@ -90,9 +97,21 @@ class SmbFiles(ServerFiles[_Connection]):
 
     def _connect(self) -> _Connection:
         where = f"{self._host}:{self._port}"
-        connection: _Connection = {}
+        # A client id for each: Samba hands connections of one client to one process, and several that arrive there at
+        # once may wait for ever (tried). smbclient itself gives all of them the same.
+        server = Connection(uuid4(), self._host, self._port, require_signing=True)
+        # How long an answer may take; after twice that the connection counts as dead. The default is 20 minutes.
+        server._receive_timeout = _SECONDS  # noqa: SLF001 - there is an environment variable for it, and nothing else
+        connection: _Connection = {f"{self._host.lower()}:{self._port}": server}
         try:
-            smbclient.register_session(self._host, **self._options(connection))
+            server.connect(timeout=_SECONDS)
+            Session(
+                server,
+                username=self._login or None,
+                password=self._password or None,
+                require_encryption=False,
+                auth_protocol=self._auth,
+            ).connect()
         except (LogonFailure, SMBAuthenticationError) as error:
             self._disconnect(connection)
             raise WrongSettings(

@@ -49,6 +49,7 @@ class WholeFile(io.RawIOBase):
         self._inner = inner
         self._size = size
         self._position = 0
+        self._ended = False
         self._still_the_same = still_the_same
         self._wrap = wrap
 
@@ -70,6 +71,8 @@ class WholeFile(io.RawIOBase):
             raise self._wrap(error) from None
 
     def _next(self, size: int) -> bytes:
+        if self._ended:
+            return b""
         data = self._inner.read(size)
         self._position += len(data)
         if self._position > self._size:
@@ -78,9 +81,11 @@ class WholeFile(io.RawIOBase):
             return data
         if self._position < self._size:
             raise ShortReadError(f"it ended after {self._position} of {self._size} bytes")
+        self._ended = True
         if self._still_the_same:
-            check, self._still_the_same = self._still_the_same, None
-            check()
+            # Samba goes on telling the old time of a file as long as we have it open.
+            self._inner.close()
+            self._still_the_same()
         return data
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]

@@ -1,11 +1,14 @@
-"""A user of this machine for servers that log real users in: rights then mean what they say, even where tests are root."""
+"""A user of this machine for servers that log real users in: rights mean what they say, even where tests are root."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
 from pathlib import Path
+
+_numbers = itertools.count()
 
 
 class Account:
@@ -23,7 +26,7 @@ class Account:
         if not self.made:
             self.name = os.environ.get("USER") or subprocess.check_output(["id", "-un"], text=True).strip()
             return
-        self.name = f"amilitest{os.getpid()}"
+        self.name = f"amilitest{os.getpid()}x{next(_numbers)}"
         hashed = subprocess.check_output(["openssl", "passwd", "-6", self.password], text=True).strip()
         subprocess.run(
             ["useradd", "-M", "-d", str(home), "-s", "/bin/sh", "-p", hashed, self.name],

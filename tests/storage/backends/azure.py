@@ -1,5 +1,7 @@
 """Azure Blob Storage: Azurite."""
 
+# ruff: noqa: D102 - what a method owes is said once, in Backend
+
 from __future__ import annotations
 
 import contextlib
@@ -47,8 +49,10 @@ class Azure(Backend):
         data = self.scratch / "azurite"
         data.mkdir()
         self._process = subprocess.Popen(
-            [azurite, "--location", str(data), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--silent"]
-            + ["--skipApiVersionCheck", "--disableTelemetry"],
+            [
+                *(azurite, "--location", str(data), "--blobHost", "127.0.0.1", "--blobPort", str(port)),
+                *("--silent", "--skipApiVersionCheck", "--disableTelemetry"),
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -1,5 +1,7 @@
 """Local files."""
 
+# ruff: noqa: D102 - what a method owes is said once, in Backend
+
 from __future__ import annotations
 
 import contextlib

@@ -1,5 +1,7 @@
 """FTP and FTPS: pyftpdlib."""
 
+# ruff: noqa: D102 - what a method owes is said once, in Backend
+
 from __future__ import annotations
 
 import contextlib
@@ -111,9 +113,11 @@ class Ftps(Ftp):
         openssl = program("openssl", "apt-get install openssl")
         self.certificate = self.scratch / "server.pem"
         subprocess.run(
-            [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-            + ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-            + ["-keyout", str(self.certificate), "-out", str(self.scratch / "cert.pem")],
+            [
+                *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+                *("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
+                *("-keyout", str(self.certificate), "-out", str(self.scratch / "cert.pem")),
+            ],
             check=True,
             capture_output=True,
         )

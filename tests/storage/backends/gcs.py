@@ -1,5 +1,7 @@
 """Google Cloud Storage: an emulator from PyPI."""
 
+# ruff: noqa: D102 - what a method owes is said once, in Backend
+
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,7 @@
 """Amazon S3: moto's server."""
 
+# ruff: noqa: D102 - what a method owes is said once, in Backend
+
 from __future__ import annotations
 
 import contextlib
