@@ -12,6 +12,7 @@ Nothing here is cached, and every method may be called from any thread.
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 import time
@@ -62,13 +63,14 @@ class Folder(ABC):
 
     def create(self, name: str, data: bytes) -> None:
         """
-        Write a new file. Where the folder is not :attr:`exclusive`, this is proven by :meth:`confirm` only.
+        Write a new file. Where the folder is not :attr:`exclusive`, it looks first, and only :meth:`confirm` proves it.
 
         :raises FileExistsError: if the name exists with other content.
         :raises AmiliLedgerUnavailable: if it cannot be written.
         """
         try:
-            self._persistently("write", name, lambda: self._create(name, data))
+            make = self._create if self.exclusive else self._look_and_create
+            self._persistently("write", name, lambda: make(name, data))
         except FileExistsError:
             # A try whose answer was lost may have written it: the content holds an unguessable owner.
             if not self._holds(name, data):
@@ -155,13 +157,25 @@ class Folder(ABC):
         """Give back connections."""
 
     def _refuses(self, name: str, data: bytes) -> bool:
-        if not self._create_is_one_operation():
-            return False
+        """Return whether the storage itself refuses to make *name*, which exists."""
         try:
-            self._create(name, data)
+            self._persistently("write", name, lambda: self._create(name, data))
         except FileExistsError:
             return True
+        except AmiliLedgerUnavailable as error:
+            # A store that does not know the condition says so, and works without it.
+            if getattr(error.__cause__, "errno", None) == errno.ENOSYS:
+                return False
+            raise
         return False
+
+    def _look_and_create(self, name: str, data: bytes) -> None:
+        try:
+            self._read(name)
+        except FileNotFoundError:
+            self._replace(name, data)
+        else:
+            raise FileExistsError(name)
 
     def _holds(self, name: str, data: bytes) -> bool:
         try:
@@ -197,9 +211,6 @@ class Folder(ABC):
             f"nothing is sent. Check that the folder exists and that its connection may read and write it."
         )
 
-    def _create_is_one_operation(self) -> bool:
-        return True
-
     def _start_afresh(self) -> None:  # noqa: B027 - most have no connection that could be dead
         """Forget connections that may be dead."""
 
@@ -210,7 +221,8 @@ class Folder(ABC):
     def _read(self, name: str) -> bytes: ...
 
     @abstractmethod
-    def _create(self, name: str, data: bytes) -> None: ...
+    def _create(self, name: str, data: bytes) -> None:
+        """Make a file in one operation of the storage's own; FileExistsError if it exists."""
 
     @abstractmethod
     def _replace(self, name: str, data: bytes) -> None: ...

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from amili_provider.ledger.folders import Folder
 from amili_provider.ledger.local_folder import LocalFolder
-from amili_provider.ledger.remote_folders import OBJECT_STORES, FsspecFolder, ObjectStoreFolder
+from amili_provider.ledger.remote_folders import OBJECT_STORES, CautiousFolder, ObjectStoreFolder
 from amili_provider.ledger.server_folder import SERVERS, ServerFolder
 from amili_provider.storage.filesystems import Location, open_location
 
@@ -50,4 +50,4 @@ def folder_at(location: Location, *, sleep: Callable[[float], None] = time.sleep
         return ObjectStoreFolder(location.fs, location.path, location.url, sleep=sleep)
     if location.protocol in SERVERS:
         return ServerFolder(location.fs, location.path, location.url, sleep=sleep)
-    return FsspecFolder(location.fs, location.path, location.url, sleep=sleep)
+    return CautiousFolder(location.fs, location.path, location.url, sleep=sleep)

@@ -17,7 +17,7 @@ OBJECT_STORES = frozenset({"s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "ad
 
 class FsspecFolder(Folder):
     """
-    A folder of any fsspec filesystem, with what each of them can do. Its create looks first and writes then.
+    What all folders of fsspec filesystems have in common.
 
     :param fs: the filesystem; safe to use from several threads.
     :param path: the folder's path in it.
@@ -31,9 +31,6 @@ class FsspecFolder(Folder):
         self._path = path.rstrip("/")
         self._made: set[str] = set()
 
-    def _create_is_one_operation(self) -> bool:
-        return False
-
     def _begin(self) -> None:
         self._fs.makedirs(self._path or "/", exist_ok=True)
 
@@ -45,14 +42,6 @@ class FsspecFolder(Folder):
         # grown.
         self._fs.invalidate_cache(posixpath.dirname(self._at(name)))
         return bytes(self._fs.cat_file(self._at(name)))
-
-    def _create(self, name: str, data: bytes) -> None:
-        try:
-            self._read(name)
-        except FileNotFoundError:
-            self._replace(name, data)
-        else:
-            raise FileExistsError(name)
 
     def _replace(self, name: str, data: bytes) -> None:
         self._make_parent(name)
@@ -84,13 +73,20 @@ class FsspecFolder(Folder):
                     yield path.lstrip("/").removeprefix(self._path.lstrip("/")).lstrip("/")
 
 
+class CautiousFolder(FsspecFolder):
+    """A folder of a filesystem of which nobody knows whether it creates in one operation: it looks, and then writes."""
+
+    def _refuses(self, name: str, data: bytes) -> bool:  # noqa: ARG002 - fsspec's own create looks, and then writes
+        return False
+
+    def _create(self, name: str, data: bytes) -> None:
+        raise NotImplementedError(name)
+
+
 class ObjectStoreFolder(FsspecFolder):
     """A folder of an object store: no folders to make, and a create that the store itself refuses."""
 
     concurrency = 16
-
-    def _create_is_one_operation(self) -> bool:
-        return True
 
     def _begin(self) -> None:
         """Nothing to make: the bucket has to exist, and the probe shows whether it does."""

@@ -88,9 +88,6 @@ class ServerFolder(FsspecFolder):
             self._let_go(lock)
 
     def _create(self, name: str, data: bytes) -> None:
-        if not self.exclusive:
-            super()._create(name, data)
-            return
         self._make_parent(name)
         lock = self._at(f"{name}.lock")
         self._take(lock, name)

@@ -23,7 +23,7 @@ from amili_provider.ledger import ClaimLost, State
 from amili_provider.ledger.chosen import conn_id_for, ledger_from
 from amili_provider.ledger.local_folder import LocalFolder
 from amili_provider.ledger.places import open_folder
-from amili_provider.ledger.remote_folders import FsspecFolder, ObjectStoreFolder
+from amili_provider.ledger.remote_folders import CautiousFolder, ObjectStoreFolder
 from tests.ledger_cases import ACCEPTED, LOST, Clock, facts, file_id_of, ledger_over, other_run
 
 
@@ -194,7 +194,7 @@ def test_a_folder_is_proven_once_and_begun_each_time(tmp_path: Path) -> None:
 # Storages without exclusive create
 
 
-class _Watched(FsspecFolder):
+class _Watched(CautiousFolder):
     """A folder in memory that calls somebody before it writes."""
 
     before_write: Callable[[], None] = staticmethod(lambda: None)
@@ -300,8 +300,36 @@ def test_a_store_may_word_its_refusal_as_it_likes(error: dict[str, str], exists:
             return b"somebody else's"
 
     folder = ObjectStoreFolder(_Store(), "books/ledger", "s3://books/ledger", sleep=lambda _: None)
+    folder.exclusive = True
     with pytest.raises(FileExistsError if exists else AmiliLedgerUnavailable):
         folder.create("x.json", b"1")
+
+
+@pytest.mark.parametrize(
+    "refusal", [None, OSError(errno.ENOSYS, "A header you provided implies what is not implemented")]
+)
+def test_a_store_without_conditions_is_looked_at_first(clock: Clock, refusal: OSError | None) -> None:
+    """Some stores that speak S3 ignore the condition, or refuse it: claims are read back there, and work."""
+
+    class _Store(MemoryFileSystem):  # type: ignore[misc]
+        cachable = False
+
+        def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+            if mode == "create" and refusal is not None:
+                raise refusal
+            super().pipe_file(path, value)
+
+    name = uuid4().hex
+    folder = ObjectStoreFolder(_Store(), f"/{name}", f"s3://{name}", sleep=clock.sleep)
+    folder.probe()
+    assert not folder.exclusive
+    with ledger_over(folder, clock) as ledger:
+        standing = ledger.look_up(file_id_of(ledger, facts()))
+        claim = ledger.claim(standing, facts())
+        with pytest.raises(ClaimLost):
+            ledger.claim(standing, facts(run=other_run()))
+        ledger.settle(claim, ACCEPTED)
+        assert ledger.look_up(standing.file_id).state is State.UPLOADED
 
 
 # Which ledger
