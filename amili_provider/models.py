@@ -7,9 +7,10 @@ Answers are read leniently (unknown fields, numbers as strings) and judged stric
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -64,7 +65,8 @@ def one_line(words: Any, longest: int = LONGEST_SHOWN) -> str:
     """
     # Cut before the costly part (an answer may hold megabytes), but late enough that no masked number is halved.
     text = str(words)[: longest * 4 + 64]
-    text = "".join(" " if unicodedata.category(c) in _UNSHOWN else c for c in text)
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(c) in _UNSHOWN else c for c in text)
     text = _ELEVEN_DIGITS.sub("***********", " ".join(text.split()))
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
@@ -243,9 +245,7 @@ def read_message(body: bytes) -> str:
     return "the answer has no message"
 
 
-def judge_upload(
-    answer: UploadAnswer, file_ids: Sequence[str], vocabulary: Vocabulary
-) -> dict[str, Verdict]:
+def judge_upload(answer: UploadAnswer, file_ids: Sequence[str], vocabulary: Vocabulary) -> dict[str, Verdict]:
     """
     Return what *answer* says of each of *file_ids*: accepted, refused, or unknown. Never more than it says.
 
@@ -256,15 +256,17 @@ def judge_upload(
     by_id: dict[str, list[FileResult]] = {}
     for entry in answer.files:
         by_id.setdefault(_word(entry.file_id), []).append(entry)
-    whole_refused = vocabulary.meaning(answer.status, answer.result) is Meaning.REFUSED
+    # Thousands of files share a handful of words.
+    meaning_of = functools.cache(vocabulary.meaning)
+    whole_refused = meaning_of(answer.status, answer.result) is Meaning.REFUSED
     return {
-        file_id: _judge_one(by_id.get(_word(file_id), []), answer, vocabulary, whole_refused=whole_refused)
+        file_id: _judge_one(by_id.get(_word(file_id), []), answer, meaning_of, whole_refused=whole_refused)
         for file_id in file_ids
     }
 
 
 def _judge_one(
-    entries: list[FileResult], answer: UploadAnswer, vocabulary: Vocabulary, *, whole_refused: bool
+    entries: list[FileResult], answer: UploadAnswer, meaning_of: Callable[..., Meaning], *, whole_refused: bool
 ) -> Verdict:
     if not entries:
         why = answer.complaint or "the answer does not name this file"
@@ -275,7 +277,7 @@ def _judge_one(
             Outcome.UNKNOWN, _shown(answer.status), _shown(answer.result), one_line(why + said), per_file=False
         )
     status, result, message = (_shown(entries[0].status), _shown(entries[0].result), _shown(entries[0].message))
-    meanings = {vocabulary.meaning(e.status, e.result) for e in entries}
+    meanings = {meaning_of(e.status, e.result) for e in entries}
     if len(meanings) > 1:
         words = ", ".join(f"{_shown(e.status)}/{_shown(e.result)}" for e in entries[:4])
         return Verdict(Outcome.UNKNOWN, status, result, f"the answer contradicts itself: {words}", per_file=True)

@@ -49,6 +49,7 @@ class Delivery:
 
     def __init__(self, plan: Plan, client: AmiliClient, books: Books, *, log: logging.Logger) -> None:
         self._plan = plan
+        self._in_memory_bytes = plan.in_memory_bytes
         self._client = client
         self._books = books
         self._log = log
@@ -115,19 +116,21 @@ class Delivery:
         while self._todo and self._reading < READERS and self._has_room(self._todo[0]):
             job = [self._take()]
             wanted = min(FILES_PER_READ, max(1, len(self._todo) // READERS))
+            size = job[0].held_bytes
             while (
                 len(job) < wanted
                 and self._todo
                 and not self._streamed(self._todo[0])
-                and sum(i.held_bytes for i in job) + self._todo[0].file.size <= BYTES_PER_READ
+                and size + self._todo[0].file.size <= BYTES_PER_READ
                 and self._has_room(self._todo[0])
             ):
                 job.append(self._take())
+                size += job[-1].held_bytes
             self._reading += 1
             readers.submit(self._reader_job, job)
 
     def _streamed(self, item: Item) -> bool:
-        return item.file.size > self._plan.in_memory_bytes
+        return item.file.size > self._in_memory_bytes
 
     def _has_room(self, item: Item) -> bool:
         if not self._held_bytes:
@@ -168,7 +171,7 @@ class Delivery:
             return
         yield read_content(
             job[0].file,
-            in_memory_bytes=self._plan.in_memory_bytes,
+            in_memory_bytes=self._in_memory_bytes,
             spool_dir=self._plan.spool_dir,
             on_bytes=self._keep_reading,
         )

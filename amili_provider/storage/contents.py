@@ -167,19 +167,19 @@ def read_small_contents(
     """
     position = 0
     while position < len(files):
-        together = _neighbours(files[position:])
+        together = _neighbours(files, position)
         yield from _read_group(together, on_bytes)
         position += len(together)
 
 
-def _neighbours(files: Sequence[StorageFile]) -> Sequence[StorageFile]:
-    """Return as many of the first *files* as can be read together, at least one."""
-    number = 1
-    if files[0].can_be_read_together:
-        fs = files[0].location_root.fs
-        while number < len(files) and files[number].can_be_read_together and files[number].location_root.fs is fs:
-            number += 1
-    return files[:number]
+def _neighbours(files: Sequence[StorageFile], start: int) -> Sequence[StorageFile]:
+    """Return as many *files* from *start* as can be read together, at least one."""
+    end = start + 1
+    if files[start].can_be_read_together:
+        fs = files[start].location_root.fs
+        while end < len(files) and files[end].can_be_read_together and files[end].location_root.fs is fs:
+            end += 1
+    return files[start:end]
 
 
 def _read_group(
@@ -214,13 +214,12 @@ def _read_local(
             raise _wrong_length(file, status.st_size)
         if file.size <= in_memory_bytes:
             # One byte more than listed, to notice a file that grew after fstat.
-            data = bytearray(file.size + 1)
-            got = _read_fully(descriptor, memoryview(data), 0)
-            if got != file.size or _state(os.fstat(descriptor)) != _state(status):
-                raise _wrong_length(file, got)
+            data = os.pread(descriptor, file.size + 1, 0)
+            if len(data) != file.size or _state(os.fstat(descriptor)) != _state(status):
+                raise _wrong_length(file, len(data))
             if on_bytes:
-                on_bytes(got)
-            return MemoryContent(bytes(memoryview(data)[:got]))
+                on_bytes(len(data))
+            return MemoryContent(data)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         digest = hashlib.sha256()
         buffer = memoryview(bytearray(_READ_BYTES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 import unicodedata
 
@@ -16,7 +17,14 @@ def is_pattern(path: str) -> bool:
 
 def natural_key(path: str) -> tuple[list[tuple[str | int, ...]], str]:
     """Return what sorts ``file2`` before ``file10``, folder by folder; the path itself settles ties."""
-    return [_segment_key(segment) for segment in path.split("/")], path
+    folder, slash, name = path.rpartition("/")
+    return [*(_folder_key(folder) if slash else ()), _segment_key(name)], path
+
+
+@functools.lru_cache(maxsize=64)
+def _folder_key(folder: str) -> tuple[tuple[str | int, ...], ...]:
+    # The files of a folder share it: it is not taken apart, nor compared piece by piece, for each of them.
+    return tuple(_segment_key(segment) for segment in folder.split("/"))
 
 
 def _segment_key(segment: str) -> tuple[str | int, ...]:

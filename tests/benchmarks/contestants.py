@@ -151,6 +151,26 @@ def download(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     return run
 
 
+def push(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """Push bytes at the sink as fast as one core can: what is measured must be slower."""
+    import socket
+
+    size = asked["size"] * 4 // 3
+    tail = b'", "fileId": "one"}]}'
+    head = f"POST /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size + len(tail)}\r\n\r\n"
+    block = memoryview(bytes(1024 * 1024))
+
+    def run() -> dict[str, Any]:
+        with socket.create_connection(("127.0.0.1", asked["sink"])) as connection:
+            connection.sendall(head.encode())
+            for position in range(0, size, len(block)):
+                connection.sendall(block[: size - position])
+            connection.sendall(tail)
+            return {"outcomes": {connection.recv(65536)[9:12].decode(): 1}}
+
+    return run
+
+
 def _bucket(asked: dict[str, Any]) -> tuple[Any, str]:
     import s3fs
 
@@ -164,7 +184,7 @@ def _bucket(asked: dict[str, Any]) -> tuple[Any, str]:
     return fs, asked["source"].removeprefix("s3://").removesuffix("/*").rstrip("/")
 
 
-CONTESTANTS = {"ours": ours, "obvious": obvious, "loop": loop, "pull": pull, "download": download}
+CONTESTANTS = {"ours": ours, "obvious": obvious, "loop": loop, "pull": pull, "download": download, "push": push}
 
 
 def _memory(field: str) -> int:

@@ -1,0 +1,231 @@
+"""The measurements, a to h: each sets up its data, lets contestants run in turn, and returns lines of the result."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.measuring import (
+    Contestant,
+    Row,
+    Scale,
+    contestant,
+    curl,
+    in_turn,
+    make_body,
+    make_file,
+    make_files,
+    note,
+    ratio,
+    server,
+    shown,
+)
+from tests.benchmarks.others import import_cost, ledger_cost, waiting
+
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
+LINE = ("--latency", "0.01", "--rate", str(100 * 10**6))
+"""An object storage as it is met in a data centre: 10 ms to the first byte, 100 MB/s on one connection."""
+
+
+def _ours(scale: Scale, **asked: Any) -> Contestant:
+    """Return our contestant, with a new ledger for each run where there is one."""
+    kept = asked.pop("ledger", None)
+
+    def run() -> dict[str, Any]:
+        if kept == "local":
+            with tempfile.TemporaryDirectory(dir=scale.folder) as folder:
+                return contestant("ours", ledger=f"{folder}/ledger", **asked)()
+        if kept == "s3":
+            shutil.rmtree(scale.folder / "s3" / "books", ignore_errors=True)
+            (scale.folder / "s3" / "books").mkdir(parents=True)
+            return contestant("ours", ledger="s3://books/amili", ledger_conn_id="s3_here", **asked)()
+        return contestant("ours", ledger=None, **asked)()
+
+    return run
+
+
+def large_local(scale: Scale) -> list[Row]:
+    """One large local file: against curl with a ready-made body, and against the obvious code."""
+    part = "a: one large local file"
+    file = make_file(scale.folder / "large.csv", scale.large)
+    body = make_body(scale.folder / "large.json", file)
+    with server("sink") as sink:
+        figures = in_turn(
+            {
+                "ours": _ours(scale, sink=sink, source=str(file), ledger="local"),
+                "curl": curl(body, sink),
+                "obvious": contestant("obvious", sink=sink, source=str(file)),
+            },
+            scale.rounds,
+        )
+    body.unlink()
+    detail = {"bytes": scale.large, **shown(figures)}
+    peak = max(run["peak_above_idle"] for run in figures["ours"]) / MIB
+    return [
+        Row(part, "time of curl with a ready-made body", ratio(figures, "ours", "curl"), promise=2.5, detail=detail),
+        Row(part, "faster than the obvious code", ratio(figures, "obvious", "ours"), promise=20.0, at_least=True),
+        Row(part, "peak memory above idle", peak, unit="MiB", promise=48.0),
+    ]
+
+
+def large_s3(scale: Scale) -> list[Row]:
+    """One large object: against pulling it only, on a line like a data centre's, and on an endless one."""
+    part = "b: one large object from S3"
+    objects = scale.folder / "s3"
+    (objects / "day").mkdir(parents=True, exist_ok=True)
+    make_file(objects / "day" / "large.csv", scale.large)
+    make_files(objects / "warm", 1, KIB)
+    rows = []
+    for words, line in (("100 MB/s and 10 ms per connection", LINE), ("no bound but the processors", ())):
+        with server("sink") as sink, server("objects", str(objects), *line) as storage:
+            asked = {
+                "storage": storage,
+                "sink": sink,
+                "source": "s3://day/large.csv",
+                "warm_up": "s3://warm/*",
+                "single": True,
+            }
+            ours = _ours(scale, **asked, ledger="s3")
+            figures = in_turn({"ours": ours, "pull": contestant("pull", **asked)}, scale.rounds)
+        detail = {"bytes": scale.large, **shown(figures)}
+        rows.append(
+            Row(part, f"time of pulling alone, {words}", ratio(figures, "ours", "pull"), promise=1.25, detail=detail)
+        )
+    return rows
+
+
+def small_files(scale: Scale) -> list[Row]:
+    """Many small files from disk and from S3: against a loop of one request a file, and against pulling only."""
+    part = "c: many small files"
+    objects = scale.folder / "s3"
+    folder = make_files(objects / f"many{scale.files}", scale.files, 10 * KIB)
+    make_files(objects / "warm", 1, KIB)
+    options = {"max_files": scale.files}
+    with server("sink") as sink:
+        asked: dict[str, Any] = {"sink": sink, "source": f"{folder}/*", "options": options}
+        local = in_turn(
+            {
+                "ours": _ours(scale, **asked),
+                "ours with ledger": _ours(scale, **asked, ledger="local"),
+                "loop": contestant("loop", sink=sink, source=str(folder)),
+            },
+            scale.rounds,
+        )
+    detail = {"files": scale.files, "bytes_each": 10 * KIB, **shown(local)}
+    rows = [
+        Row(
+            part,
+            f"local: faster than a loop, {words}",
+            ratio(local, "loop", who),
+            promise=10.0,
+            at_least=True,
+            detail=more,
+        )
+        for words, who, more in (("no ledger", "ours", detail), ("with a ledger", "ours with ledger", {}))
+    ]
+    with server("sink") as sink, server("objects", str(objects), "--latency", "0.01") as storage:
+        asked = {
+            "storage": storage,
+            "sink": sink,
+            "source": f"s3://many{scale.files}/*",
+            "warm_up": "s3://warm/*",
+            "single": False,
+            "options": options,
+        }
+        remote = in_turn(
+            {
+                "ours": _ours(scale, **asked),
+                "ours with ledger": _ours(scale, **asked, ledger="s3"),
+                "pull": contestant("pull", **asked),
+                "loop": contestant("loop", **asked),
+            },
+            scale.rounds,
+        )
+    detail = {"files": scale.files, "bytes_each": 10 * KIB, **shown(remote)}
+    return [
+        *rows,
+        *(
+            Row(part, f"S3: time of pulling alone, {words}", ratio(remote, who, "pull"), promise=1.3, detail=more)
+            for words, who, more in (("no ledger", "ours", detail), ("ledger on the same S3", "ours with ledger", {}))
+        ),
+        Row(part, "S3: faster than a loop, no ledger", ratio(remote, "loop", "ours")),
+    ]
+
+
+def memory(scale: Scale) -> list[Row]:
+    """Peak memory for files of all sizes: flat."""
+    part = "d: memory by size"
+    peaks: dict[int, float] = {}
+    with server("sink") as sink:
+        for size in scale.sizes:
+            file = _sparse(scale, size)
+            peaks[size] = contestant("ours", sink=sink, source=str(file), ledger=None)()["peak_above_idle"] / MIB
+            note(f"  {size // MIB} MiB: {peaks[size]:.1f} MiB")
+            file.unlink()
+    middle = min((size for size in scale.sizes if size >= 64 * MIB), default=scale.sizes[-1])
+    detail = {"peak_mib_above_idle": {str(size): round(peak, 1) for size, peak in peaks.items()}}
+    more = peaks[max(scale.sizes)] - peaks[middle]
+    largest, words = max(scale.sizes) // MIB, f"MiB more than for {middle // MIB} MiB"
+    return [Row(part, f"a file of {largest} MiB: {words}", more, unit="MiB", promise=8.0, detail=detail)]
+
+
+def _sparse(scale: Scale, size: int) -> Path:
+    """Return a file of *size* bytes that takes no room on disk: all zeros but for its beginning."""
+    file = scale.folder / f"sparse_{size}.csv"
+    with file.open("wb") as out:
+        out.write(size.to_bytes(8, "big"))
+        out.truncate(size)
+    return file
+
+
+def doubling(scale: Scale) -> list[Row]:
+    """Twice the files, twice the time; twice the bytes, twice the time."""
+    part = "h: doubling"
+    rows = []
+    with server("sink") as sink:
+        for unit, steps in (("files", scale.numbers), ("bytes", scale.sizes)):
+            seconds: dict[int, float] = {}
+            for step in steps:
+                # Small steps take too little time to be measured once.
+                rounds = scale.rounds if step <= steps[len(steps) // 2] else 1
+                if unit == "files":
+                    folder = make_files(scale.folder / "s3" / f"many{step}", step, 10 * KIB)
+                    run = _ours(scale, sink=sink, source=f"{folder}/*", options={"max_files": step})
+                else:
+                    run = _ours(scale, sink=sink, source=str(_sparse(scale, step)))
+                seconds[step] = statistics.median(run()["seconds"] for _ in range(rounds))
+                note(f"  {step} {unit}: {seconds[step]:.2f} s")
+            pairs = [(a, b) for a, b in itertools.pairwise(steps) if b <= 2 * a]
+            worst = max((seconds[b] / seconds[a] / (b / a) for a, b in pairs), default=1.0)
+            detail = {"seconds": {str(step): round(taken, 4) for step, taken in seconds.items()}}
+            rows.append(
+                Row(part, f"worst growth of time for twice the {unit}, as part of 2", worst, promise=1.1, detail=detail)
+            )
+    return rows
+
+
+def sink_check(scale: Scale) -> list[Row]:
+    """How fast the sink swallows what one core can push, beside curl: it must not be what is measured."""
+    part = "sink"
+    with server("sink") as sink:
+        pushed = in_turn({"push": contestant("push", sink=sink, size=scale.large)}, scale.rounds)
+    seconds = statistics.median(run["seconds"] for run in pushed["push"])
+    return [Row(part, "swallows", scale.large * 4 / 3 / seconds / GIB, unit="GiB/s", detail=shown(pushed))]
+
+
+MEASUREMENTS: dict[str, Callable[[Scale], list[Row]]] = {
+    "sink": sink_check,
+    "a": large_local,
+    "b": large_s3,
+    "c": small_files,
+    "d": memory,
+    "e": ledger_cost,
+    "f": waiting,
+    "g": import_cost,
+    "h": doubling,
+}
