@@ -148,7 +148,10 @@ class AmiliFileUploadOperator(BaseOperator):
         """
         from amili_provider.delivery.deliver import DeliveryRun
         from amili_provider.hooks.amili import AmiliHook
+        from amili_provider.operators.retries import policy_for
 
+        # Here and not in __init__: it is asked in this process, of mapped tasks too, and nothing has to be serialized.
+        self.retry_policy = policy_for(getattr(self, "retry_policy", None))
         self._receipts = ()
         order = self._order(context)
         started = time.monotonic()

@@ -1,0 +1,60 @@
+"""A pause that Amili asks for becomes the pause before the task's next try, without holding a worker (Airflow 3.3+)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+if TYPE_CHECKING or AIRFLOW_V_3_3_PLUS:
+    from airflow.sdk import RetryDecision, RetryPolicy
+else:
+    # Below 3.3 there is nobody to ask a policy; the task's own retry_delay stands.
+    RetryPolicy = object
+
+LONGEST_PAUSE = timedelta(days=1)
+"""More than a day is a mistake at the other end, and would look like a task that is never retried."""
+
+
+class AmiliRetryPolicy(RetryPolicy):
+    """
+    Waits before the next try for as long as Amili asked (``Retry-After``), if that is longer than ``retry_delay``.
+
+    How often a task is tried, and which errors are never retried, stays as it is. Upload tasks that name no
+    ``retry_policy`` of their own use this one.
+    """
+
+    def evaluate(
+        self,
+        exception: BaseException,
+        try_number: int,  # noqa: ARG002 - Airflow's signature
+        max_tries: int,  # noqa: ARG002
+        context: Any = None,
+    ) -> RetryDecision:
+        """
+        Decide how long to wait.
+
+        :param exception: what the task failed with; ours say in ``retry_after`` what Amili asked for.
+        :param try_number: not used.
+        :param max_tries: not used.
+        :param context: Airflow's; knows the task's ``retry_delay``.
+        """
+        asked = getattr(exception, "retry_after", None)
+        if not isinstance(asked, int | float) or isinstance(asked, bool):
+            return RetryDecision.default()
+        pause = timedelta(seconds=min(asked, LONGEST_PAUSE.total_seconds()))
+        task = (context or {}).get("task")
+        usual = getattr(task, "retry_delay", None)
+        if isinstance(usual, timedelta) and pause <= usual:
+            return RetryDecision.default()
+        return RetryDecision.retry(pause, f"Amili asked for a pause of {pause.total_seconds():.0f} seconds.")
+
+
+def policy_for(named: Any) -> Any:
+    """
+    Return the retry policy of an upload task.
+
+    :param named: the one that the DAG's author gave it, if any.
+    """
+    return named if named is not None or not AIRFLOW_V_3_3_PLUS else AmiliRetryPolicy()

@@ -1,0 +1,69 @@
+"""How long Airflow waits before the next try."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+from amili_provider.exceptions import AmiliConnectionError, AmiliDeliveryIncomplete, AmiliStorageError
+from amili_provider.operators import retries
+
+needs_policies = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="retry policies came with Airflow 3.3")
+
+
+def _decided(error: BaseException, *, retry_delay: Any = timedelta(minutes=5)) -> tuple[str, timedelta | None]:
+    context = {"task": SimpleNamespace(retry_delay=retry_delay)}
+    decision = retries.AmiliRetryPolicy().evaluate(error, 1, 3, context)
+    return decision.action.value, decision.retry_delay
+
+
+@needs_policies
+@pytest.mark.parametrize("kind", [AmiliDeliveryIncomplete, AmiliConnectionError])
+def test_a_longer_pause_that_amili_asked_for_is_kept(kind: Any) -> None:
+    """Airflow waits, and no worker is held meanwhile."""
+    assert _decided(kind("busy", retry_after=3600.0)) == ("retry", timedelta(hours=1))
+
+
+@needs_policies
+@pytest.mark.parametrize("error", [AmiliDeliveryIncomplete("busy"), AmiliStorageError("gone"), ValueError("wrong")])
+def test_whatever_asks_for_no_pause_is_retried_as_the_task_says(error: Exception) -> None:
+    """The task's own retry_delay and back-off stand."""
+    assert _decided(error) == ("default", None)
+
+
+@needs_policies
+def test_a_pause_shorter_than_the_tasks_own_changes_nothing() -> None:
+    """The task would not come back earlier anyway."""
+    assert _decided(AmiliDeliveryIncomplete("busy", retry_after=60.0)) == ("default", None)
+    assert _decided(AmiliDeliveryIncomplete("busy", retry_after=60.0), retry_delay=None)[0] == "retry"
+
+
+@needs_policies
+def test_an_absurd_pause_is_a_day() -> None:
+    """Nobody should wonder for a year why a task is not retried."""
+    assert _decided(AmiliDeliveryIncomplete("busy", retry_after=1e9)) == ("retry", timedelta(days=1))
+
+
+@needs_policies
+def test_without_a_context_it_decides_all_the_same() -> None:
+    """Airflow may have none to give."""
+    decision = retries.AmiliRetryPolicy().evaluate(AmiliDeliveryIncomplete("busy", retry_after=60.0), 1, 3, None)
+    assert decision.retry_delay == timedelta(minutes=1)
+
+
+def test_a_policy_of_the_author_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only tasks that name none get ours, and only where Airflow knows policies."""
+    named = object()
+    assert retries.policy_for(named) is named
+    monkeypatch.setattr(retries, "AIRFLOW_V_3_3_PLUS", False)
+    assert retries.policy_for(None) is None
+
+
+@needs_policies
+def test_a_task_without_a_policy_gets_ours() -> None:
+    """It is set where it is asked: in the task's process."""
+    assert isinstance(retries.policy_for(None), retries.AmiliRetryPolicy)
