@@ -22,9 +22,15 @@ from uuid import uuid4
 from fsspec import AbstractFileSystem
 
 from amili_provider.storage.kinds import split_host
+from amili_provider.storage.troubles import WrongSettings
 
 IDLE_SECONDS = 10.0
 """A connection that was idle for longer is asked whether it lives before it is used again."""
+
+_PAUSES = (0.2, 0.8)
+"""Seconds before a connection that was refused is tried again."""
+_QUICK_SECONDS = 5.0
+"""A refusal that took longer is not a busy server's, and is not tried again."""
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -112,8 +118,22 @@ class ServerFiles(AbstractFileSystem, Generic[C]):  # type: ignore[misc] # fsspe
         self._port = port
         self._login = login
         self._shown_port = "" if port == default_port else f":{port}"
-        self._pool: Pool[C] = Pool(self._connect, self._disconnect, self._alive)
+        self._pool: Pool[C] = Pool(self._connect_patiently, self._disconnect, self._alive)
         weakref.finalize(self, self._pool.close)
+
+    def _connect_patiently(self) -> C:
+        # A busy server turns away some of those who come at once (sshd's MaxStartups is the best known for it).
+        for pause in _PAUSES:
+            started = time.monotonic()
+            try:
+                return self._connect()
+            except WrongSettings:
+                raise
+            except OSError:
+                if time.monotonic() - started > _QUICK_SECONDS:
+                    raise
+                time.sleep(pause)
+        return self._connect()
 
     # What each kind of server says for itself.
 

@@ -1,0 +1,195 @@
+"""What a move owes on every storage: no file is lost, replaced, or found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from amili_provider.storage.files import StorageFile
+from amili_provider.storage.listing import list_files
+from amili_provider.storage.moves import Moved, Mover
+from tests.storage.backends.base import Backend
+
+_ID = "0123456789abcdef0123456789abcdef"
+
+
+def _listed(store: Backend, path: str = "in/*") -> list[StorageFile]:
+    return list_files(store.url(path), "partner")
+
+
+def _move(store: Backend, file: StorageFile, data: bytes, folder: str = "archive") -> Moved:
+    mover = Mover.open("archive_to", store.url(folder), "partner", [file])
+    return mover.move(file, file_id=_ID, sha256=hashlib.sha256(data).hexdigest())
+
+
+def test_a_file_is_moved_with_its_bytes_and_name(store: Backend) -> None:
+    """After a move the file is in the target, whole, and nowhere else; the target is made if it is missing."""
+    name = "blå bær #1%.csv"
+    store.put(f"in/{name}", b"invoice")
+    [file] = _listed(store)
+    moved = _move(store, file, b"invoice")
+    assert moved.reason is None
+    assert moved.url is not None
+    assert moved.url.endswith(f"/archive/{name}")
+    assert (store.read(f"in/{name}"), store.read(f"archive/{name}")) == (None, b"invoice")
+    assert _listed(store) == []
+
+
+def test_a_name_that_is_taken_is_left_alone(store: Backend) -> None:
+    """An archived file is never replaced: the second of a name gets the file id into its own."""
+    store.put("in/a.csv", b"second")
+    store.put("archive/a.csv", b"first")
+    [file] = _listed(store)
+    moved = _move(store, file, b"second")
+    assert moved.url is not None
+    assert moved.url.endswith(f"/archive/a_{_ID}.csv")
+    assert store.read("archive/a.csv") == b"first"
+    assert store.read(f"archive/a_{_ID}.csv") == b"second"
+    assert store.read("in/a.csv") is None
+
+
+def test_both_names_taken_leaves_the_file_where_it_is(store: Backend) -> None:
+    """Where nothing is free, nothing is moved, and the reason says so."""
+    store.put("in/a.csv", b"third")
+    store.put("archive/a.csv", b"first")
+    store.put(f"archive/a_{_ID}.csv", b"second")
+    [file] = _listed(store)
+    moved = _move(store, file, b"third")
+    assert moved.url is None
+    assert "taken" in str(moved.reason)
+    assert store.read("in/a.csv") == b"third"
+    assert store.read(f"archive/a_{_ID}.csv") == b"second"
+
+
+def test_a_file_that_was_replaced_since_it_was_listed_stays(store: Backend) -> None:
+    """New content, which was not sent, is not put into the archive of what was."""
+    store.put("in/a.csv", b"delivered")
+    [file] = _listed(store)
+    store.put("in/a.csv", b"new, and not delivered")
+    moved = _move(store, file, b"delivered")
+    assert moved.url is None
+    assert "replaced" in str(moved.reason)
+    assert store.read("in/a.csv") == b"new, and not delivered"
+    assert store.read("archive/a.csv") is None
+
+
+def test_a_file_that_is_gone_is_said_to_be(store: Backend) -> None:
+    """A file that somebody else took away is reported, not raised."""
+    store.put("in/a.csv", b"delivered")
+    [file] = _listed(store)
+    store.remove("in/a.csv")
+    moved = _move(store, file, b"delivered")
+    assert moved.url is None
+    assert "gone" in str(moved.reason)
+
+
+def test_a_move_that_was_killed_after_copying_is_finished(store: Backend) -> None:
+    """A copy of the same bytes counts as made: the original goes, and no second copy is left."""
+    store.put("in/a.csv", b"delivered")
+    store.put("archive/a.csv", b"delivered")
+    [file] = _listed(store)
+    moved = _move(store, file, b"delivered")
+    assert moved.url is not None
+    assert moved.url.endswith("/archive/a.csv")
+    assert store.read("in/a.csv") is None
+    assert store.read("archive/a.csv") == b"delivered"
+    assert store.read(f"archive/a_{_ID}.csv") is None
+
+
+def test_a_file_goes_to_another_storage(store: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From any storage to local disk: copied, read back, and only then deleted."""
+    data = b"invoice" * 100_000
+    store.put("in/a.csv", data)
+    [file] = _listed(store)
+    url = f"file://{tmp_path}/archive"
+    mover = Mover.open("archive_to", url, None if store.name == "file" else "partner", [file])
+    moved = mover.move(file, file_id=_ID, sha256=hashlib.sha256(data).hexdigest())
+    assert moved == Moved(f"{url}/a.csv")
+    assert (tmp_path / "archive" / "a.csv").read_bytes() == data
+    assert store.read("in/a.csv") is None
+    assert [path.name for path in (tmp_path / "archive").iterdir()] == ["a.csv"]
+
+
+def test_a_file_comes_from_another_storage(store: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From local disk to any storage."""
+    if store.name == "file":
+        pytest.skip("the same storage")
+    data = b"invoice" * 100_000
+    (tmp_path / "a.csv").write_bytes(data)
+    [file] = list_files(str(tmp_path / "*.csv"), None)
+    # The target's scheme is not the source's: its connection has to be known by itself.
+    monkeypatch.setenv("AIRFLOW_CONN_PARTNER", json.dumps(store.connection()))
+    mover = Mover(list_target(store))
+    moved = mover.move(file, file_id=_ID, sha256=hashlib.sha256(data).hexdigest())
+    assert moved.reason is None
+    assert store.read("archive/a.csv") == data
+    assert not (tmp_path / "a.csv").exists()
+
+
+def list_target(store: Backend):  # noqa: ANN201
+    """Return the archive on *store* as a location."""
+    from amili_provider.storage.filesystems import open_location
+
+    return open_location(store.url("archive"), "partner")
+
+
+def test_a_copy_that_is_not_what_was_delivered_is_deleted(store: Backend, tmp_path: Path) -> None:
+    """A copy with another hash is thrown away, and the original stays."""
+    store.put("in/a.csv", b"delivered")
+    [file] = _listed(store)
+    mover = Mover.open("archive_to", f"file://{tmp_path}/archive", None if store.name == "file" else "partner", [file])
+    mover._on_same_storage = lambda _: False  # type: ignore[method-assign] # also from disk to disk
+    moved = mover.move(file, file_id=_ID, sha256=hashlib.sha256(b"something else").hexdigest())
+    assert moved.url is None
+    assert "not what was delivered" in str(moved.reason)
+    assert store.read("in/a.csv") == b"delivered"
+    assert list((tmp_path / "archive").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "allowed"),
+    [
+        ("in/", "in/archive/", True),
+        ("in/*.csv", "in/archive", True),
+        ("in/*.csv", "in", False),
+        ("in/", "in", False),
+        ("in", "in/", False),
+        ("**", "archive", False),
+        ("in/**/*.csv", "in/archive", False),
+        ("in/**/*.csv", "archive", True),
+        ("in/a.csv", "in", False),
+        ("in/a.csv", "archive", True),
+        ("*/*.csv", "archive", False),
+    ],
+)
+def test_a_target_that_the_source_would_find_again_is_refused(
+    store: Backend, source: str, target: str, allowed: bool
+) -> None:
+    """A target inside the source is an error before anything is sent; one beside it is not."""
+    store.put("in/a.csv", b"x")
+    files = _listed(store, source)
+    assert files
+    if allowed:
+        Mover.open("archive_to", store.url(target), "partner", files)
+        return
+    with pytest.raises(ValueError, match="archive_to=.*inside the source"):
+        Mover.open("archive_to", store.url(target), "partner", files)
+
+
+def test_a_target_that_cannot_be_written_is_reported(store: Backend) -> None:
+    """A failed move changes nothing, and its reason names file and connection."""
+    if store.wire is None:
+        pytest.skip("no wire to cut")
+    store.put("in/a.csv", b"x")
+    [file] = _listed(store)
+    mover = Mover.open("archive_to", store.url("archive"), "partner", [file])
+    store.wire.cut()
+    moved = mover.move(file, file_id=_ID, sha256="0" * 64)
+    store.wire.mend()
+    assert moved.url is None
+    assert "a.csv" in str(moved.reason)
+    assert "'partner'" in str(moved.reason)
+    assert store.read("in/a.csv") == b"x"
