@@ -125,9 +125,7 @@ class Vocabulary:
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(
-        extra="ignore", populate_by_name=True, frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(extra="ignore", populate_by_name=True, frozen=True, hide_input_in_errors=True)
 
     status: str | None = None
     """For example ``PROCESSED``."""
