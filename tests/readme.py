@@ -96,7 +96,9 @@ def storage_table() -> str:
 
 
 PARTS: dict[Path, dict[str, Callable[[], str]]] = {
-    README: {"connection-table": readme_table, "operator-table": operator_table},
+    README: {"connection-table": readme_table, "operator-table": operator_table, "storage-table": storage_table},
+    ROOT / "docs" / "operator.md": {"buckets-table": buckets_table},
+    ROOT / "docs" / "storages.md": {"storage-table": storage_table},
 }
 """Which parts of which file are made, and by what."""
 

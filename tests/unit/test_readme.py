@@ -80,3 +80,8 @@ def _anchors(file: Path) -> set[str]:
 def test_no_page_names_the_host_of_a_registry(page: Path) -> None:
     """Where packages come from is for each installation to say."""
     assert _REGISTRY.findall(page.read_text(encoding="utf-8")) == []
+
+
+def test_no_chapter_is_missing() -> None:
+    """No place that is kept for a chapter is left empty."""
+    assert re.findall(r"<!-- chapter: .*?-->", readme.README.read_text(encoding="utf-8")) == []
