@@ -14,6 +14,7 @@ from amili_provider.delivery.plan import Item, Plan
 from amili_provider.exceptions import (
     AmiliConnectionError,
     AmiliError,
+    AmiliLedgerUnavailable,
     AmiliRequestError,
 )
 from amili_provider.ledger import Claim, ClaimFacts, ClaimLost, Ledger, SetAside, Standing, State
@@ -150,6 +151,12 @@ class Books:
         """
         if self._ledger is None:
             return
+        kept = [item for item in group if item.file_id in self._claims]
+        try:
+            self.check_margin(kept)
+        except AmiliLedgerUnavailable:
+            # Claimed for an earlier request, whose files without the lost one took long to send: claim anew.
+            self.release(kept)
         wanted = [
             (self._standings[item.file_id], self._facts(item, request))
             for item in group
