@@ -129,7 +129,8 @@ def test_what_the_upload_would_leave_is_left_out_and_told(tmp_path: Path) -> Non
     assert execute(ti, source=str(tmp_path)) == [[f"file://{tmp_path}/good.csv"]]
     assert {Path(one["source"]).name for one in ti.pushed["left"]} == {".hidden.csv", "b.csv.tmp", "empty.csv"}
     assert all(one["message"] for one in ti.pushed["left"])
-    assert execute(source=f"{tmp_path}/.hid*") == []
+    assert execute(source=f"{tmp_path}/emp*") == []
+    assert execute(source=f"{tmp_path}/.hid*") == [[f"file://{tmp_path}/.hidden.csv"]]
     assert len(execute(source=str(tmp_path), leave=(), max_files_per_bucket=1)) == 4
 
 
