@@ -66,9 +66,7 @@ class AmiliConnectionError(AmiliError):
     :param status_code: the HTTP status, if there was an answer.
     """
 
-    def __init__(
-        self, message: str = "", *, retry_after: float | None = None, status_code: int | None = None
-    ) -> None:
+    def __init__(self, message: str = "", *, retry_after: float | None = None, status_code: int | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.status_code = status_code
@@ -148,7 +146,7 @@ class AmiliStorageSettingsError(AmiliPermanentError):
     """A storage that cannot work as configured: unknown scheme, missing package, connection of another type."""
 
 
-class _AboutFiles(AmiliPermanentError):
+class _AboutFiles(AmiliPermanentError):  # noqa: N818 - a part of the tree's drawing, not a class of it
     """
     A permanent failure of named files.
 
@@ -160,11 +158,11 @@ class _AboutFiles(AmiliPermanentError):
         self.receipts = receipts or []
 
 
-class AmiliUploadRejected(_AboutFiles):  # noqa: N818
+class AmiliUploadRejected(_AboutFiles):
     """Amili's answer refuses files. The message names each with Amili's own words."""
 
 
-class AmiliOutcomeUnknown(_AboutFiles):  # noqa: N818
+class AmiliOutcomeUnknown(_AboutFiles):
     """
     Files were sent, but the answer was lost or not understood.
 
@@ -172,9 +170,9 @@ class AmiliOutcomeUnknown(_AboutFiles):  # noqa: N818
     """
 
 
-class AmiliDeliveryFailed(_AboutFiles):  # noqa: N818
+class AmiliDeliveryFailed(_AboutFiles):
     """Files cannot be sent as they are (equal names, a refused name, changed while being read); others went through."""
 
 
-class AmiliResultFailed(_AboutFiles):  # noqa: N818
+class AmiliResultFailed(_AboutFiles):
     """A later check of the results says that Amili refused files."""

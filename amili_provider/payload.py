@@ -184,16 +184,18 @@ class UploadBody(Iterable[bytes]):
     @staticmethod
     def _checked_blocks(part: UploadPart) -> Iterator[bytes | memoryview]:
         """Yield the part's blocks; what is read must be as long as what was announced."""
-        seen = 0
-        try:
-            for block in part.content.blocks(READ_BLOCK_BYTES):
-                seen += len(block)
-                if seen > part.content.size or (seen < part.content.size and len(block) != READ_BLOCK_BYTES):
-                    raise ValueError("the content is longer or shorter than it was when it was hashed")
-                yield block
-            if seen != part.content.size:
-                raise ValueError("the content is shorter than it was when it was hashed")
-        except GeneratorExit:
-            raise
-        except Exception as error:
-            raise PartUnreadable(part.file_id, error) from error
+        seen, size = 0, part.content.size
+        blocks = iter(part.content.blocks(READ_BLOCK_BYTES))
+        while True:
+            try:
+                block = next(blocks, None)
+            except Exception as error:
+                raise PartUnreadable(part.file_id, error) from error
+            if block is None:
+                break
+            seen += len(block)
+            if seen > size or (seen < size and len(block) != READ_BLOCK_BYTES):
+                break
+            yield block
+        if seen != size:
+            raise PartUnreadable(part.file_id, ValueError("the content is not as long as it was when it was hashed"))

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_sockets_in_units(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_sockets_in_units(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A unit test that opens a connection fails."""
     if "unit" in request.node.keywords:
 
@@ -54,4 +53,3 @@ def _no_sockets_in_units(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
             raise AssertionError(f"a unit test connects to {address}")
 
         monkeypatch.setattr(socket.socket, "connect", refuse)
-    yield

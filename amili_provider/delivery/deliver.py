@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from amili_provider.client import AmiliClient
 from amili_provider.connection_form import AmiliSettings
 from amili_provider.delivery.books import Books
-
 from amili_provider.delivery.moving import Moving
 from amili_provider.delivery.order import FileFacts, Order
 from amili_provider.delivery.outcomes import Halt

@@ -238,7 +238,7 @@ class Delivery:
     def _sender_job(self, batch: list[Item]) -> None:
         try:
             sent = self._sender.send(batch)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - see below
             # A bug. The coordinator must hear of it, and nobody knows how far the request came.
             self._log.exception("Sending failed unexpectedly")
             reason = f"{type(error).__name__} while sending"

@@ -125,7 +125,7 @@ class Sender:
             sent.halt = sent.halt or Halt(f"Not tried: {error}", passing=False, error=error)
         except AmiliOutcomeUnknown as error:
             self._close(group, unknown(error), sent)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - see below
             # A bug, or an error that nothing foresaw: what it leaves behind is still told exactly.
             self._log.exception("Sending a request failed unexpectedly")
             reason = f"{type(error).__name__} while sending"

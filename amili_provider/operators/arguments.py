@@ -28,7 +28,7 @@ def source_of(value: Any) -> str | list[str]:
     if hasattr(value, "__fspath__") or hasattr(value, "as_uri") or type(value).__name__ == "ObjectStoragePath":
         return _path(str(value))
     if isinstance(value, Mapping) or not isinstance(value, Sequence | set | frozenset):
-        raise ValueError(
+        raise ValueError(  # noqa: TRY004 - every wrong argument is a ValueError
             f"source must be a path or a list of paths, not {type(value).__name__}. Give for example "
             f"source='s3://bucket/outbound/*.csv', or source=list_task.output."
         )

@@ -38,7 +38,7 @@ class HashedContent:
 
     def blocks(self, block_bytes: int) -> Iterator[bytes | memoryview]:
         """Yield the content in blocks of exactly *block_bytes* but for the last."""
-        raise AssertionError("each kind of content has its own blocks")
+        raise AssertionError(f"each kind of content has its own blocks of {block_bytes} bytes")
 
     def check_unchanged(self) -> None:
         """Raise :class:`AmiliStorageError` if the bytes may differ from what was hashed."""

@@ -29,7 +29,9 @@ def _judge(answer: Any, *ids: str, vocabulary: Vocabulary = WORDS) -> dict[str, 
     return judge_upload(read_upload_answer(json.dumps(answer).encode()), ids or ("f1",), vocabulary)
 
 
-def _entry(status: Any = "PROCESSED", result: Any = "CREATED", file_id: Any = "f1", message: Any = "m") -> dict[str, Any]:
+def _entry(
+    status: Any = "PROCESSED", result: Any = "CREATED", file_id: Any = "f1", message: Any = "m"
+) -> dict[str, Any]:
     return {"fileId": file_id, "status": status, "result": result, "message": message}
 
 
@@ -100,7 +102,9 @@ def test_numeric_file_ids_are_matched_as_text() -> None:
     assert _judge({"files": [_entry(file_id=17)]}, "17")["17"].outcome is Outcome.UPLOADED
 
 
-@pytest.mark.parametrize("body", [b"", b"  \n", b"<html>ok</html>", b"[1]", b'"PROCESSED"', b"{", b"NaN", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"  \n", b"<html>ok</html>", b"[1]", b'"PROCESSED"', b"{", b"NaN", b"[" * 100_000]
+)
 def test_unreadable_answers_say_so(body: bytes) -> None:
     """Nothing but a JSON object is an answer."""
     with pytest.raises(UnreadableAnswer):
@@ -118,10 +122,16 @@ def test_vocabulary_is_configurable() -> None:
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=12)
     | st.sampled_from(["PROCESSED", "CREATED", "FAILED", "f1", "fileId", "files", "status", "result"]),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.sampled_from(["files", "fileId", "status", "result", "message", "x"]), inner, max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["files", "fileId", "status", "result", "message", "x"]), inner, max_size=5)
+    ),
     max_leaves=12,
 )
 
@@ -152,7 +162,7 @@ def _grown(rng: random.Random, depth: int = 0) -> Any:
     if kind < 7:
         return [_grown(rng, depth + 1) for _ in range(rng.randrange(4))]
     keys = ("files", "fileId", "status", "result", "message", "clientNo")
-    return {key: _grown(rng, depth + 1) for key in keys if rng.random() < 0.7}  # noqa: PLR2004
+    return {key: _grown(rng, depth + 1) for key in keys if rng.random() < 0.7}
 
 
 def test_thousands_of_random_answers_are_never_accepted_by_accident() -> None:

@@ -42,7 +42,7 @@ def _part(data: bytes, file_id: str = "id1", name: str = "a.csv", **kwargs: obje
 @given(
     contents=st.lists(st.binary(max_size=200), min_size=1, max_size=5),
     name=st.text(max_size=30).filter(lambda t: not any("\ud800" <= c <= "\udfff" for c in t)),
-    user_id=st.one_of(st.none(), st.text(alphabet="aÆ\"\\\n1", max_size=8)),
+    user_id=st.one_of(st.none(), st.text(alphabet='aÆ"\\\n1', max_size=8)),
 )
 def test_body_is_the_documented_json_of_the_announced_length(
     contents: list[bytes], name: str, user_id: str | None

@@ -54,7 +54,6 @@ def _connect(
 @pytest.fixture(name="upload")
 def _upload(connect: Callable[..., SandboxServer], outbound: Path) -> Upload:
     """Run the operator over the outbound folder and return its receipts, also where it fails."""
-    assert connect
 
     def upload(ti: FakeTaskInstance | None = None, **arguments: Any) -> list[dict[str, Any]]:
         arguments = {"source": f"{outbound}/*", "file_type": "InvoiciaFormatDocFile", **arguments}

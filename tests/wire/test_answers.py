@@ -80,9 +80,7 @@ def test_a_mixture_is_told_apart_file_by_file(
     assert "a.csv" not in str(caught.value)
 
 
-def test_words_of_another_amili_are_set_on_the_connection(
-    outbound: Path, connect: Any, upload: Upload
-) -> None:
+def test_words_of_another_amili_are_set_on_the_connection(outbound: Path, connect: Any, upload: Upload) -> None:
     """A vocabulary of one's own decides in the operator as it does in the sensor."""
     amili = connect(accepted_results="DONE/STORED", refused_results="NOPE")
     (outbound / "a.csv").write_bytes(b"1")

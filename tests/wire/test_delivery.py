@@ -87,9 +87,7 @@ def test_changed_content_under_the_same_name_is_sent(
     assert [u.sha256 for u in amili_sandbox.uploads] == [_sha(b"wrong"), _sha(b"right")]
 
 
-def test_equal_bytes_in_one_listing_are_sent_once(
-    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
-) -> None:
+def test_equal_bytes_in_one_listing_are_sent_once(upload: Upload, outbound: Path, amili_sandbox: SandboxServer) -> None:
     """Each path keeps its receipt; the second follows the first."""
     _write(outbound, a=b"same", b=b"same", c=b"other")
     receipts = upload()
@@ -144,9 +142,7 @@ def test_one_poisoned_file_among_200_is_isolated(
     assert Counter(Counter(u.file_id for u in amili_sandbox.uploads).values()) == {1: 199}
 
 
-def test_isolation_can_be_turned_off(
-    upload: Upload, outbound: Path, connect: Callable[..., SandboxServer]
-) -> None:
+def test_isolation_can_be_turned_off(upload: Upload, outbound: Path, connect: Callable[..., SandboxServer]) -> None:
     """Who doubts that such a code means that nothing was taken gets unknown outcomes, and nothing is resent."""
     amili = connect(isolate_refused=False)
     _write(outbound, a=b"1", b=b"POISON")
@@ -257,9 +253,7 @@ def test_a_wrong_configuration_is_permanent_and_the_rest_is_not_tried(
     assert Counter(_outcomes(upload()).values()) == {"uploaded": 20}
 
 
-def test_amili_that_is_down_is_retryable(
-    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
-) -> None:
+def test_amili_that_is_down_is_retryable(upload: Upload, outbound: Path, amili_sandbox: SandboxServer) -> None:
     """Nothing was sent, so Airflow may retry."""
     _write(outbound, a=b"1")
     amili_sandbox.stop()

@@ -46,7 +46,7 @@ def _elsewhere() -> Iterator[SandboxServer]:
         yield server
 
 
-def test_what_was_tried_in_one_environment_is_still_sent_in_another(  # noqa: PLR0917
+def test_what_was_tried_in_one_environment_is_still_sent_in_another(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, elsewhere: SandboxServer, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -160,7 +160,7 @@ REFUSED = Step("FAILED", "REJECTED", "No such debtor")
     ids=lambda value: value if isinstance(value, str) else f"{value.http}-{value.status}-{value.result}",
 )
 @pytest.mark.parametrize("if_unknown", ["check", "resend"])
-def test_what_is_known_later_settles_what_was_unknown(  # noqa: PLR0917
+def test_what_is_known_later_settles_what_was_unknown(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, said: Step, check: str, resend: str, if_unknown: str
 ) -> None:  # fmt: skip
     """Positive evidence settles; nothing else does; 'check' never sends, 'resend' only what Amili does not know."""
