@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from pathlib import Path
@@ -85,3 +86,32 @@ def test_no_page_names_the_host_of_a_registry(page: Path) -> None:
 def test_no_chapter_is_missing() -> None:
     """No place that is kept for a chapter is left empty."""
     assert re.findall(r"<!-- chapter: .*?-->", readme.README.read_text(encoding="utf-8")) == []
+
+
+def test_every_message_in_the_troubleshooting_is_one_of_ours() -> None:
+    """Whoever looks for the words of a message finds them; words that nobody says any more are noticed."""
+    ours = [text for file in (readme.ROOT / "amili_provider").rglob("*.py") for text in _sentences(file)]
+    page = (readme.ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    page, _, _ = page.partition("## Airflow")
+    messages = [m for row in re.findall(r"^\| (`.*?) \| ", page, re.MULTILINE) for m in re.findall(r"`([^`]+)`", row)]
+    assert len(messages) > 40
+    # One message may be put together of several texts.
+    unsaid = [m for m in messages if not all(any(part in text for text in ours) for part in _fixed_parts(m))]
+    assert unsaid == []
+
+
+def _sentences(file: Path) -> list[str]:
+    """Return the texts of a module, each as one; a field's label and other values are left out."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            found.append("\0".join(str(p.value) for p in node.values if isinstance(p, ast.Constant)))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+    return found
+
+
+def _fixed_parts(message: str) -> list[str]:
+    parts = re.split(r"\.\.\.|'[A-Z][\w ]+'(?: \(extra '\w+'\))?", message)
+    kept = [part.strip(" ':") for part in parts]
+    return [part for part in kept if part]
