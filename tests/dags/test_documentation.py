@@ -1,0 +1,224 @@
+"""The README and the guides: what they show parses, and what they say of it happens, on a real Airflow."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseHook, Connection
+
+from amili_provider.sandbox.server import SandboxServer
+from tests.dags.conftest import Outcome, RunDag, load_dag
+from tests.readme import ROOT
+from tests.storage.backends.base import Backend
+from tests.storage.backends.sftp import Sftp
+from tests.storage.conftest import running
+
+_BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+_DAG_ID = re.compile(r'dag_id="(\w+)"')
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [(page, m["code"]) for page in PAGES for m in _BLOCK.finditer(page.read_text(encoding="utf-8"))]
+DAGS = {found[1]: code for _, code in BLOCKS if (found := _DAG_ID.search(code))}
+"""Every block that defines a DAG, by the DAG's id."""
+OTHERS = [(page.name, code) for page, code in BLOCKS if not _DAG_ID.search(code)]
+DAY = "2025-03-01"
+
+Recipe = Callable[..., Outcome]
+
+
+def test_no_two_blocks_define_one_dag() -> None:
+    """Whoever copies two recipes gets two DAGs."""
+    assert len(DAGS) == len(BLOCKS) - len(OTHERS)
+    assert len(DAGS) >= 9
+
+
+@pytest.mark.parametrize("dag_id", DAGS)
+def test_every_dag_parses_without_asking_anybody(dag_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No socket is opened and no connection looked up while Airflow reads a file."""
+
+    def refuse(*asked: Any, **_: Any) -> None:
+        raise AssertionError(f"asked for {asked} at parse")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(BaseHook, "get_connection", refuse)
+    for name in ("get", "get_connection_from_secrets"):
+        if hasattr(Connection, name):
+            monkeypatch.setattr(Connection, name, refuse)
+    assert load_dag(dag_id, written(dag_id, tmp_path)).task_ids
+
+
+@pytest.mark.parametrize(("page", "code"), OTHERS, ids=[name for name, _ in OTHERS])
+def test_every_other_block_does_what_it_shows(
+    page: str, code: str, amili: SandboxServer, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs as it stands against the sandbox; what it defines as a test is called as pytest would."""
+    monkeypatch.chdir(tmp_path)
+    Path("invoices.csv").write_bytes(b"one")
+    names: dict[str, Any] = {}
+    exec(compile(code, page, "exec"), names)  # that is the point
+    for name, value in list(names.items()):
+        if name.startswith("test_"):
+            value(amili_sandbox=amili, tmp_path=tmp_path)
+    assert amili.uploads or amili.requests or names.get("pytest_plugins")
+
+
+def written(dag_id: str, folder: Path, **changes: str) -> Path:
+    """Write a block as a DAG file, with other words for those that a user would change."""
+    code = DAGS[dag_id]
+    for word, other in changes.items():
+        assert word in code
+        code = code.replace(word, other)
+    file = folder / f"{dag_id}.py"
+    file.write_text(code, encoding="utf-8")
+    return file
+
+
+@pytest.fixture(name="recipe")
+def _recipe(run_dag: RunDag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """Run a block of the documentation as it stands; the pool that it names is Airflow's own, nothing is retried."""
+    folder = tmp_path / "dags"
+    folder.mkdir()
+    # Airflow 3 runs only what it finds in a bundle; 2.11 knows no bundles and runs what it is given.
+    bundle = {
+        "name": "documentation",
+        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+        "kwargs": {"path": str(folder)},
+    }
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+
+    def run(dag_id: str, *, conf: dict[str, Any] | None = None, day: str | None = DAY, **changes: str) -> Outcome:
+        def here(dag: Any) -> None:
+            # What is retried would be waited for, for minutes.
+            for one in dag.tasks:
+                for name, value in (("pool", "default_pool"), ("retries", 0)):
+                    if isinstance(getattr(one, "partial_kwargs", None), dict):
+                        one.partial_kwargs[name] = value
+                    else:
+                        setattr(one, name, value)
+
+        file = written(dag_id, folder, **changes)
+        return run_dag(dag_id, logical_date=day, conf=conf, file=file, change=here)
+
+    return run
+
+
+def names_at(amili: SandboxServer) -> list[str]:
+    """Return the names of what has arrived."""
+    return sorted(upload.name for upload in amili.uploads)
+
+
+def put(s3: Any, **contents: bytes) -> None:
+    """Write the files of the day; a name stands for itself with ``.csv``."""
+    for name, content in contents.items():
+        s3.put_object(Bucket="invoices", Key=f"outbound/{DAY}/{name}.csv", Body=content)
+
+
+def keys(s3: Any, prefix: str) -> list[str]:
+    """Return what is below a prefix."""
+    return [o["Key"] for o in s3.list_objects_v2(Bucket="invoices", Prefix=prefix).get("Contents", ())]
+
+
+def test_the_first_dag_of_the_readme_runs(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
+    """Copied with its connection ids, it delivers the day once."""
+    put(s3, one=b"1", two=b"2")
+    for expected in ("uploaded", "already_uploaded"):
+        outcome = recipe("invoices_to_amili")
+        assert outcome.state == "success"
+        assert [r["outcome"] for r in outcome.xcom["upload_invoices"]] == [expected] * 2
+    assert names_at(amili) == ["one.csv", "two.csv"]
+
+
+def test_daily_upload_archives(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
+    """What was delivered is in the archive and nowhere else."""
+    put(s3, one=b"1")
+    assert recipe("recipe_daily").state == "success"
+    assert names_at(amili) == ["one.csv"]
+    assert keys(s3, "outbound/") == []
+    assert keys(s3, "archive/") == [f"archive/{DAY}/one.csv"]
+
+
+@pytest.fixture(name="sftp")
+def _sftp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    """A partner's server."""
+    for server in running(Sftp):
+        server.begin_day()
+        monkeypatch.setenv("AIRFLOW_CONN_SFTP_PARTNER", json.dumps(server.connection()))
+        yield server
+
+
+def test_a_partners_drop_is_emptied(s3: Any, amili: SandboxServer, recipe: Recipe, sftp: Backend) -> None:
+    """Delivered and refused files go their ways, half a file stays; the next run has nothing left to fail on."""
+    for name, content in (("good.csv", b"1"), ("bad.csv", b"REJECT: no such debtor"), ("half.csv.part", b"1")):
+        sftp.put(f"outbound/{name}", content)
+    changes = {"sftp:///outbound": sftp.url("outbound"), "stable_for=30": "stable_for=0.1"}
+    assert recipe("recipe_sftp_drop", **changes).state == "failed"
+    assert names_at(amili) == ["good.csv"]
+    for path in ("outbound/done/good.csv", "outbound/refused/bad.csv", "outbound/half.csv.part"):
+        assert sftp.read(path) is not None
+    assert recipe("recipe_sftp_drop", **changes).task_states == {"upload": "skipped"}
+
+
+def test_backfill_finds_the_day_and_sends_what_is_missing(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
+    """The day is the run's; what an earlier run delivered is not sent again."""
+    put(s3, one=b"1")
+    recipe("recipe_daily", **{'        archive_to="s3://invoices/archive/{{ ds }}/",\n': ""})
+    put(s3, two=b"2")
+    outcome = recipe("recipe_backfill")
+    assert outcome.state == "success"
+    assert [r["outcome"] for r in outcome.xcom["upload"]] == ["already_uploaded", "uploaded"]
+    assert names_at(amili) == ["one.csv", "two.csv"]
+
+
+def test_every_client_gets_its_own_files(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
+    """One mapped upload per client, the same bytes for both."""
+    amili.rules.clients = dict.fromkeys(("2218", "2219"), ("InvoiciaFormatDocFile",))
+    for number in ("2218", "2219"):
+        s3.put_object(Bucket="invoices", Key=f"{number}/{DAY}/a.csv", Body=b"same")
+    assert recipe("recipe_clients").state == "success"
+    assert sorted(upload.client_no for upload in amili.uploads) == ["2218", "2219"]
+
+
+def test_a_huge_day_is_spread(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
+    """Buckets become uploads."""
+    put(s3, **{f"inv{number}": b"%d" % number for number in range(5)})
+    outcome = recipe("recipe_huge_day", **{"max_files_per_bucket=1_000": "max_files_per_bucket=3"})
+    assert outcome.state == "success"
+    assert sorted(map(len, outcome.xcom["buckets"])) == [2, 3]
+    assert len(names_at(amili)) == 5
+
+
+def test_people_hear_of_refused_files(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
+    """The task behind the failed one has Amili's words."""
+    put(s3, good=b"1", bad=b"REJECT: no such debtor")
+    outcome = recipe("recipe_alert")
+    assert outcome.task_states == {"upload": "failed", "alert": "success"}
+    assert outcome.xcom["alert"] == ["bad.csv"]
+    assert "bad.csv: rejected: no such debtor" in outcome.log
+
+
+def test_one_file_is_sent_again(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
+    """What was accepted goes out a second time, since somebody says so."""
+    put(s3, a=b"1", b=b"2")
+    recipe("invoices_to_amili")
+    outcome = recipe("recipe_replay", conf={"file": f"s3://invoices/outbound/{DAY}/a.csv"}, day=None)
+    assert outcome.state == "success"
+    assert names_at(amili) == ["a.csv", "a.csv", "b.csv"]
+
+
+def test_an_unknown_outcome_waits_for_a_word(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
+    """Nothing is resent until somebody triggers the day with another word; then what Amili has is not sent again."""
+    put(s3, a=b"1")
+    amili.faults.add("upload", drop="reset", stage="accepted")
+    for _ in range(2):
+        outcome = recipe("recipe_if_unknown")
+        assert outcome.task_states == {"upload": "failed"}
+        assert outcome.xcom["upload"][0]["outcome"] == "unknown"
+    outcome = recipe("recipe_if_unknown", day=None, conf={"day": DAY, "if_unknown": "check"})
+    assert outcome.state == "success", outcome.log
+    assert outcome.xcom["upload"][0]["outcome"] == "already_uploaded"
+    assert names_at(amili) == ["a.csv"]
