@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from datetime import datetime
 from typing import Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
@@ -14,6 +16,22 @@ from airflow.providers.common.compat.sdk import (
 
 _FAILED_WHILE_DEFERRED = "__fail__"
 """The method that Airflow resumes if the trigger broke, or if the time of the deferral was up."""
+
+
+def first_reschedule_date(sensor: BaseSensorOperator, context: Context) -> datetime | None:
+    """Return when a sensor in reschedule mode began to wait; None if it begins now."""
+    ti: Any = context.get("ti")
+    if ti is None:
+        return None
+    if hasattr(ti, "get_first_reschedule_date"):
+        asked: datetime | None = ti.get_first_reschedule_date(context)
+        return asked
+    # Airflow 2.11 asks its database, in a function of the module of BaseSensorOperator, by the same arguments.
+    query: Any = sys.modules[BaseSensorOperator.__module__]._orig_start_date  # noqa: SLF001
+    first_try = (ti.max_tries or 0) - (sensor.retries or 0) + 1
+    key = {name: getattr(ti, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
+    began: datetime | None = query(**key, try_number=first_try)
+    return began
 
 
 class SensorThatEndsAsPokeWould(BaseSensorOperator):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from amili_provider.exceptions import AmiliError, AmiliResultFailed
 from amili_provider.models import Vocabulary
-from amili_provider.sensors.endings import SensorThatEndsAsPokeWould
+from amili_provider.sensors.endings import SensorThatEndsAsPokeWould, first_reschedule_date
 from amili_provider.sensors.poking import Poking
 from amili_provider.triggers.connecting import Overrides
 from amili_provider.triggers.events import CLEAR, Open, Settled, read_event
@@ -212,26 +212,20 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
         hook = AmiliHook(self.amili_conn_id)
         settings = self._overrides().applied_to(hook.settings)
         keys = [(hook.client_no() if number is None else number, one) for number, one in wanted]
-        began = self._first_poke(context, started)
         wait = Wait(
             keys,
             Pace(self.poke_interval),
-            deadline=None if began is None else began + self.timeout,
+            deadline=self._first_poke(context, started) + self.timeout,
             time=self.time,
             # Deferrable: the triggerer tries again, and no worker waits for it.
             attempts=1 if self.deferrable else MOST_FAILURES,
         )
         return Poking(settings, wait, self._question)
 
-    def _first_poke(self, context: Context, now: float) -> float | None:
-        """Return when the wait began; None if only Airflow knows (rescheduled on 2.11), which times it out itself."""
-        if self.deferrable or not self.reschedule:
-            return now
-        ask = getattr(context.get("ti"), "get_first_reschedule_date", None)
-        if ask is None:
-            return None
-        first = ask(context)
-        return now if first is None else float(first.timestamp())
+    def _first_poke(self, context: Context, now: float) -> float:
+        """Return when the wait began: of a rescheduled task, only Airflow knows."""
+        first = None if self.deferrable or not self.reschedule else first_reschedule_date(self, context)
+        return now if first is None else first.timestamp()
 
     # Verdicts.
 

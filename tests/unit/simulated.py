@@ -60,11 +60,12 @@ class World:
     """
 
     now: float = EPOCH
-    scripts: dict[str, list[Any]] = field(default_factory=dict)
+    scripts: dict[str, Any] = field(default_factory=dict)
     tokens: list[Any] = field(default_factory=lambda: [200])
     requests: list[tuple[float, str]] = field(default_factory=list)
     minted: int = 0
     dice: float = 0.5
+    slept: int = 0
     asked: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -74,6 +75,8 @@ class World:
 
     async def _sleep(self, seconds: float) -> None:
         assert seconds >= 0, "nobody can wait backwards"
+        self.slept += 1
+        assert self.slept < 20_000, "nobody waits that often: something spins"
         self.now += seconds
         await asyncio.sleep(0)
 
@@ -173,16 +176,24 @@ def _poke(_world: World, sensor: Callable[[], AmiliSensor]) -> Any:
 def _reschedule(world: World, sensor: Callable[[], AmiliSensor]) -> Any:
     first = None
     while True:
-        dates = SimpleNamespace(get_first_reschedule_date=lambda _context, first=first: first)
         began = _date(world.now)
         try:
-            context: Any = {"ti": dates}
-            return sensor().execute(context)
+            return sensor().execute(_rescheduled(first))
         except Exception as again:
             if type(again).__name__ != "AirflowRescheduleException":
                 raise
             first = first or began
             world.now = again.reschedule_date.timestamp()  # type: ignore[attr-defined]
+
+
+def _rescheduled(first: datetime | None) -> Any:
+    """Return a context in which Airflow knows the date of the first poke: by the task instance, on 2.11 by a query."""
+    base: Any = sys.modules[BaseSensorOperator.__module__]
+    if hasattr(base, "_orig_start_date"):
+        base._orig_start_date = lambda **_: first
+        facts = {"max_tries": 0, "dag_id": "dag", "task_id": "wait", "run_id": "run", "map_index": -1}
+        return {"ti": SimpleNamespace(**facts)}
+    return {"ti": SimpleNamespace(get_first_reschedule_date=lambda _context: first)}
 
 
 def _defer(_world: World, sensor: Callable[[], AmiliSensor]) -> Any:

@@ -314,18 +314,23 @@ def test_the_client_is_closed_in_every_ending(answer: Any, world: World, monkeyp
 def test_the_client_is_closed_when_the_trigger_is_cancelled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trigger that Airflow cancels, in the middle of a wait, leaves nothing open."""
     opened, closed = _counting(monkeypatch)
-    world.scripts["a"] = [QUEUED]
 
     async def cancelled() -> None:
-        task = asyncio.create_task(first_event(file_trigger(deadline=EPOCH + 1000 * HOUR)))
-        for _ in range(1000):
-            await asyncio.sleep(0)
+        asked = asyncio.Event()
+
+        def answer(elapsed: float) -> Any:
+            if elapsed > HOUR:
+                asked.set()
+            return QUEUED
+
+        world.scripts["a"] = answer
+        task = asyncio.create_task(first_event(file_trigger(deadline=EPOCH + 100 * HOUR)))
+        await asked.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(cancelled())
-    assert world.requests
     assert (len(opened), len(closed)) == (1, 1)
 
 
