@@ -28,7 +28,7 @@ def _stop_when() -> Iterator[Callable[[Callable[[], bool]], None]]:
     def ring(*_: Any) -> None:
         raise Timeout
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGUSR1, ring)
     over = threading.Event()
     watchers: list[threading.Thread] = []
 
@@ -36,7 +36,7 @@ def _stop_when() -> Iterator[Callable[[Callable[[], bool]], None]]:
         def watch() -> None:
             while not over.wait(0.02):
                 if condition():
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
                     return
 
         watchers.append(threading.Thread(target=watch))
@@ -46,7 +46,7 @@ def _stop_when() -> Iterator[Callable[[Callable[[], bool]], None]]:
     over.set()
     for watcher in watchers:
         watcher.join()
-    signal.signal(signal.SIGALRM, before)
+    signal.signal(signal.SIGUSR1, before)
 
 
 def _descriptors() -> int:
