@@ -22,7 +22,12 @@ def get_provider_info() -> dict[str, Any]:
         "name": _NAME,
         "description": "Delivers files from any storage connection to Amili and keeps receipts.",
         "integrations": [
-            {"integration-name": _NAME, "external-doc-url": "https://docs.amili.dev", "tags": ["service"]},
+            {
+                "integration-name": _NAME,
+                "external-doc-url": "https://docs.amili.dev",
+                "logo": "docs/images/logo.svg",
+                "tags": ["service"],
+            },
         ],
         "operators": [
             {
