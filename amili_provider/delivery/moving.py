@@ -32,7 +32,8 @@ class Moving:
         self._movers = {
             parameter: Mover.open(parameter, url, order.source_conn_id, files)
             for parameter, url in (("archive_to", order.archive_to), ("reject_to", order.reject_to))
-            if url is not None
+            # Whose connection a folder is on is the files' to say; without any there is nothing to move.
+            if url is not None and files
         }
 
     def move(self) -> None:

@@ -57,7 +57,8 @@ def test_every_other_block_does_what_it_shows(
     page: str, code: str, amili: SandboxServer, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It runs as it stands against the sandbox; what it defines as a test is called as pytest would."""
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     Path("invoices.csv").write_bytes(b"one")
     names: dict[str, Any] = {}
     exec(compile(code, page, "exec"), names)  # that is the point
@@ -160,7 +161,8 @@ def test_a_partners_drop_is_emptied(s3: Any, amili: SandboxServer, recipe: Recip
     assert names_at(amili) == ["good.csv"]
     for path in ("outbound/done/good.csv", "outbound/refused/bad.csv", "outbound/half.csv.part"):
         assert sftp.read(path) is not None
-    assert recipe("recipe_sftp_drop", **changes).task_states == {"upload": "skipped"}
+    again = recipe("recipe_sftp_drop", **changes)
+    assert again.task_states == {"upload": "skipped"}, again.log
 
 
 def test_backfill_finds_the_day_and_sends_what_is_missing(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
