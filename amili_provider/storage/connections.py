@@ -82,7 +82,7 @@ def look_up(conn_id: str) -> StorageConnection:
 def _secrets_in(values: Mapping[str, Any], *, all_of_it: bool = False) -> set[str]:
     found: set[str] = set()
     for key, value in values.items():
-        secret = all_of_it or bool(_SECRET_KEY.search(key))
+        secret = all_of_it or (bool(_SECRET_KEY.search(key)) and not key.endswith(("_file", "_path")))
         if isinstance(value, Mapping):
             found |= _secrets_in(value, all_of_it=secret)
         elif secret and isinstance(value, str) and len(value) >= _SHORTEST_SECRET:

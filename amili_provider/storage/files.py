@@ -55,7 +55,6 @@ class StorageFile:
         It gives as many bytes as were listed, or raises :class:`AmiliStorageError` or
         :class:`FileNotFoundError`.
         """
-
         try:
             inner, in_pieces = self._open_inner(self.location_root)
         except Exception as error:  # noqa: BLE001 - a dozen libraries, one door

@@ -53,8 +53,6 @@ def open_storage(url: str, conn_id: str | None) -> Storage:
     _require(kind, url, connection)
     try:
         return open_kind(kind, scheme, connection)
-    except ValueError:
-        raise
     except Exception as error:  # noqa: BLE001 - a dozen libraries, one door
         host = connection.host if connection and kind.own else ""
         raise explain("open", f"{scheme or kind.protocol}://{host}", connection, error) from None

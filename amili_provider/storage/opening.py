@@ -68,7 +68,11 @@ def _server(kind: Kind, scheme: str | None, connection: StorageConnection) -> St
 
 def _by_airflow(kind: Kind, connection: StorageConnection | None) -> Storage:
     conn_id = connection.conn_id if connection else None
-    options = _azure_options(connection) if kind.protocol == "abfs" and connection else None
+    options = None
+    if kind.protocol == "abfs" and connection:
+        from amili_provider.storage.azure import azure_options
+
+        options = azure_options(connection)
     fs = attached.build(kind.protocol, conn_id, options)
     attached.replace_attached(kind.protocol, conn_id, fs)
     return Storage(kind, fs, connection, _base_bucket(kind, connection), f"{kind.protocol}://")
@@ -81,32 +85,6 @@ def _base_bucket(kind: Kind, connection: StorageConnection | None) -> str:
     services: Any = connection.extra.get("service_config")
     s3: Any = services.get("s3") if isinstance(services, dict) else None
     return str(s3.get("bucket_name") or "") if isinstance(s3, dict) else ""
-
-
-def _azure_options(connection: StorageConnection) -> dict[str, Any] | None:
-    """
-    Return what Airflow's Azure hooks read from a connection, but its filesystem does not.
-
-    That is the shared access key, a SAS token given as a whole URL, and, where nothing secret is given, the identity
-    of the machine rather than nobody's.
-    """
-
-    def extra(name: str) -> str:
-        value = connection.extra.get(name) or connection.extra.get(f"extra__{connection.conn_type}__{name}")
-        return str(value or "")
-
-    if extra("connection_string"):
-        return None
-    options: dict[str, Any] = {}
-    if extra("shared_access_key"):
-        options["account_key"] = extra("shared_access_key")
-    sas = extra("sas_token")
-    if sas.startswith("https"):
-        options["account_url"], _, options["sas_token"] = sas.partition("?")
-    secret = connection.password or sas or extra("tenant_id") or options or extra("account_key")
-    if not secret and not extra("anon"):
-        options["anon"] = False
-    return options or None
 
 
 def open_other(scheme: str, url: str, conn_id: str | None) -> Storage:

@@ -31,6 +31,7 @@ _PORT = 445
 _SECONDS = 60
 _AUTH = ("negotiate", "ntlm", "kerberos")
 _NO_SHARE = 0xC00000CC  # STATUS_BAD_NETWORK_NAME
+_NO_SHARE_WORDS = "the server has no such share. Correct the schema of the connection"
 # STATUS_OBJECT_NAME_INVALID, STATUS_OBJECT_PATH_SYNTAX_BAD: no file can be called so; a pattern is, for example.
 _NO_SUCH_NAME = frozenset({0xC0000033, 0xC000003B})
 
@@ -148,7 +149,10 @@ class SmbFiles(ServerFiles[_Connection]):
     def home(self) -> str:
         """Return the share's top folder, after asking for it."""
         if self._share:
-            self.run(lambda connection: self._stat(connection, "/"))
+            try:
+                self.run(lambda connection: self._stat(connection, "/"))
+            except FileNotFoundError:
+                raise WrongSettings(_NO_SHARE_WORDS) from None
         return "/"
 
     def _list(self, connection: _Connection, path: str) -> list[dict[str, Any]]:
@@ -243,12 +247,12 @@ def _refusals(path: str) -> Iterator[None]:
         if error.ntstatus in _NO_SUCH_NAME:
             raise FileNotFoundError(errno.ENOENT, "no such file", path) from None
         if error.ntstatus == _NO_SHARE:
-            raise WrongSettings("the server has no such share. Correct the schema of the connection") from None
+            raise WrongSettings(_NO_SHARE_WORDS) from None
         # SMBOSError has errno, but is not the subclass of OSError that belongs to it.
         raise OSError(error.errno, error.strerror, path) from None
     except SMBResponseException as error:
         if error.status == _NO_SHARE:
-            raise WrongSettings("the server has no such share. Correct the schema of the connection") from None
+            raise WrongSettings(_NO_SHARE_WORDS) from None
         raise OSError(_short(error)) from None
 
 

@@ -34,6 +34,9 @@ _WRONG_CREDENTIALS = frozenset(
         "ClientAuthenticationError",
         "CredentialUnavailableError",
         "AuthenticationFailed",
+        "AuthorizationFailure",
+        "InvalidAuthenticationInfo",
+        "NoAuthenticationInformation",
     }
 )
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"})

@@ -83,7 +83,9 @@ def test_a_file_that_was_deleted_is_an_error(store: Backend, size: int) -> None:
         _digest(file)
 
 
-@pytest.mark.parametrize(("listed", "now"), [(1_000, 999), (1_000, 1_001), (6_000_000, 5_000_000), (6_000_000, 6_000_001), (10, 0)])
+@pytest.mark.parametrize(
+    ("listed", "now"), [(1_000, 999), (1_000, 1_001), (6_000_000, 5_000_000), (6_000_000, 6_000_001), (10, 0)]
+)
 def test_a_file_of_another_length_is_an_error(store: Backend, listed: int, now: int) -> None:
     """A file that was truncated or has grown since it was listed is not read as if it were whole."""
     store.put("x.bin", _LARGE[:listed])
@@ -126,7 +128,7 @@ def test_a_server_that_dies_in_mid_read_is_an_error_and_comes_back(store: Backen
         try:
             digest = _digest(file)
         except (AmiliError, OSError) as error:
-            assert not isinstance(error, FileNotFoundError)  # noqa: PT017 - either is right, this is not
+            assert not isinstance(error, FileNotFoundError)  # noqa: PT017 - other errors are right
             assert not any(secret in str(error) for secret in store.secrets())
         else:
             # A library that asked again got the rest.
