@@ -1,0 +1,210 @@
+"""Single files by HTTP: whole, unchanged, and without the secrets of their addresses."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
+from amili_provider.storage.listing import list_files
+from amili_provider.storage.moves import Mover
+
+_INVOICE = b"invoice\n" * 200_000
+
+
+class _Pages(BaseHTTPRequestHandler):
+    """What a partner's web server may do."""
+
+    protocol_version = "HTTP/1.1"
+    seen: list[tuple[str, str, dict[str, str]]]
+    changed = False
+
+    def do_HEAD(self) -> None:
+        """Answer without a body."""
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        """Answer with a body."""
+        self._answer(body=True)
+
+    def _answer(self, *, body: bool) -> None:
+        type(self).seen.append((self.command, self.path, dict(self.headers)))
+        path = self.path.partition("?")[0]
+        data = _INVOICE
+        if path == "/private/a.csv" and self.headers.get("Authorization") != "Basic cGFydG5lcjpjYW5hcnk=":
+            self._plain(401)
+            return
+        if path == "/missing.csv":
+            self._plain(404)
+            return
+        if path == "/broken.csv" and body:
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if path == "/signed.csv" and not body:
+            self._plain(403)
+            return
+        if path == "/moved.csv":
+            self.send_response(302)
+            self.send_header("Location", "/a.csv")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Last-Modified", "Sun, 22 Nov 2026 10:00:00 GMT")
+        if path == "/packed.csv":
+            data = gzip.compress(_INVOICE)
+            self.send_header("Content-Encoding", "gzip")
+        if path == "/unknown-length.csv":
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            if body:
+                self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data))
+            return
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            self.wfile.write(data[: len(data) // 2] if path == "/cut.csv" else data)
+        if path == "/cut.csv":
+            self.close_connection = True
+
+    def _plain(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Be quiet."""
+
+
+@pytest.fixture(name="pages")
+def _pages(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[_Pages]]]:
+    """The address of a web server, and what it saw; the connection ``site`` names it."""
+    handler = type("Pages", (_Pages,), {"seen": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    port = server.server_address[1]
+    connection = {
+        "conn_type": "http",
+        "host": "127.0.0.1",
+        "port": port,
+        "login": "partner",
+        "password": "canary",
+        "extra": {"X-Api-Key": "header-canary"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_SITE", json.dumps(connection))
+    try:
+        yield f"http://127.0.0.1:{port}", handler
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+def test_a_page_is_a_file(pages: tuple[str, type[_Pages]]) -> None:
+    """Size from the headers, name from the path, bytes as they are; nothing is asked to be compressed."""
+    root, handler = pages
+    [file] = list_files(f"{root}/outbound/bl%C3%A5%20b%C3%A6r.csv", None)
+    assert (file.name, file.size, file.literal) == ("blå bær.csv", len(_INVOICE), True)
+    with file.open() as stream:
+        assert stream.read() == _INVOICE
+    assert all(headers["Accept-Encoding"] == "identity" for _, _, headers in handler.seen)
+
+
+def test_the_connection_s_login_and_headers_are_sent(pages: tuple[str, type[_Pages]]) -> None:
+    """The connection is read as the HTTP hook reads it, and decides where a path without a scheme is."""
+    root, handler = pages
+    for path in (f"{root}/private/a.csv", "/private/a.csv", "private/a.csv"):
+        [file] = list_files(path, "site")
+        with file.open() as stream:
+            assert stream.read() == _INVOICE
+    assert all(headers["X-Api-Key"] == "header-canary" for _, _, headers in handler.seen)
+    with pytest.raises(AmiliStorageError, match="permission denied.*401"):
+        list_files(f"{root}/private/a.csv", None)
+    with pytest.raises(ValueError, match="Choose another connection"):
+        list_files("http://127.0.0.1:1/a.csv", "site")
+
+
+def test_a_signed_address_is_not_shown(pages: tuple[str, type[_Pages]]) -> None:
+    """The query, which may be a signature, is in the request and nowhere else; two of them are two files."""
+    root, handler = pages
+    addresses = [f"{root}/signed.csv?signature=canary{number}" for number in (1, 2)]
+    files = list_files(addresses, None)
+    assert [file.url for file in files] == [f"{root}/signed.csv"] * 2
+    assert {path for command, path, _ in handler.seen if command == "GET"} == {
+        "/signed.csv?signature=canary1",
+        "/signed.csv?signature=canary2",
+    }
+    with pytest.raises(FileNotFoundError) as caught:
+        list_files(f"{root}/missing.csv?signature=canary", None)
+    assert "canary" not in str(caught.value)
+    with pytest.raises(AmiliStorageError) as refused:
+        list_files("http://127.0.0.1:1/x.csv?signature=canary", None)
+    assert "canary" not in str(refused.value)
+
+
+def test_what_comes_packed_stays_packed(pages: tuple[str, type[_Pages]]) -> None:
+    """A server that compresses all the same gives a compressed file: nothing is decoded by surprise."""
+    [file] = list_files(f"{pages[0]}/packed.csv", None)
+    with file.open() as stream:
+        assert gzip.decompress(stream.read()) == _INVOICE
+
+
+def test_a_length_that_is_not_told_is_counted(pages: tuple[str, type[_Pages]]) -> None:
+    """A file without Content-Length has the size that it turns out to have."""
+    [file] = list_files(f"{pages[0]}/unknown-length.csv", None)
+    assert file.size == len(_INVOICE)
+    with file.open() as stream:
+        assert stream.read() == _INVOICE
+
+
+def test_a_redirect_is_followed(pages: tuple[str, type[_Pages]]) -> None:
+    """The file is where the server says, under the name that the user wrote."""
+    [file] = list_files(f"{pages[0]}/moved.csv", None)
+    assert (file.name, file.size) == ("moved.csv", len(_INVOICE))
+
+
+def test_a_body_that_is_cut_is_an_error(pages: tuple[str, type[_Pages]]) -> None:
+    """Half a body is never a file."""
+    [file] = list_files(f"{pages[0]}/cut.csv", None)
+    with pytest.raises(AmiliStorageError, match=r"cut\.csv"), file.open() as stream:
+        while stream.read(100_000):
+            pass
+
+
+def test_an_answer_that_is_no_file_is_an_error(pages: tuple[str, type[_Pages]]) -> None:
+    """Only a 200 is a file; a missing one is missing."""
+    root, _ = pages
+    with pytest.raises(FileNotFoundError, match=r"missing\.csv"):
+        list_files(f"{root}/missing.csv", None)
+    [file] = list_files(f"{root}/broken.csv", None)
+    with pytest.raises(AmiliStorageError, match="503"):
+        file.open()
+    with pytest.raises(AmiliStorageError, match="no file name"):
+        list_files(f"{root}/", None)
+
+
+def test_pages_cannot_be_archived(pages: tuple[str, type[_Pages]], tmp_path: Any) -> None:
+    """A file at an address stays there, and the reason says so; an address is no archive."""
+    [file] = list_files(f"{pages[0]}/a.csv", None)
+    moved = Mover.open("archive_to", f"file://{tmp_path}", None, [file]).move(file, file_id="0" * 32, sha256="0" * 64)
+    assert moved.url is None
+    assert "only be read" in str(moved.reason)
+    with pytest.raises(ValueError, match="HTTP address"):
+        Mover.open("archive_to", f"{pages[0]}/archive", None, [file])
+
+
+def test_a_wrong_connection_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection of another type cannot be used for an address."""
+    monkeypatch.setenv("AIRFLOW_CONN_BUCKET", json.dumps({"conn_type": "aws"}))
+    with pytest.raises(AmiliStorageSettingsError, match="https:// needs a connection of type http"):
+        list_files("https://127.0.0.1/x.csv", "bucket")
