@@ -21,7 +21,7 @@ delivered = Asset("amili://api.staging.amili.no/2218")
 with DAG(
     dag_id="amili_delivery",
     schedule="@daily",
-    start_date=datetime(2025, 1, 1),  # noqa: DTZ001 - Airflow reads it in the DAG's time zone
+    start_date=datetime(2025, 1, 1),
     catchup=False,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
     tags=["amili"],
@@ -38,7 +38,7 @@ with DAG(
 with DAG(
     dag_id="amili_after_delivery",
     schedule=[delivered],
-    start_date=datetime(2025, 1, 1),  # noqa: DTZ001 - Airflow reads it in the DAG's time zone
+    start_date=datetime(2025, 1, 1),
     catchup=False,
     tags=["amili"],
     doc_md=__doc__,

@@ -26,7 +26,7 @@ TEXT = ["string", "null"]
 with DAG(
     dag_id="amili_ledger",
     schedule=None,
-    start_date=datetime(2025, 1, 1),  # noqa: DTZ001 - Airflow reads it in the DAG's time zone
+    start_date=datetime(2025, 1, 1),
     catchup=False,
     tags=["amili"],
     doc_md=__doc__,

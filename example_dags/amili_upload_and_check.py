@@ -17,7 +17,7 @@ from amili_provider.sensors.amili import AmiliFileResultSensor
 with DAG(
     dag_id="amili_upload_and_check",
     schedule="@daily",
-    start_date=datetime(2025, 1, 1),  # noqa: DTZ001 - Airflow reads it in the DAG's time zone
+    start_date=datetime(2025, 1, 1),
     catchup=False,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
     tags=["amili"],

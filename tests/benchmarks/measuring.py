@@ -142,7 +142,7 @@ def in_turn(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, lis
 
 def ratio(figures: Mapping[str, list[dict[str, Any]]], one: str, other: str, of: str = "seconds") -> float:
     """Return the median over the rounds of *one*'s figure divided by *other*'s."""
-    return statistics.median(a[of] / b[of] for a, b in zip(figures[one], figures[other], strict=True))
+    return statistics.median(float(a[of] / b[of]) for a, b in zip(figures[one], figures[other], strict=True))
 
 
 def shown(figures: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:

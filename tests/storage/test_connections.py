@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -317,11 +316,10 @@ def test_azure_container_before_the_account(filled: Backend, monkeypatch: pytest
 
 
 @pytest.fixture(name="_connections")
-def _any_connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _any_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections of several types to nowhere."""
     for name, conn_type in (("a_database", "postgres"), ("a_bucket", "aws"), ("a_server", "sftp"), ("a_generic", "")):
         _connect(monkeypatch, {"conn_type": conn_type, "host": "127.0.0.1", "port": 1, "password": "canary"}, name)
-    return
 
 
 @pytest.mark.usefixtures("_connections")

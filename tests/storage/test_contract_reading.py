@@ -128,7 +128,7 @@ def test_a_server_that_dies_in_mid_read_is_an_error_and_comes_back(store: Backen
         try:
             digest = _digest(file)
         except (AmiliError, OSError) as error:
-            assert not isinstance(error, FileNotFoundError)  # noqa: PT017 - other errors are right
+            assert not isinstance(error, FileNotFoundError)
             assert not any(secret in str(error) for secret in store.secrets())
         else:
             # A library that asked again got the rest.

@@ -32,7 +32,7 @@ print("RESULT", json.dumps([len(files), files[0].name, files[-1].name, held / co
 @pytest.fixture(name="full")
 def _full() -> Iterator[S3]:
     """A bucket with many objects, put straight into the server's memory."""
-    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.core.models import DEFAULT_ACCOUNT_ID
     from moto.s3.models import s3_backends
 
     for store in running(S3):

@@ -347,7 +347,7 @@ def _counting(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[Any]]:
             closed.append(client)
             await close()
 
-        client.aclose = aclose  # type: ignore[method-assign]
+        client.aclose = aclose
         opened.append(client)
         return client
 

@@ -88,7 +88,8 @@ class Backend:
     @contextlib.contextmanager
     def denied(self, path: str) -> Iterator[None]:
         """Take away the right to list the folder *path*."""
-        pytest.skip(f"{self.name}: this machine cannot take rights away")
+        if path is not None:
+            pytest.skip(f"{self.name}: this machine cannot take rights away")
         yield
 
 
