@@ -1,0 +1,48 @@
+"""
+Past days again, as often as you like: ``airflow backfill create`` sends what is missing, and nothing twice.
+
+The day of a run is worked out so that it is there however the run came to be: scheduled, backfilled, of a partition,
+started by an asset, or by a person who names a day in the form, or none. What the ledger says was accepted is reported
+as ``already_uploaded``; a file that was corrected is another file, and is sent.
+
+A person who starts or clears a run, or backfills with ``--dag-run-conf``, can say what is to become of files whose
+outcome is unknown, or that everything is to be sent again; Airflow's own retries do not repeat it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG, Param
+
+from amili_provider.operators.amili import AmiliFileUploadOperator
+
+WHEN = "(partition_date | default(none)) or dag_run.logical_date or dag_run.run_after"
+DAY = "{{ params.day or (" + WHEN + ").strftime('%Y-%m-%d') }}"
+
+with DAG(
+    dag_id="amili_backfill",
+    schedule="@daily",
+    start_date=datetime(2025, 1, 1),
+    catchup=False,
+    # However many days are backfilled, so many are on their way to Amili at once.
+    max_active_runs=4,
+    default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
+    params={
+        "day": Param(None, type=["null", "string"], format="date", title="Day", description="Empty: the run's own."),
+        "if_unknown": Param("fail", enum=["fail", "check", "resend"], title="Files whose outcome is unknown"),
+        "force": Param(default=False, type="boolean", title="Send again what was accepted"),
+        "dry_run": Param(default=False, type="boolean", title="Only say what would be sent"),
+    },
+    tags=["amili"],
+    doc_md=__doc__,
+) as dag:
+    AmiliFileUploadOperator(
+        task_id="upload_invoices",
+        source=f"s3://invoices/outbound/{DAY}/*.csv",
+        source_conn_id="aws_default",
+        file_type="InvoiciaFormatDocFile",
+        if_unknown="{{ params.if_unknown }}",
+        force="{{ params.force }}",
+        dry_run="{{ params.dry_run }}",
+    )
