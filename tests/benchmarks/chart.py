@@ -38,8 +38,10 @@ def plot(rows: Sequence[Row]) -> str:
     height = _LINE * (len(rows) + 2)
     width = _LEFT + _WIDTH + _RIGHT
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        'font-family="sans-serif" font-size="13">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            'font-family="sans-serif" font-size="13">'
+        ),
         '<rect width="100%" height="100%" fill="#ffffff"/>',
         '<text x="12" y="18" font-weight="bold">Each figure as part of its promise, the line; shorter is better</text>',
     ]
