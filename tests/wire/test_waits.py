@@ -275,8 +275,9 @@ def test_no_secret_is_told_to_anybody(
         assert secret not in told
 
 
-def test_a_task_that_is_stopped_ends_its_wait(amili_sandbox: SandboxServer) -> None:
-    """The exception that Airflow raises into a task that it stops is not swallowed while the task polls."""
+@pytest.mark.parametrize("moment", [0.0, 0.001, 0.01, 0.1])
+def test_a_task_that_is_stopped_ends_its_wait(moment: float, amili_sandbox: SandboxServer) -> None:
+    """What Airflow raises into a task that it stops, or whose time is up, is never swallowed while the task polls."""
 
     class StoppedError(BaseException):
         """What a signal handler raises."""
@@ -291,7 +292,8 @@ def test_a_task_that_is_stopped_ends_its_wait(amili_sandbox: SandboxServer) -> N
 
     def kill() -> None:
         while not amili_sandbox.count("result"):
-            time.sleep(0.005)
+            time.sleep(0.0005)
+        time.sleep(moment)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
     killer = threading.Thread(target=kill)
@@ -302,6 +304,7 @@ def test_a_task_that_is_stopped_ends_its_wait(amili_sandbox: SandboxServer) -> N
     finally:
         killer.join()
         signal.signal(signal.SIGUSR1, before)
+    assert not [thread for thread in threading.enumerate() if thread.name == "amili-poking"]
 
 
 def test_an_outage_in_poke_mode_ends_with_an_error_that_airflow_retries(amili_sandbox: SandboxServer) -> None:
