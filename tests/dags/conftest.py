@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import json
@@ -19,6 +20,7 @@ from typing import Any
 
 import boto3
 import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from moto.server import ThreadedMotoServer
 
 from amili_provider.sandbox.server import SandboxServer
@@ -57,6 +59,9 @@ def _airflow_home() -> Path:
     """Migrate the database of the session's Airflow home, once."""
     command = [sys.executable, "-m", "airflow", "db", "migrate"]
     subprocess.run(command, check=True, capture_output=True, timeout=240)
+    if not AIRFLOW_V_3_0_PLUS:
+        # Airflow 2's tables refer to those of its web server's users, which only commands import.
+        importlib.import_module("airflow.providers.fab.auth_manager.models")
     return Path(os.environ["AIRFLOW_HOME"])
 
 

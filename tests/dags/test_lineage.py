@@ -56,7 +56,7 @@ def test_lineage_of_a_run_reaches_the_transport(
 
 
 def _lineage(operator: AmiliFileUploadOperator) -> Any:
-    return DefaultExtractor(operator).extract_on_failure(None)
+    return DefaultExtractor(operator).extract_on_complete(None)
 
 
 @pytest.fixture(name="operator")
