@@ -31,6 +31,7 @@ _LOST = {"on": "upload", "drop": "reset", "stage": "accepted"}
 _UNHEARD = {"on": "upload", "drop": "reset", "stage": "body"}
 _NO_FILES = {"on": "upload", "status": 200, "stage": "body", "body": {"status": "PROCESSED", "result": "CREATED"}}
 _BUSY = {"on": "upload", "status": 429, "headers": {"Retry-After": "0"}}
+_COME_BACK = {"on": "upload", "status": 429, "headers": {"Retry-After": "600"}, "times": None}
 _THREE = {f"f{n}.csv": SMALL + b"%d" % n for n in range(3)}
 _ALWAYS = 10_000
 
@@ -96,6 +97,8 @@ DIRECTED: dict[str, Scenario] = dict([
         always={"remote": True},
         files=_THREE,
     ),
+    _scenario("a long pause", Step(faults=(_COME_BACK,), pause=600.0), Step()),
+    _scenario("a long pause for mapped tasks", Step(faults=(_COME_BACK,), pause=600.0), Step(), kind="mapped"),
     _scenario("a month again", Step(again="backfill completed"), Step(again="backfill completed"), files=_THREE),
 ])  # fmt: skip
 

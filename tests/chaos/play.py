@@ -40,6 +40,7 @@ class Task:
     conf: dict[str, Any]
     state: str | None = None
     max_tries: int = 0
+    pause: float | None = None
     receipts: list[dict[str, Any]] | None = None
     log: Path = Path()
 
@@ -185,21 +186,29 @@ class Play:
             for fault in step.faults:
                 sandbox.faults.add(**fault)
         self._begin_again(step)
-        plans = [{**deeds.worker} for deeds in step.deeds]
-        for plan in plans:
-            if "change" in plan:
-                plan["change"] = {**plan["change"], "path": str(self.files / plan["change"]["path"])}
+        plans = self._plans(step)
         if step.together and len(self.tasks) > 1:
-            if step.sync:
-                # Long enough for a slow machine where nobody is killed, short where somebody may be.
-                patience = 1.5 if any("kill" in plan for plan in plans) else 15.0
-                folder = Path(tempfile.mkdtemp(dir=self.folder))
-                for me, plan in enumerate(plans):
-                    plan[step.sync] = {"folder": str(folder), "me": me, "patience": patience}
             self._tries(list(zip(self.tasks, plans, strict=False)))
         else:
             for task, plan in zip(self.tasks, plans, strict=False):
                 self._tries([(task, plan)])
+        for task in self.tasks:
+            if step.pause not in (None, task.pause):
+                raise Violation(f"{task.run_id}[{task.map_index}] {task.state}: next try in {task.pause} s")
+
+    def _plans(self, step: Step) -> list[dict[str, Any]]:
+        """Return what the saboteur does to each task's try, with the places that only this play knows."""
+        plans = [{**deeds.worker} for deeds in step.deeds]
+        for plan in plans:
+            if "change" in plan:
+                plan["change"] = {**plan["change"], "path": str(self.files / plan["change"]["path"])}
+        if step.sync and step.together and len(self.tasks) > 1:
+            # Long enough for a slow machine where nobody is killed, short where somebody may be.
+            patience = 1.5 if any("kill" in plan for plan in plans) else 15.0
+            folder = tempfile.mkdtemp(dir=self.folder)
+            for me, plan in enumerate(plans):
+                plan[step.sync] = {"folder": folder, "me": me, "patience": patience}
+        return plans
 
     def _begin_again(self, step: Step) -> None:
         """Let a person re-run what has ended, and say how what has not begun is to run."""
@@ -254,6 +263,7 @@ class Play:
         for (task, plan), station in zip(going, self._lane.stations, strict=False):
             answer = station.answer()
             task.state, task.receipts, task.max_tries = answer["state"], answer["receipts"], answer["max_tries"]
+            task.pause = answer["pause"]
             killed = answer["exit_code"] < 0
             self._tell(
                 f"{task.run_id}[{task.map_index}] try {answer['try_number']}: {task.state}{' (killed)' * killed} "

@@ -42,6 +42,7 @@ class Step:
         ``order`` (the second runs while the first holds its claims), or left to chance.
     :param deeds: for the first and the second task.
     :param faults: of the sandbox.
+    :param pause: seconds that Airflow is to wait before the next try, if that is to be checked.
     :param again: how a task that has ended is run again: clear, new run, backfill, or not at all.
     """
 
@@ -53,6 +54,7 @@ class Step:
     deeds: tuple[Deeds, Deeds] = (Deeds(), Deeds())
     faults: tuple[dict[str, Any], ...] = ()
     again: str = "clear"
+    pause: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,11 @@ class Scenario:
 
     def __str__(self) -> str:
         sizes = [len(content) for content in self.files.values()]
+        knows = ", result endpoint knows nothing" * self.blind
         lines = [
             (
-                f"seed {self.seed!r}: {self.kind}{', result endpoint knows nothing' * self.blind}, {len(sizes)} file(s) "
-                f"of {min(sizes)} to {max(sizes)} bytes, {self.extras} {self.always}"
+                f"seed {self.seed!r}: {self.kind}{knows}, {len(sizes)} file(s) of "
+                f"{min(sizes)} to {max(sizes)} bytes, {self.extras} {self.always}"
             )
         ]
         for number, step in enumerate(self.steps, 1):
