@@ -72,7 +72,7 @@ def test_a_file_that_was_replaced_since_it_was_listed_stays(store: Backend) -> N
     store.put("in/a.csv", b"new, and not delivered")
     moved = _move(store, file, b"delivered")
     assert moved.url is None
-    assert "replaced" in str(moved.reason)
+    assert "since it was listed" in str(moved.reason)
     assert store.read("in/a.csv") == b"new, and not delivered"
     assert store.read("archive/a.csv") is None
 

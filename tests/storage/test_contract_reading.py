@@ -93,6 +93,10 @@ def test_a_file_of_another_length_is_an_error(store: Backend, listed: int, now: 
     store.put("x.bin", _LARGE[:now])
     with pytest.raises(AmiliStorageError, match=r"x\.bin"):
         _digest(file)
+    # Nor by whoever reads the stream without counting.
+    with pytest.raises(AmiliStorageError, match=r"x\.bin"), file.open() as stream:
+        while stream.read(100_000):
+            pass
 
 
 def test_a_large_file_that_is_replaced_while_it_is_read_is_an_error(store: Backend) -> None:
