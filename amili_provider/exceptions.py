@@ -10,6 +10,7 @@ What can go wrong, as one tree; the class alone says whether Airflow retries.
         ├── AmiliLedgerUnavailable           the ledger cannot be read or written, nothing was sent: Airflow may retry
         ├── AmiliDeliveryIncomplete          some files could not be tried now: Airflow may retry
         └── AmiliPermanentError              also an AirflowFailException: retrying the task cannot help
+            ├── AmiliArgumentError           a wrong argument or connection field; also a ValueError
             ├── AmiliAuthenticationError     401 after one renewal of the token, or 403
             ├── AmiliRequestError            any other refusal of the whole request (3xx, 4xx)
             ├── AmiliResponseError           an answer that is not what the API describes
@@ -19,7 +20,8 @@ What can go wrong, as one tree; the class alone says whether Airflow retries.
             ├── AmiliDeliveryFailed          files that cannot be sent as they are
             └── AmiliResultFailed            a later check says that Amili refused files
 
-Wrong arguments are ``ValueError``; a named file that is missing is ``FileNotFoundError``.
+Wrong arguments are ``ValueError``, in a task as :class:`AmiliArgumentError`; a named file that is missing is
+``FileNotFoundError``.
 """
 
 from __future__ import annotations
@@ -102,6 +104,10 @@ class AmiliDeliveryIncomplete(AmiliError):  # noqa: N818
 
 class AmiliPermanentError(AmiliError, AirflowFailException):
     """Retrying the task cannot help: Airflow fails it at once, whatever ``retries`` says."""
+
+
+class AmiliArgumentError(AmiliPermanentError, ValueError):
+    """A wrong argument of a task, or a wrong field of its connection: found before anything is sent."""
 
 
 class AmiliAuthenticationError(AmiliPermanentError):

@@ -19,7 +19,7 @@ from amili_provider.delivery.pipeline import Delivery
 from amili_provider.delivery.plan import Item, Plan
 from amili_provider.delivery.progress import shown_bytes
 from amili_provider.delivery.report import failure
-from amili_provider.exceptions import AmiliError
+from amili_provider.exceptions import AmiliArgumentError, AmiliError
 from amili_provider.ledger import Ledger
 from amili_provider.ledger.chosen import ledger_from
 from amili_provider.models import Outcome, Receipt
@@ -83,13 +83,16 @@ class DeliveryRun:
         """
         List and deliver. What becomes of single files is in the receipts; what concerns all of them is raised.
 
-        :raises ValueError: for a wrong or missing argument or connection field.
+        :raises AmiliArgumentError: for a wrong or missing argument or connection field.
         :raises FileNotFoundError: if a named file or folder does not exist.
         :raises AmiliStorageError: if the storage cannot be listed.
         :raises AmiliLedgerUnavailable: if the ledger cannot be reached; nothing was sent.
         """
-        plan = self._plan(self._hook.settings)
-        ledger = ledger_from(self._order.ledger, self._hook.settings, client_no=plan.client_no)
+        try:
+            plan = self._plan(self._hook.settings)
+            ledger = ledger_from(self._order.ledger, self._hook.settings, client_no=plan.client_no)
+        except ValueError as error:
+            raise AmiliArgumentError(str(error)) from error
         if ledger is None:
             self._log.warning("No ledger: a re-run of this task may send files a second time.")
         self._has_ledger = ledger is not None

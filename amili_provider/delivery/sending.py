@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from amili_provider.client import AmiliClient, UploadReply
 from amili_provider.delivery.books import Books, NotOurs
@@ -26,6 +25,7 @@ from amili_provider.exceptions import (
     AmiliRequestError,
 )
 from amili_provider.ledger import SettlingFailed
+from amili_provider.ledger.records import timestamp
 from amili_provider.models import (
     Outcome,
     UnreadableAnswer,
@@ -189,7 +189,7 @@ class Sender:
 
     def _understand(self, group: list[Item], reply: UploadReply, sent: Sent) -> list[list[Item]]:
         """Judge an answer that came after the tail."""
-        at = datetime.fromtimestamp(self._clock(), tz=UTC).isoformat(timespec="seconds")
+        at = timestamp(self._clock())
         code = reply.status_code
         named = self._named(group, reply)
         refused_whole = 400 <= code < 500 and code not in (409, REQUEST_TIMEOUT)  # noqa: PLR2004

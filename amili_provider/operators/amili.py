@@ -58,7 +58,7 @@ class AmiliFileUploadOperator(BaseOperator):
     :param max_concurrent_requests: requests in flight at once.
     :param max_memory_bytes: bytes of content held in memory at once.
     :param spool_dir: folder for large files that are not local; default: the system's temporary folder.
-    :raises ValueError: for a wrong argument, before anything is sent.
+    :raises AmiliArgumentError: for a wrong argument, before anything is sent; also a ``ValueError``; no retry.
     :raises FileNotFoundError: if a named file is missing, or nothing matches and *if_no_files* is ``fail``.
     :raises AmiliDeliveryIncomplete: if files could not be tried for causes that pass; Airflow retries.
     :raises AmiliOutcomeUnknown: if files were sent and the answer was lost or not understood; no retry.
@@ -147,16 +147,23 @@ class AmiliFileUploadOperator(BaseOperator):
         :param context: Airflow's; an empty one will do.
         """
         from amili_provider.delivery.deliver import DeliveryRun
+        from amili_provider.exceptions import AmiliArgumentError
         from amili_provider.hooks.amili import AmiliHook
         from amili_provider.operators.retries import policy_for
 
         # Here and not in __init__: it is asked in this process, of mapped tasks too, and nothing has to be serialized.
         self.retry_policy = policy_for(getattr(self, "retry_policy", None))
         self._receipts = ()
-        order = self._order(context)
+        try:
+            order = self._order(context)
+        except ValueError as error:
+            raise AmiliArgumentError(str(error)) from error
         started = time.monotonic()
         with AmiliHook(self.amili_conn_id) as hook:
-            self._base_url = hook.settings.base_url
+            try:
+                self._base_url = hook.settings.base_url
+            except ValueError as error:
+                raise AmiliArgumentError(str(error)) from error
             run = DeliveryRun(order, hook, log=cast("logging.Logger", self.log))
             try:
                 run.run()

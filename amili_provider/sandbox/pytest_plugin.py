@@ -7,6 +7,7 @@ Opt in with ``pytest_plugins = ["amili_provider.sandbox.pytest_plugin"]`` in the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,9 +24,13 @@ def _server() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture(name="amili_sandbox")
-def _amili_sandbox(_amili_sandbox_server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxServer]:
-    """Give a fresh local Amili, to which the connection ``amili_default`` points while the test runs."""
+def _amili_sandbox(
+    _amili_sandbox_server: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[SandboxServer]:
+    """Give a fresh local Amili and ledger, to which the connection ``amili_default`` points while the test runs."""
     _amili_sandbox_server.reset()
-    monkeypatch.setenv(CONNECTION_VARIABLE, _amili_sandbox_server.connection_json())
+    monkeypatch.setenv(
+        CONNECTION_VARIABLE, _amili_sandbox_server.connection_json(ledger=f"file://{tmp_path}/amili-ledger")
+    )
     yield _amili_sandbox_server
     _amili_sandbox_server.reset()

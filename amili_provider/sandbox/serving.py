@@ -67,6 +67,8 @@ def _introduce(server: SandboxServer) -> None:
     _say(f"  Scripting     {server.url}/admin/faults, /admin/uploads, ...")
     _say()
     _say("Set this in the shell of Airflow:")
-    _say(f"export AIRFLOW_CONN_AMILI_DEFAULT='{server.connection_json()}'")
+    _say(
+        f"export AIRFLOW_CONN_AMILI_DEFAULT='{server.connection_json(ledger=f'file://{server.data.absolute()}/ledger')}'"
+    )
     _say()
     _say("Ctrl-C stops it.")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
+from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliPermanentError
 from amili_provider.sandbox.server import SandboxServer
 from tests.wire.conftest import FakeTaskInstance, Upload
 
@@ -50,8 +51,9 @@ def test_a_wrong_argument_is_named_before_anything_is_sent(
 ) -> None:
     """ValueError names the argument; no request was made."""
     (outbound / "a.csv").write_bytes(b"1")
-    with pytest.raises(ValueError, match=f"(?s){words}"):
+    with pytest.raises(ValueError, match=f"(?s){words}") as caught:
         upload(**arguments)
+    assert isinstance(caught.value, AmiliPermanentError)  # a retry cannot help
     assert not amili_sandbox.requests
 
 
@@ -89,8 +91,9 @@ def test_a_wrong_connection_is_one_sentence_naming_the_field(
     """The field is named as the form labels it; no request was made."""
     amili = connect(**extra)
     (outbound / "a.csv").write_bytes(b"1")
-    with pytest.raises(ValueError, match=f"(?s){words}"):
+    with pytest.raises(ValueError, match=f"(?s){words}") as caught:
         upload()
+    assert isinstance(caught.value, AmiliPermanentError)  # a retry cannot help
     assert not amili.requests
 
 
@@ -143,8 +146,6 @@ def test_without_a_ledger_a_task_that_sent_something_is_not_retried(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer
 ) -> None:
     """A retry would send the accepted file again, so the failure is permanent and says so."""
-    from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliPermanentError
-
     (outbound / "a.csv").write_bytes(b"1")
     (outbound / "b.csv").write_bytes(b"2")
     busy = {"status": 503, "headers": {"Retry-After": "900"}, "times": None}

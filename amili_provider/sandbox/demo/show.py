@@ -57,7 +57,7 @@ class Show:
         verdict = "All is as it should be." if right else "Something is not as it should be."
         self._shown.say(
             f"{self._shown.tint(verdict, 'good' if right else 'bad')} "
-            f"It took {time.monotonic() - began:.0f} s, and nothing of it is left on this machine."
+            f"It took {time.monotonic() - began:.0f} s, and nothing of it is left but the environment it ran in."
         )
         return 0 if right else 1
 
@@ -116,4 +116,4 @@ class Show:
             shown.say("  A receipt    (the task's XCom has one per file)")
             for name in ("name", "file_id", "sha256", "outcome", "status", "result", "message"):
                 shown.say(f"               {name:<9}{receipt[name]}")
-        shown.say("  Your turn    amili-sandbox serve")
+        shown.say(f"  Your turn    {Path(sys.argv[0]).absolute()} serve")
