@@ -105,6 +105,9 @@ class World:
     def _check_receipts(self, task: Task) -> None:
         """Whatever became of the task: a receipt never says more than the other end knows."""
         there = {u.sha256 for u in task.sandbox.uploads}
+        named = {r["source"].rpartition("/")[2] for r in task.receipts or []}
+        if task.receipts and (forgotten := sorted(set(self._wanted(task)) - named)):
+            self.fail(f"{task.state}, and no receipt of {', '.join(forgotten)}")
         for receipt in task.receipts or []:
             if receipt["outcome"] in DELIVERED and receipt["sha256"] not in there:
                 self.fail(f"the receipt of {receipt['name']} says {receipt['outcome']}, but it is not there")

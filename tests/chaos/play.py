@@ -135,7 +135,7 @@ class Play:
         for number, step in enumerate(self._scenario.steps):
             self._round(step)
             undisturbed = not step.faults and not any(deeds.worker for deeds in step.deeds)
-            if not number and undisturbed and not self._bug:
+            if not number and undisturbed:
                 self.world.check_somebody_sent()
         self._end()
 

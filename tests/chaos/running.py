@@ -100,8 +100,9 @@ def played(jobs: Iterable[Job], *, lanes: int, home: Path | None = None) -> Iter
 
 def _work(home: str, todo: Any, done: Any) -> None:
     lane: Lane | None = None
+    parent = multiprocessing.parent_process()
     try:
-        while (job := todo.get()) is not None:
+        while (parent is None or parent.is_alive()) and (job := todo.get()) is not None:
             lane = lane or Lane(Path(home))
             started = time.monotonic()
             violation, story = _played(lane, job)
