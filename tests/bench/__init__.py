@@ -8,7 +8,7 @@ A test bench: a whole Airflow (scheduler, triggerer, API server, dag processor) 
     python -m tests.bench success killed_triggerer       # some scenarios only
     python -m tests.bench --list
 
-Every scenario has an Amili, a DAG and a connection of its own, and all run at the same time. Whatever the bench starts
+Every scenario has an Amili, a DAG and a connection of its own, and many run at the same time. Whatever the bench starts
 lives on loopback, on free ports, in one temporary folder, and is ended by the bench.
 """
 

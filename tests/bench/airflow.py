@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -57,6 +58,7 @@ class Airflow:
         self.url = f"http://127.0.0.1:{self.port}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._token = ""
+        self._beginning = threading.Lock()
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "AWS_"))}
         self._environment = {
             **kept,
@@ -164,7 +166,8 @@ class Airflow:
 
     def begin(self, dag_id: str) -> Run:
         """Begin a run of a DAG."""
-        answer = self.call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None})
+        with self._beginning:
+            answer = self.call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None})
         return Run(self, dag_id, answer["dag_run_id"])
 
 
