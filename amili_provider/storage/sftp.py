@@ -25,7 +25,7 @@ _CONNECT_SECONDS = 30
 _ANSWER_SECONDS = 120.0
 # The server answers reads of at most 32 KiB; asking for a window of them at once hides the way there and back.
 _READ_BYTES = 32 * 1024
-_WINDOW_BYTES = 2 * 1024 * 1024
+_WINDOW_BYTES = 4 * 1024 * 1024
 
 _Connection = tuple[paramiko.SSHClient, paramiko.SFTPClient]
 

@@ -12,6 +12,7 @@ import pytest
 
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
 from amili_provider.storage.filesystems import open_location
+from amili_provider.storage.kinds import KINDS
 from amili_provider.storage.listing import list_files
 from tests.storage.backends.azure import ACCOUNT, CONTAINER, KEY, Azure
 from tests.storage.backends.base import Backend
@@ -313,6 +314,15 @@ def test_azure_container_before_the_account(filled: Backend, monkeypatch: pytest
 
 
 # What needs no server.
+
+
+def test_every_kind_of_storage_has_a_server_here() -> None:
+    """What the README's table promises is what the contract runs on: no kind without a server, no server without one."""
+    from tests.storage.conftest import BACKENDS
+
+    tested = {kind.protocol for kind in KINDS for backend in BACKENDS.values() if backend.conn_type in kind.conn_types}
+    # Pages cannot be listed, and have tests of their own.
+    assert tested | {"http"} == {kind.protocol for kind in KINDS}
 
 
 @pytest.fixture(name="_connections")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 
 import pytest
 
 from amili_provider.exceptions import AmiliError, AmiliStorageError, AmiliStorageSettingsError
 from amili_provider.storage.listing import StorageFile, list_files
+from amili_provider.storage.stability import unstable_files
 from tests.storage.backends.base import Backend, OnDisk
 
 
@@ -237,3 +239,18 @@ def test_five_gibibytes_are_listed(store: Backend) -> None:
     assert file.size == 5 * 1024**3
     with file.open() as stream:
         assert stream.read(1024) == bytes(1024)
+    if os.environ.get("AMILI_LONG_TESTS"):
+        with file.open() as stream:
+            assert sum(len(block) for block in iter(lambda: stream.read(1024 * 1024), b"")) == file.size
+
+
+def test_a_file_that_grows_between_two_listings_is_not_finished(store: Backend) -> None:
+    """What is still being written is told from what is whole, on every storage."""
+    store.put("whole.csv", b"whole")
+    store.put("growing.csv", b"beg")
+    store.put("gone.csv", b"x")
+    before = _list(store)
+    store.put("growing.csv", b"begun")
+    store.remove("gone.csv")
+    reasons = unstable_files(before, _list(store), 30)
+    assert {url.rpartition("/")[2] for url in reasons} == {"growing.csv", "gone.csv"}
