@@ -16,10 +16,10 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from amili_provider.storage.connections import StorageConnection
+from amili_provider.storage.ftp_lines import read_facts, read_list, read_mlsd
 from amili_provider.storage.servers import ServerFiles
 from amili_provider.storage.troubles import WrongSettings
 
@@ -27,14 +27,6 @@ _SECONDS = 120.0
 _NO = frozenset({"false", "0", "no", "off", "none", ""})
 _REFUSED = re.compile(r"permission|denied|not allowed|privilege|access is", re.IGNORECASE)
 _MISSING = re.compile(r"no such|not found|not exist|cannot find", re.IGNORECASE)
-# What "ls -l" prints; every server without MLSD answers LIST like that, or like DOS.
-_UNIX_LINE = re.compile(
-    r"(?P<type>[-dlbcps])[-rwxsStT+.@]{9,11}\s+\d+\s+\S+\s+\S+\s+(?P<size>\d+)\s+"
-    r"(?P<date>\w{3}\s+\d+\s+[\d:]+) (?P<name>.+)"
-)
-_DOS_LINE = re.compile(
-    r"(?P<date>\d\d-\d\d-\d{2,4}\s+\d\d:\d\d(?:[AP]M)?)\s+(?:(?P<folder><DIR>)|(?P<size>\d+))\s+(?P<name>.+)"
-)
 
 
 class _Ftps(ftplib.FTP_TLS):
@@ -146,11 +138,11 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
                 self._mlsd = False
             else:
                 self._mlsd = True
-                return [details for line in lines if (details := _mlsx(line, path))]
+                return [details for line in lines if (details := read_mlsd(line, path))]
         # A server without MLSD lists a missing folder as an empty one; entering it is what tells them apart.
         _answered(lambda: connection.cwd(path), path)
         lines = _answered(lambda: _lines(connection, "LIST"), path)
-        return [details for line in lines if (details := _listed(line, path))]
+        return [details for line in lines if (details := read_list(line, path))]
 
     def _stat(self, connection: ftplib.FTP, path: str) -> dict[str, Any]:
         if self._mlsd is not False:
@@ -163,7 +155,7 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
             else:
                 self._mlsd = True
                 facts = answer.splitlines()[1].strip()
-                details = _facts(facts.partition(" ")[0], path)
+                details = read_facts(facts.partition(" ")[0], path)
                 if details is None:
                     raise OSError(f"the server's answer cannot be read: {answer}")
                 return details
@@ -245,54 +237,6 @@ def _refusal(error: ftplib.error_perm, path: str) -> OSError:
     if words[:3] == "550" or (words[:3] == "501" and _MISSING.search(words)):
         return FileNotFoundError(words)
     return OSError(f"{words} ({path})")
-
-
-def _mlsx(line: str, folder: str) -> dict[str, Any] | None:
-    facts, _, name = line.partition(" ")
-    return _facts(facts, posixpath.join(folder, name))
-
-
-def _facts(facts: str, path: str) -> dict[str, Any] | None:
-    """Read ``type=file;size=12;modify=20260101120000.123;`` (RFC 3659)."""
-    values = {key.lower(): value for key, _, value in (fact.partition("=") for fact in facts.split(";")) if key}
-    kind = values.get("type", "").lower()
-    if kind in ("cdir", "pdir"):
-        return None
-    modified = None
-    with contextlib.suppress(ValueError):
-        whole, _, fraction = values.get("modify", "").partition(".")
-        moment = datetime.strptime(whole, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
-        modified = moment.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
-    return {
-        "name": path,
-        "type": {"dir": "directory", "file": "file"}.get(kind, "other"),
-        "islink": "link" in kind,
-        "size": int(values.get("size", 0)),
-        "mtime": modified,
-    }
-
-
-def _listed(line: str, folder: str) -> dict[str, Any] | None:
-    """Read one line of ``LIST``. The date is kept as text: it has no zone, and often no year."""
-    if match := _UNIX_LINE.fullmatch(line):
-        kind = {"d": "directory", "-": "file"}.get(match["type"], "other")
-        name = match["name"].partition(" -> ")[0] if match["type"] == "l" else match["name"]
-    elif match := _DOS_LINE.fullmatch(line):
-        kind, name = ("directory" if match["folder"] else "file"), match["name"]
-    else:
-        if not line.strip() or line.startswith("total "):
-            return None
-        raise OSError(f"a line of the server's listing cannot be read: {line[:80]!r}")
-    if name in (".", ".."):
-        return None
-    size = int(match["size"] or 0)
-    return {
-        "name": posixpath.join(folder, name),
-        "type": kind,
-        "islink": line.startswith("l"),
-        "size": size,
-        "etag": f"{match['date']} {size}",
-    }
 
 
 class _Writer:

@@ -12,7 +12,6 @@ import contextlib
 import io
 import logging
 import posixpath
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -22,10 +21,9 @@ from uuid import uuid4
 from fsspec import AbstractFileSystem
 
 from amili_provider.storage.kinds import split_host
+from amili_provider.storage.pool import Pool
+from amili_provider.storage.transfers import Download, Upload
 from amili_provider.storage.troubles import WrongSettings
-
-IDLE_SECONDS = 10.0
-"""A connection that was idle for longer is asked whether it lives before it is used again."""
 
 _PAUSES = (0.2, 0.8)
 """Seconds before a connection that was refused is tried again."""
@@ -41,60 +39,6 @@ def quiet(logger: str, level: int = logging.WARNING) -> None:
     found = logging.getLogger(logger)
     if found.level == logging.NOTSET:
         found.setLevel(level)
-
-
-class Pool(Generic[C]):
-    """
-    Open connections that nobody uses at the moment.
-
-    :param connect: opens one.
-    :param close: closes one.
-    :param alive: asks one that was idle whether it lives.
-    :param clock: seconds that never go back.
-    """
-
-    def __init__(
-        self,
-        connect: Callable[[], C],
-        close: Callable[[C], None],
-        alive: Callable[[C], bool],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._connect = connect
-        self._close = close
-        self._alive = alive
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._idle: list[tuple[C, float]] = []
-
-    def take(self) -> tuple[C, bool]:
-        """Return a connection for the caller alone, and whether it was used before."""
-        while True:
-            with self._lock:
-                if not self._idle:
-                    break
-                connection, since = self._idle.pop()
-            if self._clock() - since < IDLE_SECONDS or self._alive(connection):
-                return connection, True
-            self.discard(connection)
-        return self._connect(), False
-
-    def give_back(self, connection: C) -> None:
-        """Return a connection that is in order."""
-        with self._lock:
-            self._idle.append((connection, self._clock()))
-
-    def discard(self, connection: C) -> None:
-        """Close a connection that may be broken."""
-        with contextlib.suppress(Exception):
-            self._close(connection)
-
-    def close(self) -> None:
-        """Close every idle connection."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection, _ in idle:
-            self.discard(connection)
 
 
 class ServerFiles(AbstractFileSystem, Generic[C]):  # type: ignore[misc] # fsspec is not typed
@@ -370,83 +314,3 @@ class ServerFiles(AbstractFileSystem, Generic[C]):  # type: ignore[misc] # fsspe
                     out.write(chunk)
 
         self.run(write, again=False)
-
-
-class Download(io.RawIOBase):
-    """
-    A stream with a connection of its own, which goes back to the pool when the file was read to its end.
-
-    :param raw: the bytes.
-    :param pool: where the connection goes.
-    :param connection: the connection.
-    """
-
-    def __init__(self, raw: io.RawIOBase, pool: Pool[Any], connection: Any) -> None:
-        super().__init__()
-        self._raw = raw
-        self._pool = pool
-        self._connection: Any = connection
-        self._complete = False
-
-    def readable(self) -> bool:
-        """Return True: it is for reading."""
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Return the next bytes; none at the end, and only there."""
-        if size is None or size < 0:
-            return b"".join(iter(lambda: self.read(256 * 1024), b""))
-        data = self._raw.read(size) or b""
-        self._complete = not data and size > 0
-        return data
-
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
-        """Read into *buffer*; return how many bytes."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        """Give the connection back, or close it if the file was left in the middle."""
-        if self.closed:
-            return
-        connection, self._connection = self._connection, None
-        in_order = self._complete
-        try:
-            self._raw.close()
-        except Exception:  # noqa: BLE001 - a connection that cannot even close a file is not used again
-            in_order = False
-        if in_order:
-            self._pool.give_back(connection)
-        else:
-            self._pool.discard(connection)
-        super().close()
-
-
-class Upload(io.BytesIO):
-    """
-    A small file to be written: collected, and sent when it is closed without an error.
-
-    :param fs: where to.
-    :param path: the file.
-    :param mode: ``wb`` or ``xb``.
-    """
-
-    def __init__(self, fs: ServerFiles[Any], path: str, mode: str) -> None:
-        super().__init__()
-        self._to = fs
-        self._at = path
-        self._mode = mode
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            super().close()
-
-    def close(self) -> None:
-        """Write what was collected."""
-        if not self.closed:
-            data = self.getvalue()
-            super().close()
-            self._to.pipe_file(self._at, data, mode="create" if self._mode == "xb" else "overwrite")

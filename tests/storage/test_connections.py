@@ -317,7 +317,7 @@ def test_azure_container_before_the_account(filled: Backend, monkeypatch: pytest
 
 
 def test_every_kind_of_storage_has_a_server_here() -> None:
-    """What the README's table promises is what the contract runs on: no kind without a server, no server without one."""
+    """What the README promises is what the contract runs on: no kind of storage without a server."""
     from tests.storage.conftest import BACKENDS
 
     tested = {kind.protocol for kind in KINDS for backend in BACKENDS.values() if backend.conn_type in kind.conn_types}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-ftp = pytest.importorskip("amili_provider.storage.ftp")
+from amili_provider.storage import ftp
+from amili_provider.storage.ftp_lines import read_list, read_mlsd
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ ftp = pytest.importorskip("amili_provider.storage.ftp")
 )
 def test_lines_of_unix_and_dos(line: str, name: str, kind: str, size: int) -> None:
     """Name, kind and size come out; the name keeps its blanks."""
-    details = ftp._listed(line, "/in")
+    details = read_list(line, "/in")
     assert details is not None
     assert (details["name"], details["type"], details["size"]) == (f"/in/{name}", kind, size)
     assert details["etag"]
@@ -30,13 +31,13 @@ def test_lines_of_unix_and_dos(line: str, name: str, kind: str, size: int) -> No
 @pytest.mark.parametrize("line", ["total 12", "", "drwxr-xr-x 2 0 0 4096 Nov 22 13:00 ."])
 def test_lines_that_are_no_files(line: str) -> None:
     """Totals, blank lines and the folder itself are left out."""
-    assert ftp._listed(line, "/in") is None
+    assert read_list(line, "/in") is None
 
 
 def test_a_line_that_cannot_be_read_is_an_error() -> None:
     """A file is never left out because its line is strange."""
     with pytest.raises(OSError, match="cannot be read"):
-        ftp._listed("something else entirely", "/in")
+        read_list("something else entirely", "/in")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_a_line_that_cannot_be_read_is_an_error() -> None:
 )
 def test_lines_of_mlsd(line: str, name: str, kind: str, size: int, modified: float | None) -> None:
     """The facts of RFC 3659, in any case, before a name that may contain anything."""
-    details = ftp._mlsx(line, "/in")
+    details = read_mlsd(line, "/in")
     assert details is not None
     assert details["name"] == f"/in/{name}"
     assert (details["type"], details["size"], details["mtime"]) == (kind, size, modified)
