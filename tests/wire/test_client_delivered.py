@@ -73,7 +73,8 @@ def test_an_end_that_takes_nothing_any_more_is_given_up(pair: tuple[socket.socke
         waited += seconds
 
     assert not wait_until_delivered(ours, clock=lambda: waited, sleep=sleep)
-    assert LONGEST_STILLSTAND_SECONDS < waited < LONGEST_STILLSTAND_SECONDS + 1
+    # The other machine may still take a little at first; the minute counts from the last byte that it took.
+    assert LONGEST_STILLSTAND_SECONDS < waited < 5 * LONGEST_STILLSTAND_SECONDS
 
 
 def test_a_socket_that_was_closed_here_is_not_delivered(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -431,8 +431,8 @@ def test_a_data_folder_outlives_the_sandbox(tmp_path: Path) -> None:
     assert Path(str(server.uploads[0].path)).read_bytes() == b"kept"
 
 
-def test_the_connection_is_complete(amili_sandbox: SandboxServer) -> None:
-    """The fixture's environment variable holds a connection with everything that is needed."""
+def test_the_connection_is_complete(amili_sandbox: SandboxServer, tmp_path: Path) -> None:
+    """The fixture's environment variable holds a connection with everything that is needed, a ledger too."""
     connection = json.loads(os.environ["AIRFLOW_CONN_AMILI_DEFAULT"])
     assert connection == {
         "conn_type": "amili",
@@ -441,7 +441,11 @@ def test_the_connection_is_complete(amili_sandbox: SandboxServer) -> None:
         "schema": "arm/v1",
         "login": "sandbox",
         "password": "sandbox-secret",
-        "extra": {"auth_url": amili_sandbox.url, "client_no": "2218"},
+        "extra": {
+            "auth_url": amili_sandbox.url,
+            "client_no": "2218",
+            "ledger": f"file://{tmp_path}/amili-ledger",
+        },
     }
     other = amili_sandbox.connection(client_no="7", ledger="file:///tmp/ledger")["extra"]
     assert (other["client_no"], other["ledger"]) == ("7", "file:///tmp/ledger")
