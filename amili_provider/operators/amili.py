@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from amili_provider.models import Receipt
 
 
+class _Stopped(BaseException):
+    """Ends a delivery from a signal handler in its own thread; nothing on the way may take it for an error."""
+
+
 class AmiliFileUploadOperator(BaseOperator):
     """
     Upload files from any Airflow storage connection to Amili, and return a receipt for each.
@@ -86,6 +90,7 @@ class AmiliFileUploadOperator(BaseOperator):
 
     _base_url: str = ""
     _receipts: Sequence[Receipt] = ()
+    _delivering: bool = False
     """Of the last execution in this process, for lineage."""
 
     def __init__(
@@ -147,7 +152,7 @@ class AmiliFileUploadOperator(BaseOperator):
         :param context: Airflow's; an empty one will do.
         """
         from amili_provider.delivery.deliver import DeliveryRun
-        from amili_provider.exceptions import AmiliArgumentError
+        from amili_provider.exceptions import AmiliArgumentError, AmiliDeliveryIncomplete
         from amili_provider.hooks.amili import AmiliHook
         from amili_provider.operators.retries import policy_for
 
@@ -165,12 +170,17 @@ class AmiliFileUploadOperator(BaseOperator):
             except ValueError as error:
                 raise AmiliArgumentError(str(error)) from error
             run = DeliveryRun(order, hook, log=cast("logging.Logger", self.log))
+            stopped = False
             try:
+                self._delivering = True
                 run.run()
+            except _Stopped:
+                stopped = True
             except BaseException:
                 self._publish(context, run.receipts)
                 raise
             finally:
+                self._delivering = False
                 self._receipts = run.receipts
         receipts = run.receipts
         self._tell(receipts, time.monotonic() - started)
@@ -178,6 +188,8 @@ class AmiliFileUploadOperator(BaseOperator):
         if (failure := run.failure()) is not None:
             self._publish(context, receipts)
             raise failure
+        if stopped and not receipts:
+            raise AmiliDeliveryIncomplete("The task was told to stop before it had listed the files. Nothing was sent.")
         if not receipts:
             self._no_files(order, context)
         elif order.dry_run:
@@ -185,6 +197,17 @@ class AmiliFileUploadOperator(BaseOperator):
             raise AirflowSkipException(f"Dry run: nothing was sent; {len(receipts)} receipt(s) say what would be.")
         self._fill_outlets(context, receipts)
         return published
+
+    def on_kill(self) -> None:
+        """
+        Stop; Airflow calls this from a signal handler when a running task is cleared, marked, or its worker goes away.
+
+        What was not sent is not sent, answers on their way get a moment, and what is known is written down, all within
+        the five seconds that Airflow gives. Without this, Airflow 3 would let the task go on until it kills it.
+        """
+        if self._delivering:
+            self._delivering = False
+            raise _Stopped
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
         """

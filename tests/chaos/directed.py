@@ -41,6 +41,15 @@ DIRECTED: dict[str, Scenario] = dict([
     _scenario("killed after the claim", Step(deeds=_kill("claimed")), Step(), _LATER),
     _scenario("killed before the claim", Step(deeds=_kill("before claim")), Step()),
     _scenario("killed with the answer in hand", Step(deeds=_kill("answered")), Step(), _LATER),
+    _scenario(
+        "told to stop while it waits for an answer",
+        Step(
+            deeds=_kill("moment", seconds=0.7, gently=True),
+            faults=({"on": "upload", "delay": 1.3, "stage": "accepted"},),
+        ),
+        Step(),
+        extras={"answer_timeout": 5.0},
+    ),
     _scenario("killed after all was settled", Step(deeds=_kill("delivered")), Step()),
     _scenario("two at once", Step(sync="meet"), Step(), kind="two runs"),
     _scenario("one sends, another looks", Step(sync="order"), Step(), kind="two runs"),

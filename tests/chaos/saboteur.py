@@ -125,7 +125,11 @@ def _kill(plan: dict[str, Any]) -> None:
 def _kill_at_moment(plan: dict[str, Any]) -> None:
     def later() -> None:
         time.sleep(plan["seconds"])
-        die()
+        if plan.get("gently"):
+            # As Airflow ends a task that is cleared or marked while it runs, or whose worker goes away.
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            die()
 
     threading.Thread(target=later, daemon=True).start()
 

@@ -190,6 +190,7 @@ def _kill(rng: random.Random) -> dict[str, Any]:
     plan: dict[str, Any] = {"at": at, "nth": rng.choice((1, 1, 1, 2, 3))}
     if at == "moment":
         plan["seconds"] = rng.choice((0.001, 0.01, 0.03, 0.1, 0.3)) * (0.5 + rng.random())
+        plan["gently"] = rng.random() < 0.4
     elif at == "byte":
         plan["share"] = rng.choice((rng.random(), 0.999, 1.0, 1.0))
     elif at == "ledger step":

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from amili_provider.exceptions import AmiliOutcomeUnknown
+from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliOutcomeUnknown
+from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.sandbox.server import SandboxServer
 from tests.wire.conftest import FakeTaskInstance, Upload
 
@@ -103,3 +104,39 @@ def test_stopped_before_the_tail_is_not_sent_and_the_next_run_sends(
     amili_sandbox.faults.clear()
     amili_sandbox.reset()
     assert {r["outcome"] for r in upload()} == {"uploaded"}
+
+
+def test_a_task_that_is_told_to_stop_waits_for_the_answer_on_its_way(
+    outbound: Path, connect: Callable[..., SandboxServer]
+) -> None:
+    """Airflow 3 calls on_kill from a signal handler and kills five seconds later: what is known by then is written."""
+    amili = connect()
+    for name in ("a", "b"):
+        (outbound / f"{name}.csv").write_bytes(name.encode())
+    operator = AmiliFileUploadOperator(
+        task_id="upload", source=f"{outbound}/*", file_type="InvoiciaFormatDocFile", max_files_per_request=1,
+        max_concurrent_requests=1,
+    )  # fmt: skip
+    amili.faults.add("upload", delay=1.0, stage="accepted")
+    over = threading.Event()
+
+    def watch() -> None:
+        while not amili.uploads and not over.wait(0.01):
+            pass
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: operator.on_kill())
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    ti = FakeTaskInstance()
+    try:
+        with pytest.raises(AmiliDeliveryIncomplete, match=r"b\.csv.*The run was stopped"):
+            operator.execute({"ti": ti})  # type: ignore[typeddict-item]
+    finally:
+        over.set()
+        watcher.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert [r["outcome"] for r in ti.pushed["return_value"]] == ["uploaded", "not_sent"]
+    assert len(amili.uploads) == 1
+    # When nothing is being delivered there is nothing to stop; Airflow calls it after a time-out, too.
+    operator.on_kill()
