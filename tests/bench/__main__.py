@@ -7,20 +7,23 @@ import argparse
 import contextlib
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any, NoReturn
 
 from amili_provider.sandbox.server import SandboxServer
-from tests.bench.airflow import Airflow, BenchError, until
+from tests.bench.airflow import OVER, Airflow, BenchError, until
 from tests.bench.postgres import postgres
 from tests.bench.scenarios import FILES, FOR_CI, SCENARIOS, Stage
 
 _MOST_AT_ONCE = {"sqlite": 5, "postgres": len(SCENARIOS)}
 """SQLite lets one writer in at a time; more scenarios would only meet locked tables."""
+_MINUTES = {"--ci": 15.0, "all": 30.0}
 
 
 def main() -> int:
@@ -29,6 +32,7 @@ def main() -> int:
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="all if none is named")
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--ci", action="store_true", help=f"the bounded part: {', '.join(FOR_CI)}")
+    parser.add_argument("--minutes", type=float, help="end and fail after so long (default: 15 with --ci, else 30)")
     parser.add_argument("--list", action="store_true", help="say what there is")
     parser.add_argument("--keep", action="store_true", help="leave the folder with all logs")
     chosen = parser.parse_args()
@@ -41,8 +45,10 @@ def main() -> int:
         parser.error(f"there is no scenario {', '.join(sorted(unknown))}; see --list")
     folder = Path(tempfile.mkdtemp(prefix="amili-bench-"))
     folder.chmod(0o755)
+    minutes = chosen.minutes or _MINUTES["--ci" if chosen.ci else "all"]
+    signal.signal(signal.SIGTERM, _told_to_end)
     try:
-        failures = run(list(names), chosen.database, folder)
+        failures = run(list(names), chosen.database, folder, minutes * 60)
     finally:
         if chosen.keep:
             print(f"Logs are in {folder}")
@@ -51,8 +57,15 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def run(names: list[str], database: str, folder: Path) -> list[str]:
-    """Play scenarios, many at the same time; return the names of those that failed."""
+def _told_to_end(*_: Any) -> NoReturn:
+    """End as after an error, so that nothing that was started stays."""
+    OVER.set()
+    sys.exit("The bench was told to end")
+
+
+def run(names: list[str], database: str, folder: Path, seconds: float) -> list[str]:
+    """Play scenarios, many at the same time; return the names of those that failed, or were not done in time."""
+    ends_at = time.monotonic() + seconds
     home, outbound = folder / "airflow", folder / "outbound"
     home.mkdir()
     with contextlib.ExitStack() as stack:
@@ -75,12 +88,19 @@ def run(names: list[str], database: str, folder: Path) -> list[str]:
             url = stack.enter_context(postgres(folder / "postgres"))
         began = time.monotonic()
         airflow = stack.enter_context(Airflow(home, url, environment).running())
-        until("the DAGs are read", lambda: airflow.knows({f"bench_{name}" for name in names}), 180)
+        until("the DAGs are read", lambda: airflow.knows({f"bench_{name}" for name in names}), 300)
         print(f"Airflow on {database} is up after {time.monotonic() - began:.0f} s")
-        with ThreadPoolExecutor(_MOST_AT_ONCE[database]) as pool:
-            results = list(pool.map(lambda name: play(name, airflow, amilis[name]), names))
-    failed = [name for name, held in zip(names, results, strict=True) if not held]
-    print(f"{len(names) - len(failed)} of {len(names)} scenarios held on {database}")
+        pool = ThreadPoolExecutor(_MOST_AT_ONCE[database])
+        try:
+            played = {name: pool.submit(play, name, airflow, amilis[name]) for name in names}
+            _, late = wait(played.values(), timeout=max(ends_at - time.monotonic(), 0))
+            failed = [name for name, one in played.items() if one in late or not one.result()]
+        finally:
+            OVER.set()
+            pool.shutdown(cancel_futures=True)
+    if late:
+        print(f"NOT DONE in {seconds / 60:g} minutes: {', '.join(n for n, one in played.items() if one in late)}")
+    print(f"{len(names) - len(failed)} of {len(names)} scenarios held on {database}; {time.monotonic() - began:.0f} s")
     return failed
 
 

@@ -28,6 +28,12 @@ SERVICES = {
 _ENDS = ("success", "failed", "skipped", "upstream_failed")
 
 
+OVER = threading.Event()
+"""Set when the bench must end: then nobody waits for anything any more."""
+_CALL_SECONDS = 30
+_CALLS = 5
+
+
 class BenchError(RuntimeError):
     """The bench itself, or Airflow, did not do what it should."""
 
@@ -39,7 +45,8 @@ def until(what: str, ready: Callable[[], Any], seconds: float) -> Any:
         found = ready()
         if found:
             return found
-        time.sleep(0.3)
+        if OVER.wait(0.3):
+            raise BenchError(f"the bench was ended, and still not: {what}")
     raise BenchError(f"after {seconds:g} s still not: {what}")
 
 
@@ -94,7 +101,7 @@ class Airflow:
             self._migrate()
             for service in SERVICES:
                 self.start(service)
-            until("the API server answers", self._answers, 180)
+            until("the API server answers", self._answers, 300)
             yield self
         finally:
             for service in reversed(list(self._processes)):
@@ -144,7 +151,17 @@ class Airflow:
         return True
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Call the REST API; None for 404."""
+        """Call the REST API; None for 404. A busy API server that does not answer a question is asked again."""
+        calls = _CALLS if method == "GET" else 1
+        for left in reversed(range(calls)):
+            try:
+                return self._called(method, path, body)
+            except OSError as error:
+                if not left or OVER.wait(1):
+                    raise BenchError(f"{method} {path}: {calls} time(s) no answer: {error!r}") from error
+        raise AssertionError
+
+    def _called(self, method: str, path: str, body: Any) -> Any:
         request = urllib.request.Request(
             f"{self.url}/api/v2{path}",
             method=method,
@@ -152,7 +169,7 @@ class Airflow:
             headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=_CALL_SECONDS) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             if error.code == 404:
