@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
-from tests.unit.simulated import ACCEPTED, MODES, QUEUED, REFUSED, Ending, World, run, says, settle_in
+from amili_provider.triggers.pace import MOST_FAILURES
+from tests.unit.simulated import ACCEPTED, EPOCH, MODES, QUEUED, REFUSED, Ending, World, run, says, settle_in
 
 FAILED, RETRY, SUCCESS, SKIPPED = "failed", "retry", "success", "skipped"
 TIMEOUT, REFUSAL = "AirflowSensorTimeout", "AmiliResultFailed"
@@ -213,3 +214,56 @@ def test_what_is_settled_is_not_asked_for_again(mode: str, monkeypatch: pytest.M
     assert ending.state == SUCCESS
     assert sum(wanted == "a" for _, wanted in world.requests) == (4 if mode == "reschedule" else 1)
     assert sum(wanted == "b" for _, wanted in world.requests) == 4
+
+
+HOUR = 3600
+AT_ONCE, RENEWED, BOUNDED, WHOLE_HOUR = "at once", "with one new token", "so many attempts", "all the hour"
+# Name: (answer, how long a wait for a file asks, how long one for a batch)
+ALL_HOUR: dict[str, tuple[Any, str, str]] = {
+    "400": (400, AT_ONCE, AT_ONCE),
+    "401": (401, RENEWED, RENEWED),
+    "403": (403, AT_ONCE, AT_ONCE),
+    "404": (404, WHOLE_HOUR, BOUNDED),
+    "406": (406, AT_ONCE, AT_ONCE),
+    "422": (422, AT_ONCE, AT_ONCE),
+    "429": (429, BOUNDED, BOUNDED),
+    "500": (500, BOUNDED, BOUNDED),
+    "503": (503, BOUNDED, BOUNDED),
+    "garbage": ("<h1>Gateway</h1>", BOUNDED, BOUNDED),
+    "refused connection": (NO_CONNECTION, BOUNDED, BOUNDED),
+    "slow answer": (SLOW, BOUNDED, BOUNDED),
+}
+QUESTIONS = {
+    # Deferrable: the worker asks once before the triggerer does.
+    AT_ONCE: {"poke": 1, "reschedule": 1, "deferrable": 1},
+    RENEWED: {"poke": 2, "reschedule": 2, "deferrable": 2},
+    BOUNDED: {"poke": MOST_FAILURES, "reschedule": MOST_FAILURES, "deferrable": 1 + MOST_FAILURES},
+    # One more comes at the very end of the hour, which poke and reschedule mode meet exactly.
+    WHOLE_HOUR: {"poke": 60 + 1, "reschedule": 60 + 1, "deferrable": 57 + 1},
+}
+TOKENS = {
+    # Each process mints one: worker and triggerer, and in reschedule mode every poke.
+    AT_ONCE: {"poke": 1, "reschedule": 1, "deferrable": 1},
+    RENEWED: {"poke": 2, "reschedule": 2, "deferrable": 2},
+    BOUNDED: {"poke": 1, "reschedule": 1, "deferrable": 2},
+    WHOLE_HOUR: {"poke": 1, "reschedule": 61, "deferrable": 2},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("sensor", [AmiliFileResultSensor, AmiliBatchSensor])
+@pytest.mark.parametrize("row", ALL_HOUR)
+def test_questions_of_a_sensor_in_a_simulated_hour(
+    row: str, sensor: Any, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever Amili does for an hour, each sensor asks exactly as often as documented, in every mode."""
+    answer, for_a_file, for_a_batch = ALL_HOUR[row]
+    wanted = {"file_ids": ["a"]} if sensor is AmiliFileResultSensor else {"batch_uuid": "a"}
+    how_long = for_a_file if sensor is AmiliFileResultSensor else for_a_batch
+    ending, world = ends(mode, {"a": [answer]}, sensor, monkeypatch, timeout=HOUR, **wanted)
+    moments = [moment - EPOCH for moment, _ in world.requests]
+    assert len(moments) == QUESTIONS[how_long][mode]
+    assert sum(moment < HOUR for moment in moments) <= 60
+    assert max(moments) <= HOUR
+    assert (ending.error == TIMEOUT) is (how_long == WHOLE_HOUR)
+    assert world.minted == TOKENS[how_long][mode]

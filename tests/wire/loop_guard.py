@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import io
+import os
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -19,8 +22,12 @@ import amili_provider.triggers.connecting
 
 BLOCKING: list[tuple[Any, str]] = [
     (builtins, "open"),
+    (io, "open"),  # the same function, as pathlib knows it
+    (os, "open"),
     (time, "sleep"),
+    (subprocess, "Popen"),
     (socket, "getaddrinfo"),
+    (socket, "gethostbyname"),
     (socket, "create_connection"),
     (ssl.SSLContext, "load_verify_locations"),
     (ssl.SSLContext, "load_default_certs"),

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ import amili_provider.client.connecting
 from amili_provider.exceptions import AmiliConnectionError
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
-from amili_provider.triggers.amili import AmiliFileResultTrigger
+from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
 from amili_provider.triggers.connecting import MOST_IN_FLIGHT
 from amili_provider.triggers.pace import MOST_FAILURES
 from amili_provider.triggers.waiting import AmiliTrigger
@@ -172,33 +173,50 @@ def test_many_questions_share_a_few_connections(hour: World, amili_sandbox: Sand
     assert len({record.peer for record in amili_sandbox.requests if record.kind == "result"}) <= MOST_IN_FLIGHT
 
 
+@pytest.mark.parametrize("kind", ["result", "batch"])
 def test_nothing_blocks_the_event_loop(
-    hour: World, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+    kind: str, hour: World, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Connection, DNS, certificates, token and masking: whatever blocks is done in a thread, or not at all."""
+    """Connection, DNS, files, certificates, token, masking: what blocks is done in a thread, in good and bad polls."""
     monkeypatch.setenv(
         "AIRFLOW_CONN_AMILI_DEFAULT",
         amili_sandbox.connection_json().replace("127.0.0.1", "localhost"),
     )
     amili_provider.client.connecting._ssl_context.cache_clear()
-    amili_sandbox.results.set("a", "queued", "created")
-    amili_sandbox.faults.add("result", nth=2, expire_tokens=True)
+    amili_sandbox.results.set("a", "queued", "queued", "created")
+    amili_sandbox.batches.set("a", "working", "working", "done")
+    amili_sandbox.faults.add(kind, nth=2, expire_tokens=True)
+    amili_sandbox.faults.add(kind, nth=3, status=503)
+    shared: dict[str, Any] = {"amili_conn_id": "amili_default", "started_at": EPOCH, "deadline": EPOCH + 3600}
+    batch = AmiliBatchTrigger(client_no="2218", batch_uuid="a", poke_interval=60.0, **shared)
+    waiting = trigger() if kind == "result" else batch
     with no_blocking(monkeypatch) as elsewhere:
-        event = asyncio.run(first_event(trigger()), debug=True)
+        event = asyncio.run(first_event(waiting), debug=True)
     assert event["ending"] == "settled"
     assert elsewhere.count("mask_secret") == 2
     assert {"getaddrinfo", "load_verify_locations"} <= set(elsewhere)
 
 
-@pytest.mark.parametrize("name", ["sleep", "open", "getaddrinfo", "get_connection", "mask_secret"])
-def test_the_guard_against_blocking_sees_each_call(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", range(len(BLOCKING)), ids=[name for _, name in BLOCKING])
+def test_the_guard_against_blocking_sees_each_call(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The guard of the test above is not blind."""
-    owner = next(owner for owner, guarded in BLOCKING if guarded == name)
+    owner, name = BLOCKING[number]
 
     async def blocking() -> None:
         getattr(owner, name)(0)
 
     with no_blocking(monkeypatch), pytest.raises(BlockedError, match=name):
+        asyncio.run(blocking())
+
+
+@pytest.mark.parametrize("read", [Path.read_bytes, lambda path: path.open().read()], ids=["read_bytes", "open"])
+def test_the_guard_against_blocking_sees_paths(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it blind to a file that is opened by its path."""
+
+    async def blocking() -> None:
+        read(Path(__file__))
+
+    with no_blocking(monkeypatch), pytest.raises(BlockedError, match="open"):
         asyncio.run(blocking())
 
 
@@ -337,7 +355,7 @@ class Seen:
 from airflow.jobs.triggerer_job_runner import TriggerRunner
 
 async def first():
-    from amili_provider.triggers.amili import AmiliFileResultTrigger
+    from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
     began = time.time()
     trigger = AmiliFileResultTrigger(
         file_ids={"2218": ["a"]}, amili_conn_id="amili_default", poke_interval=1, started_at=began, deadline=began + 60
