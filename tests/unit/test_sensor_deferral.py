@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 from datetime import timedelta
 from typing import Any
@@ -268,3 +269,17 @@ def test_the_time_out_can_come_from_default_args() -> None:
     with DAG("defaults", schedule=None, default_args={"timeout": 7, "deferrable": True, "poke_interval": 5}):
         made = AmiliFileResultSensor(task_id="wait", file_ids=["a"])
     assert (made.timeout, made.deferrable, made.poke_interval) == (7, True, 5)
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_the_configured_default_decides_about_deferring(configured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an argument, ``[operators] default_deferrable`` decides; an argument outweighs it."""
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", str(configured))
+    # Read when a worker or the dag processor imports the sensors: so they are imported once more, beside the others.
+    spec = importlib.util.find_spec("amili_provider.sensors.waiting")
+    assert spec is not None
+    assert spec.loader is not None
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    assert again.AmiliSensor(task_id="a").deferrable is configured
+    assert again.AmiliSensor(task_id="b", deferrable=not configured).deferrable is not configured
