@@ -1,0 +1,52 @@
+"""Receipts of mapped uploads, on a real Airflow: waited for together, or by a sensor of each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from amili_provider.sandbox.server import SandboxServer
+from tests.dags.conftest import RunDag
+
+_DAG = """
+from datetime import datetime
+
+from airflow.providers.common.compat.sdk import DAG
+
+from amili_provider.operators.amili import AmiliFileUploadOperator
+from amili_provider.sensors.amili import AmiliFileResultSensor
+
+with DAG(dag_id="mapped_receipts", schedule=None, start_date=datetime(2025, 1, 1)) as dag:
+    upload = AmiliFileUploadOperator.partial(
+        task_id="upload", file_type="InvoiciaFormatDocFile"
+    ).expand(source=["{folder}/one.csv", "{folder}/two.csv"])
+    AmiliFileResultSensor(task_id="together", receipts=upload.output, deferrable=True, poke_interval=1)
+    AmiliFileResultSensor.partial(
+        task_id="each", deferrable=True, poke_interval=1
+    ).expand(receipts=upload.output)
+"""
+
+
+def test_receipts_of_mapped_uploads_are_waited_for(
+    tmp_path: Path, amili_sandbox: SandboxServer, run_dag: RunDag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sensor takes the receipts of all mapped uploads, and a mapped sensor those of one each, through a deferral."""
+    folder = tmp_path / "dags"
+    folder.mkdir()
+    # Airflow 3 runs only what it finds in a bundle; 2.11 knows no bundles and runs what it is given.
+    local = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    bundles = [{"name": "mapped", "classpath": local, "kwargs": {"path": str(folder)}}]
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.csv").write_text(name, "utf-8")
+    file = folder / "mapped_receipts.py"
+    file.write_text(_DAG.replace("{folder}", str(tmp_path)), "utf-8")
+    amili_sandbox.results.set("*", "queued", "queued", "created")
+    outcome = run_dag("mapped_receipts", file=file)
+    assert outcome.state == "success"
+    assert [one["name"] for one in outcome.xcom["together"]] == ["one.csv", "two.csv"]
+    # Per file two answers without a result, which a deferral outlasts, and one result for each of the two sensors.
+    assert amili_sandbox.count("result") == 2 * (2 + 2)
+    assert len(amili_sandbox.uploads) == 2
