@@ -3,10 +3,14 @@ A ledger on a disk of the worker (or a share mounted on it).
 
 A file is written aside, synchronised, and then given its name: by ``link``, which is atomic and refuses a
 name that exists, or by ``rename`` to replace. A worker killed in between leaves a whole file or none.
+
+Paths are text here: a receipt is a handful of system calls, and a ``Path`` for each would cost more than they do.
 """
+# ruff: noqa: PTH105, PTH108, PTH116, PTH120, PTH123
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -47,38 +51,42 @@ class LocalFolder(Folder):
             _sync_directory(self._root.parent)
             log.warning("A new ledger was begun in %s: it knows of no earlier delivery.", self.url)
 
+    def _at(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
     def _read(self, name: str) -> bytes:
-        return (self._root / name).read_bytes()
+        with open(self._at(name), "rb", buffering=0) as file:
+            return file.readall()
 
     def _create(self, name: str, data: bytes) -> None:
-        target = self._root / name
+        target = self._at(name)
         aside = self._written_aside(target, data)
         try:
             os.link(aside, target)
         except FileExistsError:
             # Over NFS the answer to a link that was made can be lost, and the repeated one is refused.
-            if aside.stat().st_nlink < 2:  # noqa: PLR2004 - the name aside and the name itself
+            if os.stat(aside).st_nlink < 2:  # noqa: PLR2004 - the name aside and the name itself
                 raise
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
             _write_new(target, data)
         finally:
-            aside.unlink(missing_ok=True)
-        _sync_directory(target.parent)
+            _remove(aside)
+        _sync_directory(os.path.dirname(target))
 
     def _replace(self, name: str, data: bytes) -> None:
-        target = self._root / name
+        target = self._at(name)
         aside = self._written_aside(target, data)
         try:
-            aside.replace(target)
+            os.replace(aside, target)
         except OSError:
-            aside.unlink(missing_ok=True)
+            _remove(aside)
             raise
-        _sync_directory(target.parent)
+        _sync_directory(os.path.dirname(target))
 
     def _delete(self, name: str) -> None:
-        (self._root / name).unlink()
+        os.unlink(self._at(name))
 
     def _names(self, under: str) -> Iterator[str]:
         top = self._root / under
@@ -91,12 +99,13 @@ class LocalFolder(Folder):
             for file in files:
                 yield (Path(folder) / file).relative_to(self._root).as_posix()
 
-    def _written_aside(self, target: Path, data: bytes) -> Path:
-        aside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.aside")
+    def _written_aside(self, target: str, data: bytes) -> str:
+        folder, name = os.path.split(target)
+        aside = f"{folder}/.{name}.{secrets.token_hex(8)}.aside"
         try:
             _write_new(aside, data)
         except FileNotFoundError:
-            self._make_folders(target.parent)
+            self._make_folders(Path(folder))
             _write_new(aside, data)
         return aside
 
@@ -113,7 +122,12 @@ class LocalFolder(Folder):
             _sync_directory(parent)
 
 
-def _write_new(path: Path, data: bytes) -> None:
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _write_new(path: str, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         view = memoryview(data)
@@ -121,13 +135,13 @@ def _write_new(path: Path, data: bytes) -> None:
             view = view[os.write(descriptor, view) :]
         os.fsync(descriptor)
     except BaseException:
-        path.unlink(missing_ok=True)
+        _remove(path)
         raise
     finally:
         os.close(descriptor)
 
 
-def _sync_directory(path: Path) -> None:
+def _sync_directory(path: str | Path) -> None:
     """Make a new name survive a power cut, where the file system can."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -59,12 +59,20 @@ class Workers:
             except expected as failure:
                 return [failure]
             return [None]
-        futures = [self.submit(operation, item) for item in items]
-        wait(futures)
-        failed = [future.exception() for future in futures]
-        for future, error in zip(futures, failed, strict=True):
+
+        def run(first: int) -> None:
+            # Every so many-th item: a job for each would cost as much as a receipt on a local disk.
+            for index in range(first, len(items), self.count):
+                try:
+                    operation(items[index])
+                except BaseException as error:  # noqa: BLE001 - told apart below, when all have been tried
+                    failed[index] = error
+
+        failed: list[BaseException | None] = [None] * len(items)
+        wait([self.submit(run, first) for first in range(min(self.count, len(items)))])
+        for error in failed:
             if error is not None and not isinstance(error, expected):
-                future.result()
+                raise error
         return failed
 
     def close(self) -> None:
