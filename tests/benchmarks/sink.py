@@ -1,9 +1,10 @@
 """
 A process that swallows uploads: it discards bodies in the kernel, and accepts every file by name.
 
-Run as ``python -m tests.benchmarks.sink``; it prints its port and ends with its parent. What it answers is what
-Amili documents, so that a delivery against it is a whole one. It must never be the bottleneck: ``check`` in
-``tests.benchmarks.measure`` pushes bytes at it as fast as one core can, to show what it takes.
+Run as ``python -m tests.benchmarks.sink [SECONDS]``; it prints its port and ends with its parent. What it answers is
+what Amili documents, so that a delivery against it is a whole one; SECONDS is how long each answer takes, as a network
+and a service far away would. It must never be the bottleneck: the measurement ``sink`` pushes bytes at it as fast as
+one core can, to show what it takes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import json
 import os
 import re
 import socket
+import sys
 import threading
+import time
 
 _FILE_ID = re.compile(rb'"fileId": ?"([^"]+)"')
 _TAIL_BYTES = 64 * 1024
@@ -22,14 +25,14 @@ _READ_WHOLE_BYTES = 48 * 1024 * 1024
 _SWALLOW_BYTES = 8 * 1024 * 1024
 
 
-def serve() -> None:
+def serve(latency: float) -> None:
     """Listen on a free port, print it, and answer until the parent is gone."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     print(listener.getsockname()[1], flush=True)  # noqa: T201 - how the parent learns it
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     while True:
         connection, _ = listener.accept()
-        threading.Thread(target=_converse, args=(connection,), daemon=True).start()
+        threading.Thread(target=_converse, args=(connection, latency), daemon=True).start()
 
 
 def _end_with_parent(parent: int) -> None:
@@ -39,7 +42,7 @@ def _end_with_parent(parent: int) -> None:
     os._exit(0)
 
 
-def _converse(connection: socket.socket) -> None:
+def _converse(connection: socket.socket, latency: float) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with connection:
         buffered = b""
@@ -61,6 +64,7 @@ def _converse(connection: socket.socket) -> None:
                 {"fileId": found.decode(), "status": "PROCESSED", "result": "CREATED", "message": "File uploaded"}
                 for found in _FILE_ID.findall(seen)
             ]
+            time.sleep(latency)
             answer = json.dumps({"status": "PROCESSED", "result": "CREATED", "files": files}).encode()
             connection.sendall(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
@@ -100,4 +104,4 @@ def _fill(connection: socket.socket, buffer: memoryview) -> bool:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0)
