@@ -10,6 +10,7 @@ LEDGER_FROM_CONNECTION = "the connection's"
 """Stands for "the ledger that the connection names": None and 'none' mean in so many words that there shall be none."""
 
 _TEXT: dict[str, Any] = {"type": ["string", "null"]}
+_SECRET: dict[str, Any] = {"type": ["string", "null"], "format": "password"}
 _SECONDS: dict[str, Any] = {"type": ["number", "null"], "exclusiveMinimum": 0}
 _COUNT: dict[str, Any] = {"type": ["integer", "null"], "minimum": 1}
 # A choice of words instead of a check box: Airflow 2.11 shows a saved `false` as its default, and saves that again.
@@ -92,7 +93,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         "access_token",
         "Access token",
         "A ready-made bearer token, instead of client id and client secret.",
-        {"type": ["string", "null"], "format": "password"},
+        _SECRET,
         assumed=True,
     ),
     ConnectionField(
@@ -123,7 +124,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         "proxy",
         "Proxy URL",
         "HTTP proxy. Empty: what the environment variables HTTPS_PROXY and NO_PROXY say.",
-        _TEXT,
+        _SECRET,  # it may hold a password
         "http://proxy.example.com:3128",
     ),
     ConnectionField(

@@ -6,6 +6,26 @@ from typing import Any
 
 from amili_provider.connection_form.fields import FIELDS, HIDDEN_STANDARD_FIELDS, ConnectionField
 
+AIRFLOW_2_MASK = "RATHER_LONG_SENSITIVE_FIELD_PLACEHOLDER"
+"""What Airflow 2's form takes for "as it was": its ``airflow.www.views.SENSITIVE_FIELD_PLACEHOLDER``."""
+
+
+class _Masked:
+    """
+    A password field of Airflow 2's form that shows its mask where something is saved.
+
+    Drawn as usual such a field is empty, and Airflow would take that for the wish to remove what is saved.
+
+    :param drawn: the widget that draws it.
+    """
+
+    def __init__(self, drawn: Any) -> None:
+        self._drawn = drawn
+
+    def __call__(self, field: Any, **attributes: Any) -> Any:
+        self._drawn.hide_value = False
+        return self._drawn(field, **{**attributes, "value": AIRFLOW_2_MASK if field.data else ""})
+
 
 def _shown_default(entry: ConnectionField) -> str:
     """Return the default as one writes it into the field."""
@@ -72,7 +92,7 @@ def form_widgets() -> dict[str, Any]:
             lazy_gettext(f.label),
             validators=validators,
             description=_description(f),
-            widget=(BS3PasswordFieldWidget if secret else BS3TextFieldWidget)(),
+            widget=_Masked(BS3PasswordFieldWidget()) if secret else BS3TextFieldWidget(),
         )
     return widgets
 
