@@ -73,6 +73,11 @@ class AmiliSettings:
     isolate_refused: bool = default("isolate_refused")
     conn_id: str = "amili_default"
 
+    @property
+    def proxy_password(self) -> str | None:
+        """The password in the proxy's URL, as it is written there; older Airflow does not mask it by itself."""
+        return urlsplit(self.proxy).password if self.proxy else None
+
     def __repr__(self) -> str:
         shown = []
         for f in dataclasses.fields(self):

@@ -80,6 +80,8 @@ class AmiliHook(BaseHook):
                 schema=connection.schema,
                 extra=connection.extra_dejson,
             )
+            if self._settings.proxy_password:
+                self._mask(self._settings.proxy_password)
         return self._settings
 
     def get_conn(self) -> AmiliClient:

@@ -72,7 +72,7 @@ async def asettings(conn_id: str) -> AmiliSettings:
     :raises ValueError: if the connection is wrong or incomplete.
     """
     connection = await get_async_connection(conn_id)
-    return settings_from(
+    settings = settings_from(
         conn_id,
         login=connection.login,
         password=connection.password,
@@ -81,6 +81,9 @@ async def asettings(conn_id: str) -> AmiliSettings:
         schema=connection.schema,
         extra=await get_async_extra_dejson(connection),
     )
+    if settings.proxy_password:
+        await amask(settings.proxy_password)
+    return settings
 
 
 async def amask(secret: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from amili_provider.exceptions import (
 )
 from amili_provider.hooks.amili import AmiliHook
 from amili_provider.models import Vocabulary
+from amili_provider.triggers.connecting import asettings
 
 CONNECTION: dict[str, Any] = {
     "conn_type": "amili",
@@ -139,6 +141,18 @@ def test_tokens_are_masked_from_the_tasks_own_thread(mocker: MockerFixture) -> N
     assert masked == ["first"]
     hook.close()
     assert masked == ["first", "second"]
+
+
+def test_the_password_of_a_proxy_is_masked(connect: Connect, mocker: MockerFixture) -> None:
+    """Whether or not the Airflow at hand masks it by its name, in a task and in the triggerer."""
+    masked: list[str] = []
+    for module in ("hooks.amili", "triggers.connecting"):
+        mocker.patch(f"amili_provider.{module}.mask_secret", autospec=True, side_effect=masked.append)
+    connect(extra={"environment": "staging", "proxy": "http://me:canary-proxy@proxy.example:3128"})
+    assert AmiliHook().settings.proxy
+    assert masked == ["canary-proxy"]
+    assert asyncio.run(asettings("amili_default")).proxy
+    assert masked == ["canary-proxy"] * 2
 
 
 # The hook's own upload.
