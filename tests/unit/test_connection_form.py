@@ -467,7 +467,7 @@ def test_only_what_may_be_secret_is_masked_by_airflow() -> None:
     from airflow.providers.common.compat.sdk import redact
 
     hidden = [f.name for f in FIELDS if not f.standard and redact({f.name: "visible"}) != {f.name: "visible"}]
-    # Airflow 3.0 does not count a proxy among the names of secrets.
+    # Airflow 2.11.0 and 3.0 do not count a proxy among the names of secrets.
     assert hidden in (["access_token", "proxy"], ["access_token"])
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from amili_provider.hooks.amili import AmiliHook
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from tests import readme
 
@@ -81,6 +84,35 @@ def _anchors(file: Path) -> set[str]:
 def test_no_page_names_the_host_of_a_registry(page: Path) -> None:
     """Where packages come from is for each installation to say."""
     assert _REGISTRY.findall(page.read_text(encoding="utf-8")) == []
+
+
+def _shell(page: Path) -> list[str]:
+    blocks: list[str] = re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return blocks
+
+
+def test_the_connection_in_the_readme_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell that is given the block has a variable from which the hook gets settings."""
+    (block,) = [b for b in _shell(readme.README) if b.startswith("export AIRFLOW_CONN_")]
+    command = ["bash", "-euc", f'{block}printf %s "$AIRFLOW_CONN_AMILI_DEFAULT"']
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", said)
+    settings = AmiliHook().settings
+    assert (settings.environment, settings.client_no, settings.ledger_conn_id) == ("staging", "2218", "aws_default")
+
+
+def test_no_block_for_the_shell_escapes() -> None:
+    """Each is run: two by ``.ci/run``, one above, the sandbox by its tests; what pip is to install has those extras."""
+    blocks = [block for page in PAGES for block in _shell(page) if page.name != "CONTRIBUTING.md"]
+    ours = re.findall(r"^<!-- command: (?:demo|test) -->$", readme.README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(ours) == 2
+    others = [b.strip() for b in blocks if not b.startswith(("export AIRFLOW_CONN_", "python3 -m venv .tools && "))]
+    assert others == ["pip install 'airflow-provider-amili[s3]'", "amili-sandbox serve"]
+    extras = {
+        extra for page in PAGES for extra in re.findall(r"airflow-provider-amili\[(\w+)\]", page.read_text("utf-8"))
+    }
+    project = tomllib.loads((readme.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert extras <= set(project["optional-dependencies"])
 
 
 def test_no_chapter_is_missing() -> None:
