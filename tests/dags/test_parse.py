@@ -10,13 +10,13 @@ from pathlib import Path
 from tests.dags.conftest import EXAMPLES
 
 _READ = """
-import importlib, json, os, runpy, sys
+import datetime, importlib, json, os, runpy, sys
 import airflow.providers.common.compat.sdk as sdk
 from airflow.triggers.base import BaseTrigger
 
 # What Airflow does for itself once, when the first DAG, asset or date is made, comes before.
 asked = [sdk.BaseOperator, sdk.BaseSensorOperator, sdk.Param, sdk.task, sdk.conf, sdk.mask_secret]
-sdk.DAG(dag_id="first", schedule="@daily")
+sdk.DAG(dag_id="first", schedule="@daily", start_date=datetime.datetime(2025, 1, 1))
 sdk.Asset("s3://bucket/key")
 
 def refuse(*asked, **_):
