@@ -30,7 +30,7 @@ def azure_options(connection: StorageConnection) -> dict[str, Any] | None:
 
     address = parse_blob_account_url(connection.host, connection.login).rstrip("/")
     sas = extra("sas_token").lstrip("?")
-    if sas.startswith("https"):
+    if sas.startswith(("https://", "http://")):
         address, _, sas = sas.partition("?")
     # The same account, by the address that the filesystem speaks to.
     address = address.replace(".dfs.core.", ".blob.core.")

@@ -17,6 +17,8 @@ _SECRET_KEY = re.compile(
     re.IGNORECASE,
 )
 _IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@]*@")
+# Azure's errors go on with numbers of the request and the answer's XML, which says the same once more.
+_AZURE_PROTOCOL = re.compile(r"\n(?:RequestId|Time|ErrorCode|Content):")
 _SHORTEST_SECRET = 3
 
 
@@ -41,10 +43,12 @@ class StorageConnection:
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
 
 
-def look_up(conn_id: str) -> StorageConnection:
+def look_up(conn_id: str, url: str) -> StorageConnection:
     """
     Return what the Airflow connection *conn_id* says. Only from the task's own thread.
 
+    :param conn_id: its id.
+    :param url: what it is wanted for, as it can be shown.
     :raises AmiliStorageSettingsError: if there is no such connection, or it cannot be read.
     :raises AmiliStorageError: if Airflow could not be asked.
     """
@@ -53,10 +57,11 @@ def look_up(conn_id: str) -> StorageConnection:
     except Exception as error:  # noqa: BLE001 - Airflow's versions differ in what they raise, and share no base
         if "NotFound" in type(error).__name__ or "isn't defined" in str(error):
             raise AmiliStorageSettingsError(
-                f"There is no Airflow connection with the id {conn_id!r}. Create it, or correct the connection id."
+                f"Cannot open {url}: there is no Airflow connection with the id {conn_id!r}. Create it, or correct "
+                f"the connection id."
             ) from None
         raise AmiliStorageError(
-            f"The Airflow connection {conn_id!r} could not be looked up: {type(error).__name__}."
+            f"Cannot open {url}: the Airflow connection {conn_id!r} could not be looked up: {type(error).__name__}."
         ) from None
     try:
         extra = found.extra_dejson
@@ -64,7 +69,8 @@ def look_up(conn_id: str) -> StorageConnection:
         extra = None
     if not isinstance(extra, dict):
         raise AmiliStorageSettingsError(
-            f"The extra of the connection {conn_id!r} is not a JSON object. Correct it in the connection."
+            f"Cannot open {url}: the extra of the connection {conn_id!r} is not a JSON object. Correct it in the "
+            f"connection."
         )
     return StorageConnection(
         conn_id=conn_id,
@@ -94,7 +100,9 @@ def _secrets_in(values: Mapping[str, Any], *, all_of_it: bool = False) -> set[st
 def said(error: BaseException, connection: StorageConnection | None) -> str:
     """Return an error's own words as one safe line: no secret of *connection*, no credentials in a URL."""
     # An OSError of the system repeats its number and the path, which the sentence around it has already.
-    words = (isinstance(error, OSError) and error.filename and error.strerror) or str(error) or type(error).__name__
+    system = isinstance(error, OSError) and (error.filename or type(error).__module__ == "builtins")
+    words = (system and error.strerror) or str(error) or type(error).__name__  # type: ignore[attr-defined]
+    words = _AZURE_PROTOCOL.split(words, maxsplit=1)[0]
     for secret in sorted(connection.secrets if connection else (), key=len, reverse=True):
         words = words.replace(secret, "***")
     return one_line(_IN_URL.sub(r"\1***@", words)).rstrip(".")

@@ -16,6 +16,7 @@ from amili_provider.storage.kinds import (
     BY_SCHEME,
     Kind,
     install_hint,
+    shown,
     split_host,
     split_url,
     what_works,
@@ -48,7 +49,7 @@ def open_storage(url: str, conn_id: str | None) -> Storage:
     scheme, _ = split_url(url)
     if scheme is not None and scheme not in BY_SCHEME:
         return open_other(scheme, url, conn_id)
-    connection = look_up(conn_id) if conn_id else None
+    connection = look_up(conn_id, shown(url)) if conn_id else None
     kind = _kind_of(scheme, url, connection)
     _require(kind, url, connection)
     try:
@@ -90,16 +91,17 @@ def _kind_of(scheme: str | None, url: str, connection: StorageConnection | None)
             return BY_SCHEME["file"]
         if by_type is None:
             raise AmiliStorageSettingsError(
-                f"The connection {connection.conn_id!r} is of type {connection.conn_type!r}, which is no storage "
-                f"that {url!r} could be on. What works: {what_works()}."
+                f"Cannot open {url}: the connection {connection.conn_id!r} is of type {connection.conn_type!r}, "
+                f"which is no storage. Choose another connection. What works: {what_works()}."
             )
         return by_type
     kind = BY_SCHEME[scheme]
     # Providers accept connections of the type "generic" or of none where the scheme says enough.
     if connection is not None and by_type is not kind and connection.conn_type not in ("", "generic"):
         raise AmiliStorageSettingsError(
-            f"{scheme}:// needs a connection of type {' or '.join(kind.conn_types)}, but {connection.conn_id!r} "
-            f"is of type {connection.conn_type!r}. Choose another connection, or correct the path."
+            f"Cannot open {shown(url)}: {scheme}:// needs a connection of type {' or '.join(kind.conn_types)}, but "
+            f"{connection.conn_id!r} is of type {connection.conn_type!r}. Choose another connection, or correct the "
+            f"path."
         )
     return kind
 
@@ -108,7 +110,8 @@ def _require(kind: Kind, url: str, connection: StorageConnection | None) -> None
     """Raise if what this kind of storage needs is not there: its packages, and a connection."""
     if kind.own and kind.lists and connection is None:
         raise AmiliStorageSettingsError(
-            f"{url} needs an Airflow connection of type {' or '.join(kind.conn_types)}, and none is named."
+            f"Cannot open {url}: it needs an Airflow connection of type {' or '.join(kind.conn_types)}, and none is "
+            f"named. Name one (source_conn_id, or for a ledger ledger_conn_id)."
         )
     if kind.protocol == "http" and connection is None:
         return
@@ -119,7 +122,8 @@ def _require(kind: Kind, url: str, connection: StorageConnection | None) -> None
             found = False
         if not found:
             assert kind.extra is not None
+            through = f" with the connection {connection.conn_id!r}" if connection else ""
             raise AmiliStorageSettingsError(
-                f"{kind.title} needs a package that is not installed ({module}), for {url}. "
+                f"Cannot open {shown(url)}{through}: {kind.title} needs a package that is not installed ({module}). "
                 f"Install it: {install_hint(kind.extra)}"
             )

@@ -53,7 +53,7 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
 
     def __init__(self, connection: StorageConnection, *, tls: bool) -> None:
         if not connection.host:
-            raise WrongSettings("the connection names no host")
+            raise WrongSettings("the connection names no host. Add it")
         super().__init__(connection.host, connection.port or ftplib.FTP_PORT, connection.login, ftplib.FTP_PORT)
         self._password = connection.password
         self._passive = str(connection.extra.get("passive", True)).strip().lower() not in _NO

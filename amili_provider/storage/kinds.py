@@ -121,6 +121,13 @@ def split_host(rest: str) -> tuple[str, str]:
     return host, slash + path
 
 
+def shown(url: str) -> str:
+    """Return *url*, which nobody has looked at yet, as it can be shown: what follows ``?`` may be a signature."""
+    scheme, _ = split_url(url)
+    kind = BY_SCHEME.get(scheme or "file")
+    return url if kind is not None and kind.protocol != "http" else url.partition("?")[0].partition("#")[0]
+
+
 def what_works() -> str:
     """Return the storages that work, with their schemes and connection types, as one phrase."""
     return "; ".join(

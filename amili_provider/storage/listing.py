@@ -74,12 +74,12 @@ def _list_one(listing: _Listing) -> Iterator[StorageFile]:
     location = listing.location
     try:
         yield from listing.files()
-    except UnicodeError as error:
-        raise explain("list", listing.at_url, location.storage.connection, error) from None
-    except ValueError:
-        raise
     except Exception as error:  # noqa: BLE001 - a dozen libraries, one door
-        raise explain("list", listing.at_url, location.storage.connection, error) from None
+        explained = explain("list", listing.at_url, location.storage.connection, error)
+        if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
+            # What a library or a service calls an invalid request is one the next time too.
+            raise AmiliStorageSettingsError(f"{explained} Correct the path, or choose another connection.") from None
+        raise explained from None
 
 
 def _looked_ahead(listings: Sequence[_Listing]) -> Iterator[_Listing]:
@@ -129,11 +129,13 @@ class _Listing:
         self._storage = location.storage
         self.at_url = location.url
         """Where the listing is, for the message when it fails."""
+        if self._storage.kind.object_store and is_pattern(location.path.partition("/")[0]):
+            raise ValueError(f"The bucket of {location.url} is a pattern. Name one bucket; several paths go in a list.")
 
     def look_ahead(self, pool: ThreadPoolExecutor) -> None:
         """Begin to ask what is at the path, where that takes a request and can be done while others are."""
         bare = self.location.path.rstrip("/")
-        if self._storage.kind.object_store and bare and not is_pattern(bare.partition("/")[0]):
+        if self._storage.kind.object_store and bare:
             self._looked = pool.submit(self._look, bare)
 
     def files(self) -> list[StorageFile]:
@@ -143,10 +145,6 @@ class _Listing:
         bare = path.rstrip("/") or "/"
         if not self._storage.kind.lists:
             return [self._file(read_entry(self._fs.info(path)), literal=True)]
-        if self._storage.kind.object_store and is_pattern(bare.partition("/")[0]):
-            raise ValueError(
-                f"The bucket of {self.location.url} is a pattern. Name one bucket; several paths go in a list."
-            )
         entry = self._look(bare) if self._looked is None else self._looked.result()
         if entry is not None and entry.is_folder:
             return self._sorted(self._walk(bare, ["*"]))

@@ -8,7 +8,7 @@ from typing import Any
 from amili_provider.exceptions import AmiliStorageSettingsError
 from amili_provider.storage import attached
 from amili_provider.storage.connections import StorageConnection, look_up
-from amili_provider.storage.kinds import Kind, what_works
+from amili_provider.storage.kinds import Kind, shown, what_works
 from amili_provider.storage.local import LocalFiles
 from amili_provider.storage.locations import Storage
 from amili_provider.storage.troubles import explain
@@ -93,9 +93,12 @@ def open_other(scheme: str, url: str, conn_id: str | None) -> Storage:
     if not attached.has_fs(scheme):
         fs = attached.find_attached(scheme, conn_id)
         if fs is None:
-            raise AmiliStorageSettingsError(f"Nothing here can open {scheme}:// ({url}). What works: {what_works()}.")
+            through = f", with the connection {conn_id!r} or without" if conn_id else ""
+            raise AmiliStorageSettingsError(
+                f"Nothing here can open {scheme}:// ({shown(url)}){through}. What works: {what_works()}."
+            )
         return Storage(kind, fs, None, "", f"{scheme}://")
-    connection = look_up(conn_id) if conn_id else None
+    connection = look_up(conn_id, shown(url)) if conn_id else None
     log.warning("%s:// is passed through to Airflow's own filesystem; this package does not test it.", scheme)
     try:
         return Storage(kind, attached.build(scheme, conn_id), connection, "", f"{scheme}://")

@@ -52,7 +52,9 @@ class SftpFiles(ServerFiles[_Connection]):
         try:
             hook = SSHHook(ssh_conn_id=conn_id)
         except Exception as error:  # noqa: BLE001 - the hook's versions differ in what they raise
-            raise WrongSettings(f"the connection cannot be used for SSH ({error})") from None
+            raise WrongSettings(
+                f"the connection cannot be used for SSH ({error}). Correct its host, login, key and extra"
+            ) from None
         if hook.conn_timeout is None:
             hook.conn_timeout = _CONNECT_SECONDS
         # One attempt: the task's own retries are there for the rest, and a wrong password must not lock an account.
@@ -87,6 +89,11 @@ class SftpFiles(ServerFiles[_Connection]):
                 raise WrongSettings(
                     f"the host key of {where} is not known. Add the extra 'host_key' to the connection, or the host "
                     f"to known_hosts of the worker"
+                ) from None
+            if "No authentication methods" in str(error):
+                raise WrongSettings(
+                    f"nothing to log in to {where} with as {self._login!r}: neither a password nor a key. Add one to "
+                    f"the connection"
                 ) from None
             raise OSError(f"no SSH connection to {where}: {error}") from None
         except (OSError, EOFError) as error:

@@ -30,8 +30,9 @@ from amili_provider.storage.troubles import WrongSettings
 _PORT = 445
 _SECONDS = 60
 _AUTH = ("negotiate", "ntlm", "kerberos")
+_DENIED = 0xC0000022  # STATUS_ACCESS_DENIED, which smbclient knows no errno for
 _NO_SHARE = 0xC00000CC  # STATUS_BAD_NETWORK_NAME
-_NO_SHARE_WORDS = "the server has no such share. Correct the schema of the connection"
+_NO_SHARE_WORDS = "the server has no such share. Correct the schema of the connection, or without one the path"
 # STATUS_OBJECT_NAME_INVALID, STATUS_OBJECT_PATH_SYNTAX_BAD: no file can be called so; a pattern is, for example.
 _NO_SUCH_NAME = frozenset({0xC0000033, 0xC000003B})
 
@@ -50,7 +51,7 @@ class SmbFiles(ServerFiles[_Connection]):
 
     def __init__(self, connection: StorageConnection) -> None:
         if not connection.host:
-            raise WrongSettings("the connection names no host")
+            raise WrongSettings("the connection names no host. Add it")
         super().__init__(connection.host, connection.port or _PORT, connection.login, _PORT)
         # It reports every packet.
         quiet("smbprotocol")
@@ -248,6 +249,8 @@ def _refusals(path: str) -> Iterator[None]:
             raise FileNotFoundError(errno.ENOENT, "no such file", path) from None
         if error.ntstatus == _NO_SHARE:
             raise WrongSettings(_NO_SHARE_WORDS) from None
+        if error.ntstatus == _DENIED:
+            raise PermissionError(errno.EACCES, "permission denied", path) from None
         # SMBOSError has errno, but is not the subclass of OSError that belongs to it.
         raise OSError(error.errno, error.strerror, path) from None
     except SMBResponseException as error:

@@ -29,7 +29,14 @@ _WRONG_CREDENTIALS = frozenset(
         "NoAuthTokenError",
         "InvalidAccessKeyId",
         "SignatureDoesNotMatch",
+        "InvalidClientTokenId",
+        "UnrecognizedClientException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidToken",
         "DefaultCredentialsError",
+        "RefreshError",
+        "HTTP 401",
         "MalformedError",
         "ClientAuthenticationError",
         "CredentialUnavailableError",
@@ -39,7 +46,7 @@ _WRONG_CREDENTIALS = frozenset(
         "NoAuthenticationInformation",
     }
 )
-_NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"})
+_NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "InvalidResourceName"})
 _SETTINGS = (
     (_WRONG_CREDENTIALS, " Correct the credentials in the connection."),
     (_NO_BUCKET, " Correct the bucket or container in the path, or choose another connection."),
@@ -63,13 +70,15 @@ def explain(action: str, url: str, connection: StorageConnection | None, error: 
     words = said(error, connection)
     codes = _codes(error)
     settings_advice = next((advice for known, advice in _SETTINGS if codes & known), None)
-    if isinstance(error, WrongSettings) or settings_advice is not None:
-        return AmiliStorageSettingsError(f"{tried}: {words}." + (settings_advice or ""))
+    if isinstance(error, WrongSettings):
+        return AmiliStorageSettingsError(f"{tried}: {words}.")
+    if settings_advice is not None:
+        return AmiliStorageSettingsError(f"{tried}: {words}.{settings_advice}")
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"{tried}: it does not exist{_detail(words, url)}.")
     if isinstance(error, NotADirectoryError):
         return NotADirectoryError(f"{tried}: it is a file, not a folder.")
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or "HTTP 403" in codes:
         words = f"permission denied{_detail(words, url)}. Give its login the right to {action} it"
     elif type(error).__name__ not in words and type(error) is not OSError:
         words = f"{type(error).__name__}: {words}"
@@ -91,6 +100,7 @@ def _codes(error: BaseException) -> set[str]:
         if seen is None:
             break
         found.add(type(seen).__name__)
+        found.add(f"HTTP {_status(seen)}")
         code = getattr(seen, "error_code", None)
         if code is not None:
             found.add(str(getattr(code, "value", code)))
@@ -99,3 +109,11 @@ def _codes(error: BaseException) -> set[str]:
             found.add(str(response.get("Error", {}).get("Code", "")))
         seen = seen.__cause__ or seen.__context__
     return found
+
+
+def _status(error: BaseException) -> object:
+    """Return the HTTP status that an object storage's library tells, each in its own way."""
+    if type(error) is OSError and str(error).startswith("Forbidden: "):  # gcsfs
+        return 403
+    # gcsfs again, and Azure's.
+    return getattr(error, "code", None) if type(error).__name__ == "HttpError" else getattr(error, "status_code", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 
 import pytest
@@ -11,6 +10,8 @@ from amili_provider.exceptions import AmiliError, AmiliStorageError, AmiliStorag
 from amili_provider.storage.listing import StorageFile, list_files
 from amili_provider.storage.stability import unstable_files
 from tests.storage.backends.base import Backend, OnDisk
+
+_DENIED = r"Cannot list .*locked with the connection 'partner': permission denied.*Give its login the right to list it"
 
 
 def _names(files: list[StorageFile]) -> list[str]:
@@ -136,15 +137,16 @@ def test_a_missing_bucket_is_an_error_however_it_is_asked_for(store: Backend) ->
         pytest.skip("no buckets here")
     scheme = store.url().partition("://")[0]
     for path in ("", "x.csv", "*.csv", "folder/", "folder/*.csv", "**/*.csv"):
-        with pytest.raises(AmiliStorageSettingsError, match=r"no-such-bucket.*'partner'"):
+        with pytest.raises(AmiliStorageSettingsError, match=r"no-such-bucket.*'partner'.*does not exist") as caught:
             list_files(f"{scheme}://no-such-bucket/{path}", "partner")
+        assert str(caught.value).count("Correct the ") == 1
 
 
 def test_a_folder_without_permission_is_an_error_also_deep_inside(store: Backend) -> None:
     """A locked folder under ``**`` ends the listing; it is not skipped."""
     store.put("open/a.csv", b"x")
     store.put("open/locked/b.csv", b"x")
-    with store.denied("open/locked"), pytest.raises(AmiliStorageError, match=r"locked") as caught:
+    with store.denied("open/locked"), pytest.raises(AmiliStorageError, match=_DENIED) as caught:
         list_files(store.url("**/*.csv"), "partner")
     assert not any(secret in str(caught.value) for secret in store.secrets())
 
@@ -231,7 +233,7 @@ def _list_or_none(store: Backend) -> list[StorageFile] | None:
 
 
 def test_five_gibibytes_are_listed(store: Backend) -> None:
-    """Sizes beyond 32 bits are listed as they are, and reading starts without reading all."""
+    """Sizes beyond 32 bits are listed as they are, and reading starts at once (to the end: test_five_gibibytes.py)."""
     if not isinstance(store, OnDisk):
         pytest.skip("this server keeps its files in memory")
     store.put_sparse("large.bin", 5 * 1024**3)
@@ -239,9 +241,6 @@ def test_five_gibibytes_are_listed(store: Backend) -> None:
     assert file.size == 5 * 1024**3
     with file.open() as stream:
         assert stream.read(1024) == bytes(1024)
-    if os.environ.get("AMILI_LONG_TESTS"):
-        with file.open() as stream:
-            assert sum(len(block) for block in iter(lambda: stream.read(1024 * 1024), b"")) == file.size
 
 
 def test_a_file_that_grows_between_two_listings_is_not_finished(store: Backend) -> None:

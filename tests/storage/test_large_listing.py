@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.storage.backends.base import LONG
 from tests.storage.backends.s3 import BUCKET, S3
 from tests.storage.conftest import running
 
-_COUNT = 100_000 if os.environ.get("AMILI_LONG_TESTS") else 3_000
+_COUNT = 100_000 if LONG else 3_000
 
 # In a process of its own: the server keeps its objects in the memory of this one.
 _LIST = """

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +144,35 @@ def test_hidden_temporary_and_empty_files_are_left_with_the_reason(
     assert len(amili_sandbox.uploads) == 1
     assert {r["outcome"] for r in upload(source=f"{outbound}/", leave=())} == {"uploaded", "already_uploaded"}
     assert len(amili_sandbox.uploads) == 4
+
+
+def test_a_file_still_being_written_is_left_for_the_next_run_and_named_in_the_log(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``stable_for`` tells a file that grows from one that is whole; what was found is one line of the log."""
+    (outbound / "whole.csv").write_bytes(b"whole")
+    growing = outbound / "growing.csv"
+    growing.write_bytes(b"beg")
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.wait(0.02):
+            with growing.open("ab") as file:
+                file.write(b"x")
+
+    with ThreadPoolExecutor(1) as pool, caplog.at_level(logging.INFO):
+        writing = pool.submit(write)
+        try:
+            receipts = upload(stable_for=0.3)
+        finally:
+            done.set()
+        writing.result()
+    assert {r["name"]: r["outcome"] for r in receipts} == {"growing.csv": "left", "whole.csv": "uploaded"}
+    assert [u.sha256 for u in amili_sandbox.uploads] == [hashlib.sha256(b"whole").hexdigest()]
+    said = [record.getMessage() for record in caplog.records]
+    assert len([words for words in said if words.startswith("Found 2 file(s), ")]) == 2  # before and after the wait
+    assert any("growing.csv" in words and "Still being written" in words for words in said)
+    assert {r["name"]: r["outcome"] for r in upload()} == {"growing.csv": "uploaded", "whole.csv": "already_uploaded"}
 
 
 def test_without_a_ledger_a_task_that_sent_something_is_not_retried(

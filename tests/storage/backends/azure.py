@@ -17,6 +17,7 @@ from tests.storage.backends.wire import Wire
 ACCOUNT = "devstoreaccount1"
 # Azurite's published development key: a secret only in the sense that no message may contain it.
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+WRONG_KEY = "d3JvbmctY2FuYXJ5d3JvbmctY2FuYXJ5"
 CONTAINER = "contract"
 _DENIED = (
     b"<?xml version='1.0'?><Error><Code>AuthorizationPermissionMismatch</Code>"
@@ -81,8 +82,13 @@ class Azure(Backend):
         assert self.wire is not None
         return {"conn_type": "wasb", "extra": {"connection_string": self.connection_string(self.wire.port)}}
 
+    def wrong_login(self) -> dict[str, Any] | None:
+        assert self.wire is not None
+        string = self.connection_string(self.wire.port).replace(KEY, WRONG_KEY)
+        return {"conn_type": "wasb", "extra": {"connection_string": string}}
+
     def secrets(self) -> list[str]:
-        return [KEY]
+        return [KEY, WRONG_KEY]
 
     def url(self, path: str = "") -> str:
         return f"abfs://{CONTAINER}/{self.day}/{path}"

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,9 @@ from uuid import uuid4
 import pytest
 
 from tests.storage.backends.wire import Wire
+
+LONG = bool(os.environ.get("AMILI_LONG_TESTS"))
+"""Whether tests that take minutes were asked for."""
 
 
 class Backend:
@@ -31,6 +35,8 @@ class Backend:
     object_store: ClassVar[bool] = False
     awkward: ClassVar[str] = "+%#?[]"
     """Characters that its names may contain."""
+    without: ClassVar[frozenset[str]] = frozenset()
+    """Schemes and connection types of its kind of storage that this very server does not serve."""
     sparse: ClassVar[bool] = False
     """Whether it can hold a file of 5 GiB without 5 GiB."""
 
@@ -50,6 +56,10 @@ class Backend:
     def connection(self) -> dict[str, Any]:
         """Return the Airflow connection."""
         raise NotImplementedError
+
+    def wrong_login(self) -> dict[str, Any] | None:
+        """Return the connection with a login that is refused, ``canary`` in its secret; None if nobody logs in."""
+        return {**self.connection(), "password": "wrong-canary"}
 
     def secrets(self) -> list[str]:
         """Return what no message may contain."""

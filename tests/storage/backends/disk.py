@@ -29,6 +29,9 @@ class Disk(OnDisk):
     def connection(self) -> dict[str, Any]:
         return {"conn_type": "fs", "extra": {"path": str(self.root)}}
 
+    def wrong_login(self) -> dict[str, Any] | None:
+        return None
+
     def url(self, path: str = "") -> str:
         return f"file://{self.on_disk()}/{path}"
 

@@ -23,6 +23,7 @@ class Ftp(OnDisk):
 
     name = "ftp"
     conn_type = "ftp"
+    without = frozenset({"ftps"})
     commands_missing: tuple[str, ...] = ()
 
     def _handler(self) -> Any:
@@ -46,10 +47,15 @@ class Ftp(OnDisk):
         self.authorizer = DummyAuthorizer()
         self.authorizer.add_user("partner", "ftp-secret-canary", str(self.root), perm="elradfmwMT")
         missing = self.commands_missing
+        self.commands: list[str] = []
+
+        def seen(handler: Any, line: str, cmd: str, arg: str) -> None:
+            self.commands.append(cmd)
+            base.pre_process_command(handler, line, cmd, arg)
+
         commands = {name: known for name, known in base.proto_cmds.items() if name not in missing}
-        self.handler = type(
-            "Handler", (base,), {"authorizer": self.authorizer, "proto_cmds": commands, "log_prefix": "", "timeout": 60}
-        )
+        about = {"authorizer": self.authorizer, "proto_cmds": commands, "log_prefix": "", "timeout": 60}
+        self.handler = type("Handler", (base,), {**about, "pre_process_command": seen})
         self._port = 0
         self.run()
 
@@ -106,6 +112,7 @@ class Ftps(Ftp):
     """FTP with TLS, which it demands for both connections."""
 
     name = "ftps"
+    without = frozenset()
 
     def _handler(self) -> Any:
         from pyftpdlib.handlers import TLS_FTPHandler

@@ -24,6 +24,11 @@ DENIED = (
     b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nConnection: close\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(_DENIED), _DENIED)
 )
+_UNKNOWN = b'{"error": {"code": 401, "message": "Invalid Credentials"}}'
+UNKNOWN = (
+    b"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_UNKNOWN), _UNKNOWN)
+)
 BUCKET = "contract"
 
 
@@ -58,10 +63,10 @@ class Gcs(Backend):
         # A server that is gone is asked six times, but the pauses between need not be waited for here.
         gcsfs.retry.asyncio = _Hasty()
         logging.getLogger("gcp_storage_emulator").setLevel(logging.ERROR)
-        storage = Storage(use_memory_fs=True)
-        create_bucket(BUCKET, storage)
+        self.storage = Storage(use_memory_fs=True)
+        create_bucket(BUCKET, self.storage)
         # Its own server answers one request at a time, and waits for ever for the second of two at once.
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(RequestHandler, storage))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(RequestHandler, self.storage))
         self._server.daemon_threads = True
         self._port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -91,6 +96,12 @@ class Gcs(Backend):
                 "key_canary_secret": "gcs-secret-canary",
             },
         }
+
+    def wrong_login(self) -> dict[str, Any] | None:
+        # The emulator lets everybody in: what Google answers to a token it does not know comes from the wire.
+        assert self.wire is not None
+        self.wire.forbid(self.day.encode(), UNKNOWN)
+        return self.connection()
 
     def secrets(self) -> list[str]:
         return ["gcs-secret-canary"]

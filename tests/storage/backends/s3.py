@@ -17,6 +17,11 @@ DENIED = (
     b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nConnection: close\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(_DENIED), _DENIED)
 )
+_UNKNOWN = b"<?xml version='1.0'?><Error><Code>InvalidAccessKeyId</Code><Message>No such access key.</Message></Error>"
+UNKNOWN = (
+    b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_UNKNOWN), _UNKNOWN)
+)
 BUCKET = "contract"
 
 
@@ -77,6 +82,13 @@ class S3(Backend):
                 "config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 2},
             },
         }
+
+    def wrong_login(self) -> dict[str, Any] | None:
+        # moto lets everybody in: what Amazon answers to a key it does not know comes from the wire. Only to the
+        # listing: an answer to HEAD has no body, and so no words.
+        assert self.wire is not None
+        self.wire.forbid(b"list-type=2", UNKNOWN)
+        return {**self.connection(), "login": "CANARYWRONG", "password": "wrong-canary"}
 
     def url(self, path: str = "") -> str:
         return f"s3://{BUCKET}/{self.day}/{path}"

@@ -85,6 +85,11 @@ class Sftp(OnDisk):
             "extra": extra,
         }
 
+    def wrong_login(self) -> dict[str, Any] | None:
+        connection = self.connection()
+        extra = {key: value for key, value in connection["extra"].items() if key != "key_file"}
+        return {**connection, "password": "wrong-canary", "extra": extra}
+
     def url(self, path: str = "") -> str:
         return f"sftp://{self.on_disk()}/{path}"
 

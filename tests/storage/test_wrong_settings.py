@@ -1,0 +1,162 @@
+"""
+Each wrong configuration, on each storage, is one sentence.
+
+It says what was tried, with which connection, what the server said and what to do, and no secret.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+import pytest
+
+from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
+from amili_provider.storage.kinds import KINDS, Kind
+from amili_provider.storage.listing import list_files
+from tests.storage.backends.base import Backend
+from tests.storage.backends.gcs import Gcs
+from tests.storage.backends.sftp import Sftp
+
+
+def _connect(monkeypatch: pytest.MonkeyPatch, conn_id: str, **connection: Any) -> None:
+    monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+
+
+def _sentence(source: str, conn_id: str | None) -> str:
+    """Return what the failure says, which no retry would change, after looking at what holds for each."""
+    with pytest.raises(AmiliStorageSettingsError) as caught:
+        list_files(source, conn_id)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert "canary" not in said.casefold()
+    assert said.startswith(("Cannot ", "Nothing here can open "))
+    assert conn_id is None or repr(conn_id) in said
+    return said
+
+
+def test_a_connection_that_is_not_there(store: Backend) -> None:
+    """Path and id are named, with a scheme and without."""
+    for path in (store.url("*.csv"), store.bare("*.csv")):
+        said = _sentence(path, "not_there")
+        assert path in said
+        assert "there is no Airflow connection with the id 'not_there'. Create it" in said
+
+
+def test_a_connection_that_is_no_storage(store: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database is no storage, whatever the path."""
+    _connect(monkeypatch, "a_database", conn_type="postgres", host="127.0.0.1", password="canary")
+    for path in (store.url("*.csv"), store.bare("*.csv")):
+        said = _sentence(path, "a_database")
+        assert path in said
+        assert "of type 'postgres'" in said
+        assert "Choose another connection" in said
+
+
+def test_a_login_that_is_refused(store: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong password, key or token is the connection's fault, and the server's words are shown."""
+    wrong = store.wrong_login()
+    if wrong is None:
+        pytest.skip("nobody logs in here")
+    _connect(monkeypatch, "other", **wrong)
+    said = _sentence(store.url("*.csv"), "other")
+    assert store.url().partition("://")[0] in said
+    assert "Correct the " in said
+    assert not any(secret in said for secret in store.secrets())
+    words = (
+        "Authentication failed",
+        "530 ",
+        "logon is invalid",
+        "No such access key",
+        "Invalid Credentials",
+        "authenti",
+    )
+    assert any(word in said for word in words), said
+
+
+@pytest.mark.parametrize("backend", [Sftp.name], indirect=True)
+def test_nothing_to_log_in_with(store: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An SFTP connection with neither password nor key is not a server that is down."""
+    connection = store.connection()
+    connection["extra"].pop("key_file", None)
+    _connect(monkeypatch, "other", **{**connection, "password": None})
+    assert "neither a password nor a key. Add one" in _sentence(store.url("*.csv"), "other")
+
+
+@pytest.mark.parametrize("backend", [Gcs.name], indirect=True)
+def test_a_request_that_the_storage_calls_invalid(store: Backend) -> None:
+    """A bucket that cannot be called so, for example: permanent, and a sentence, whatever the library raises."""
+    assert store.wire is not None
+    body = b'{"error": {"code": 400, "message": "The bucket name is invalid"}}'
+    answer = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    store.wire.forbid(store.day.encode(), answer + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+    assert "bucket name is invalid. Correct the path" in _sentence(store.url("*.csv"), "partner")
+
+
+def test_a_host_that_is_missing(store: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's connection that names no server says so."""
+    connection = store.connection()
+    if "host" not in connection:
+        pytest.skip("its connection needs no host")
+    _connect(monkeypatch, "other", **{**connection, "host": None})
+    said = _sentence(f"{store.url().partition('://')[0]}:///*.csv", "other")
+    assert "host" in said
+    assert "Add it" in said or "Correct its host" in said
+
+
+# What needs no server.
+
+
+@pytest.mark.parametrize(
+    ("kind", "module"), [(kind, module) for kind in KINDS for module in kind.modules], ids=lambda one: str(one)[:40]
+)
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, kind: Kind, module: str) -> None:
+    """The sentence names path and connection, and ends with the very command that helps."""
+    _connect(monkeypatch, "partner", conn_type=kind.conn_types[0], host="127.0.0.1", port=1, password="canary")
+    known = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else known(name))
+    path = f"{kind.schemes[0]}://here/a.csv"
+    said = _sentence(path + ("?signature=canary" if kind.protocol == "http" else ""), "partner")
+    assert path in said
+    assert said.endswith(f"pip install 'airflow-provider-amili[{kind.extra}]'")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.own and kind.lists], ids=lambda kind: kind.protocol)
+def test_a_server_without_a_connection(kind: Kind) -> None:
+    """The type that is needed is named, and where to name the connection."""
+    said = _sentence(f"{kind.protocol}:///a.csv", None)
+    assert f"needs an Airflow connection of type {kind.conn_types[0]}" in said
+    assert "source_conn_id" in said
+
+
+def test_an_unknown_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What works is listed, with every scheme's connection types."""
+    _connect(monkeypatch, "partner", conn_type="aws")
+    for conn_id in (None, "partner"):
+        said = _sentence("what://x/a.csv?signature=canary", conn_id)
+        assert "Nothing here can open what:// (what://x/a.csv)" in said
+        assert all(f"{kind.schemes[0]}://, connection type {kind.conn_types[0]}" in said for kind in KINDS)
+
+
+def test_scheme_and_connection_that_do_not_belong_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An S3 connection opens no GCS bucket, and the message shows no address's signature."""
+    _connect(monkeypatch, "a_bucket", conn_type="aws", password="canary")
+    assert "gs:// needs a connection of type google_cloud_platform, but" in _sentence("gs://b/x", "a_bucket")
+    assert "https://h/x: https:// needs" in _sentence("https://h/x?signature=canary", "a_bucket")
+
+
+def test_a_server_that_does_not_answer_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused connection is no fault of the settings: Airflow may retry."""
+    _connect(monkeypatch, "a_server", conn_type="sftp", host="127.0.0.1", port=1, password="canary")
+    with pytest.raises(AmiliStorageError, match=r"'a_server'.*no connection to 127\.0\.0\.1:1") as caught:
+        list_files("sftp:///x", "a_server")
+    assert not isinstance(caught.value, AmiliStorageSettingsError)
+
+
+def test_an_extra_that_is_no_json_is_said_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection whose extra cannot be read is a sentence, and keeps what is in it."""
+    _connect(monkeypatch, "broken", conn_type="aws", extra='{"aws_secret_access_key": "canary')
+    with pytest.raises(AmiliStorageError, match=r"s3://b/x.*'broken'") as caught:
+        list_files("s3://b/x", "broken")
+    assert "canary" not in str(caught.value)
