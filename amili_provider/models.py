@@ -255,16 +255,21 @@ def judge_upload(answer: UploadAnswer, file_ids: Sequence[str], vocabulary: Voca
     for entry in answer.files:
         by_id.setdefault(_word(entry.file_id), []).append(entry)
     # Thousands of files share a handful of words.
-    meaning_of = functools.cache(vocabulary.meaning)
+    meaning_of, shown = functools.cache(vocabulary.meaning), functools.cache(_shown)
     whole_refused = meaning_of(answer.status, answer.result) is Meaning.REFUSED
     return {
-        file_id: _judge_one(by_id.get(_word(file_id), []), answer, meaning_of, whole_refused=whole_refused)
+        file_id: _judge_one(by_id.get(_word(file_id), []), answer, meaning_of, shown, whole_refused=whole_refused)
         for file_id in file_ids
     }
 
 
 def _judge_one(
-    entries: list[FileResult], answer: UploadAnswer, meaning_of: Callable[..., Meaning], *, whole_refused: bool
+    entries: list[FileResult],
+    answer: UploadAnswer,
+    meaning_of: Callable[..., Meaning],
+    shown: Callable[[str | None], str | None],
+    *,
+    whole_refused: bool,
 ) -> Verdict:
     if not entries:
         why = answer.complaint or "the answer does not name this file"
@@ -274,7 +279,7 @@ def _judge_one(
         return Verdict(
             Outcome.UNKNOWN, _shown(answer.status), _shown(answer.result), one_line(why + said), per_file=False
         )
-    status, result, message = (_shown(entries[0].status), _shown(entries[0].result), _shown(entries[0].message))
+    status, result, message = (shown(entries[0].status), shown(entries[0].result), shown(entries[0].message))
     meanings = {meaning_of(e.status, e.result) for e in entries}
     if len(meanings) > 1:
         words = ", ".join(f"{_shown(e.status)}/{_shown(e.result)}" for e in entries[:4])

@@ -132,9 +132,11 @@ class UploadBody(Iterable[bytes]):
         """Whether the tail was handed out in the last iteration, so that Amili could have accepted the files."""
         metadata = "" if user_id is None else f'"metadata": {json.dumps({"userId": user_id})}, '
         self._head = f'{{{metadata}"files": ['.encode()
-        self._tail = self.parts[-1].closing() + b"]}"
-        joints = 2 * (len(self.parts) - 1)
-        self.content_length = len(self._head) + sum(p.encoded_bytes for p in self.parts) + joints + len(b"]}")
+        self._frames = [(part.opening(), part.closing()) for part in self.parts]
+        self._tail = self._frames[-1][1] + b"]}"
+        framing = sum(len(opening) + len(closing) for opening, closing in self._frames) + 2 * (len(self.parts) - 1)
+        encoded = sum(base64_bytes(part.content.size) for part in self.parts)
+        self.content_length = len(self._head) + framing + encoded + len(b"]}")
         """Exact bytes of the body."""
 
     def __repr__(self) -> str:
@@ -166,8 +168,8 @@ class UploadBody(Iterable[bytes]):
         """Yield everything but the tail, small pieces joined."""
         pieces, length = [self._head], len(self._head)
         for number, part in enumerate(self.parts):
-            last = number == len(self.parts) - 1
-            pieces.append(part.opening())
+            opening, closing = self._frames[number]
+            pieces.append(opening)
             length += len(pieces[-1])
             for block in self._checked_blocks(part):
                 pieces.append(pybase64.b64encode(block))
@@ -175,8 +177,8 @@ class UploadBody(Iterable[bytes]):
                 if length >= _FLUSH_BYTES:
                     yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
                     pieces, length = [], 0
-            if not last:
-                pieces.append(part.closing() + b", ")
+            if number < len(self.parts) - 1:
+                pieces.append(closing + b", ")
                 length += len(pieces[-1])
         if pieces:
             yield b"".join(pieces)

@@ -26,8 +26,10 @@ from amili_provider.models import Outcome, Verdict
 from amili_provider.storage.contents import HashedContent, read_content, read_small_contents
 from amili_provider.storage.streams import STREAM_MEMORY_BYTES
 
-READERS = 16
-"""Threads that read ahead: they wait for storage and ledger most of the time."""
+FEWEST_READERS, MOST_READERS = 2, 16
+"""Threads that read ahead: many where they wait for storage and ledger, few where they only compete for Python."""
+SLOW_SECONDS = 0.002
+"""A file that took longer to read and look up was waited for."""
 FILES_PER_READ = 32
 """Small files read by one job at most; a job costs the coordinator more than a small file does."""
 BYTES_PER_READ = 1024 * 1024
@@ -60,6 +62,7 @@ class Delivery:
         self._leaders: dict[str, Item] = {}
         self._todo: deque[Item] = deque()
         self._reading = 0
+        self._readers = FEWEST_READERS
         self._sending = 0
         self._streams = 0
         self._held_bytes = 0
@@ -76,7 +79,7 @@ class Delivery:
         """
         self._todo.extend(items)
         self._progress = Progress(self._log, files=len(self._todo), size=sum(i.file.size for i in self._todo))
-        readers = ThreadPoolExecutor(READERS, thread_name_prefix="amili-read")
+        readers = ThreadPoolExecutor(MOST_READERS, thread_name_prefix="amili-read")
         senders = ThreadPoolExecutor(self._plan.max_concurrent_requests, thread_name_prefix="amili-send")
         try:
             self._loop(readers, senders)
@@ -113,9 +116,9 @@ class Delivery:
             while self._todo:
                 self._finish(self._todo.popleft(), not_sent(self.halt.reason, passing=self.halt.passing))
             return
-        while self._todo and self._reading < READERS and self._has_room(self._todo[0]):
+        while self._todo and self._reading < self._readers and self._has_room(self._todo[0]):
             job = [self._take()]
-            wanted = min(FILES_PER_READ, max(1, len(self._todo) // READERS))
+            wanted = min(FILES_PER_READ, max(1, len(self._todo) // MOST_READERS))
             size = job[0].held_bytes
             while (
                 len(job) < wanted
@@ -156,13 +159,15 @@ class Delivery:
     def _reader_job(self, job: list[Item]) -> None:
         """Read, hash and look up; in a reader's thread."""
         outcomes: list[tuple[Item, Result | None]] = []
+        began = time.monotonic()
         contents = self._contents(job)
         for item in job:
             try:
                 outcomes.append((item, self._identify(item, next(contents))))
             except Exception as error:  # noqa: BLE001 - whatever a storage raises is this file's outcome, never lost
                 outcomes.append((item, not_sent(error)))
-        self._events.put(lambda: self._on_read(outcomes))
+        slow = time.monotonic() - began > SLOW_SECONDS * len(job)
+        self._events.put(lambda: self._on_read(outcomes, slow=slow))
 
     def _contents(self, job: list[Item]) -> Iterator[HashedContent | Exception]:
         """Yield the content of each file of a job, or why there is none."""
@@ -188,8 +193,10 @@ class Delivery:
         if self._stop.is_set():
             raise InterruptedError("The run was stopped before this file was read.")
 
-    def _on_read(self, outcomes: list[tuple[Item, Result | None]]) -> None:
+    def _on_read(self, outcomes: list[tuple[Item, Result | None]], *, slow: bool) -> None:
         self._reading -= 1
+        if slow:
+            self._readers = min(self._readers * 2, MOST_READERS)
         for item, result in outcomes:
             leader = self._leaders.get(item.receipt.file_id or "")
             if leader is not None:

@@ -17,6 +17,7 @@ RECEIPT_NAME = re.compile(
     r"(?P<folder>[^/]+/[^/]+)/(?P<xx>[0-9a-f]{2})/(?P<id>(?P=xx)[0-9a-f]{30})\.(?P<n>[1-9]\d*)\.json"
 )
 """What :func:`receipt_name` makes; whatever else lies in a ledger is no receipt."""
+_as_text = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -36,8 +37,7 @@ def file_id(*, environment: str, client_no: str, file_type: str, sha256: str) ->
         sha256.strip().lower(),
     ]
     # A JSON list cannot be read in two ways, whatever the parts contain.
-    text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()[:FILE_ID_CHARACTERS]
+    return hashlib.sha256(_as_text(parts).encode("ascii")).hexdigest()[:FILE_ID_CHARACTERS]
 
 
 def folder_of(environment: str, client_no: str) -> str:

@@ -126,8 +126,7 @@ class LedgerReceipt:
         """Return the receipt as it is written."""
         entries = {name: getattr(self, name) for name in _FIELDS}
         # One field a line, as ``indent`` would write it; that alone is written in Python, at seven times the cost.
-        text = json.dumps(entries, ensure_ascii=False, separators=(",\n  ", ": "))
-        return f"{{\n  {text[1:-1]}\n}}\n".encode()
+        return f"{{\n  {_as_text(entries)[1:-1]}\n}}\n".encode()
 
     def describe(self) -> str:
         """Return who made this attempt and what is known of it, as a part of a sentence."""
@@ -183,6 +182,7 @@ _TEXT_OR_NONE = frozenset({
     "status", "result", "message", "settled_at", "uploaded_at", "settled_by", "reason",
 })  # fmt: skip
 _NUMBERS = frozenset({"format", "attempt", "size", "map_index", "try_number"})
+_as_text = json.JSONEncoder(ensure_ascii=False, separators=(",\n  ", ": ")).encode
 _FIELDS = tuple(f.name for f in fields(LedgerReceipt))
 
 

@@ -8,6 +8,7 @@ does not look at case could not tell apart.
 from __future__ import annotations
 
 import posixpath
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -24,6 +25,7 @@ _TEMPORARY_ENDINGS = (
 )
 _TEMPORARY_BEGINNINGS = ("~$", ".~", "#")
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+_HIDDEN = re.compile(r"(?:^|/)[._]")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
@@ -35,7 +37,8 @@ def checked_name(name: str) -> str:
     :raises ValueError: if it is empty, too long, a path, or holds characters that cannot be seen.
     """
     normal = unicodedata.normalize("NFC", name)
-    if any(unicodedata.category(c) in _INVISIBLE for c in normal):
+    # The first question is asked in C, and answers for nearly every name.
+    if not normal.isprintable() and any(unicodedata.category(c) in _INVISIBLE for c in normal):
         raise ValueError(f"the name {name!r} holds control or invisible characters")
     if not normal.strip() or normal != normal.strip():
         raise ValueError(f"the name {name!r} is empty or begins or ends with blanks")
@@ -75,6 +78,8 @@ def _is_temporary(name: str) -> bool:
 
 
 def _is_hidden(file: StorageFile, asked: list[str]) -> bool:
+    if not _HIDDEN.search(file.path) and file.name.casefold() not in _SYSTEM_FILES:
+        return False
     fixed = next((index for index, segment in enumerate(asked) if is_pattern(segment)), len(asked))
     if any(segment.startswith((".", "_")) for segment in asked[fixed:]):
         return False
@@ -98,6 +103,8 @@ def equal_names(names: Iterable[str]) -> set[str]:
 
 def comparable(name: str) -> str:
     """Return *name* as it is compared (page "About": data values are not case-sensitive)."""
+    if name.isascii():
+        return name.lower()
     # Folding case can take a composed character apart, so it is composed again.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 

@@ -8,6 +8,7 @@ import re
 import unicodedata
 
 _MAGIC = re.compile(r"[*?\[]")
+_NUMBERS = re.compile("([0-9]+)")
 
 
 def is_pattern(path: str) -> bool:
@@ -29,7 +30,7 @@ def _folder_key(folder: str) -> tuple[tuple[str | int, ...], ...]:
 
 def _segment_key(segment: str) -> tuple[str | int, ...]:
     # Text and numbers alternate, so that like is compared with like.
-    return tuple(int(part) if index % 2 else part for index, part in enumerate(re.split("([0-9]+)", segment)))
+    return tuple(int(part) if index % 2 else part for index, part in enumerate(_NUMBERS.split(segment)))
 
 
 class Levels:
