@@ -130,13 +130,15 @@ def test_a_task_that_is_told_to_stop_waits_for_the_answer_on_its_way(
     watcher.start()
     ti = FakeTaskInstance()
     try:
-        with pytest.raises(AmiliDeliveryIncomplete, match=r"b\.csv.*The run was stopped"):
+        with pytest.raises(AmiliDeliveryIncomplete, match=r"[ab]\.csv.*The run was stopped"):
             operator.execute({"ti": ti})  # type: ignore[typeddict-item]
     finally:
         over.set()
         watcher.join()
         signal.signal(signal.SIGUSR1, before)
-    assert [r["outcome"] for r in ti.pushed["return_value"]] == ["uploaded", "not_sent"]
-    assert len(amili.uploads) == 1
+    # Which of the two is read first, and so sent, is left to chance.
+    told = {r["outcome"]: r["name"] for r in ti.pushed["return_value"]}
+    assert set(told) == {"uploaded", "not_sent"}
+    assert [upload.name for upload in amili.uploads] == [told["uploaded"]]
     # When nothing is being delivered there is nothing to stop; Airflow calls it after a time-out, too.
     operator.on_kill()
