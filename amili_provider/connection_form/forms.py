@@ -14,7 +14,8 @@ class _Masked:
     """
     A password field of Airflow 2's form that shows its mask where something is saved.
 
-    Drawn as usual such a field is empty, and Airflow would take that for the wish to remove what is saved.
+    Drawn as usual such a field is empty, and Airflow would take that for the wish to remove what is saved. What was
+    typed just now stays, where the form is shown again because of another field.
 
     :param drawn: the widget that draws it.
     """
@@ -24,7 +25,8 @@ class _Masked:
 
     def __call__(self, field: Any, **attributes: Any) -> Any:
         self._drawn.hide_value = False
-        return self._drawn(field, **{**attributes, "value": AIRFLOW_2_MASK if field.data else ""})
+        typed = next(iter(field.raw_data or []), "")
+        return self._drawn(field, **{**attributes, "value": typed or (AIRFLOW_2_MASK if field.data else "")})
 
 
 def _shown_default(entry: ConnectionField) -> str:

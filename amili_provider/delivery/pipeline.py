@@ -117,6 +117,9 @@ class Delivery:
                 self._finish(self._todo.popleft(), not_sent(self.halt.reason, passing=self.halt.passing))
             return
         while self._todo and self._reading < self._readers and self._has_room(self._todo[0]):
+            if self._streamed(self._todo[0]):
+                # It holds its reader for long; what comes behind it must not wait.
+                self._readers = MOST_READERS
             job = [self._take()]
             wanted = min(FILES_PER_READ, max(1, len(self._todo) // MOST_READERS))
             size = job[0].held_bytes

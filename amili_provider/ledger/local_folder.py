@@ -4,7 +4,7 @@ A ledger on a disk of the worker (or a share mounted on it).
 A file is written aside, synchronised, and then given its name: by ``link``, which is atomic and refuses a
 name that exists, or by ``rename`` to replace. A worker killed in between leaves a whole file or none.
 
-Paths are text here: a receipt is a handful of system calls, and a ``Path`` for each would cost more than they do.
+Paths are text here: a receipt is a handful of system calls, and a ``Path`` for each would cost nearly as much.
 """
 # ruff: noqa: PTH105, PTH108, PTH116, PTH120, PTH123
 

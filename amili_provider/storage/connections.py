@@ -101,7 +101,7 @@ def said(error: BaseException, connection: StorageConnection | None) -> str:
     """Return an error's own words as one safe line: no secret of *connection*, no credentials in a URL."""
     # An OSError of the system repeats its number and the path, which the sentence around it has already.
     system = isinstance(error, OSError) and (error.filename or type(error).__module__ == "builtins")
-    words = (system and error.strerror) or str(error) or type(error).__name__  # type: ignore[attr-defined]
+    words = str((system and getattr(error, "strerror", None)) or str(error) or type(error).__name__)
     words = _AZURE_PROTOCOL.split(words, maxsplit=1)[0]
     for secret in sorted(connection.secrets if connection else (), key=len, reverse=True):
         words = words.replace(secret, "***")

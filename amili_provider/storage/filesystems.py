@@ -91,7 +91,7 @@ def _kind_of(scheme: str | None, url: str, connection: StorageConnection | None)
             return BY_SCHEME["file"]
         if by_type is None:
             raise AmiliStorageSettingsError(
-                f"Cannot open {url}: the connection {connection.conn_id!r} is of type {connection.conn_type!r}, "
+                f"Cannot open {shown(url)}: the connection {connection.conn_id!r} is of type {connection.conn_type!r}, "
                 f"which is no storage. Choose another connection. What works: {what_works()}."
             )
         return by_type

@@ -124,7 +124,8 @@ def split_host(rest: str) -> tuple[str, str]:
 def shown(url: str) -> str:
     """Return *url*, which nobody has looked at yet, as it can be shown: what follows ``?`` may be a signature."""
     scheme, _ = split_url(url)
-    kind = BY_SCHEME.get(scheme or "file")
+    # Without a scheme it may be a path on a connection's web server.
+    kind = BY_SCHEME.get(scheme) if scheme else None
     return url if kind is not None and kind.protocol != "http" else url.partition("?")[0].partition("#")[0]
 
 

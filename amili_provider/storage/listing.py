@@ -76,8 +76,8 @@ def _list_one(listing: _Listing) -> Iterator[StorageFile]:
         yield from listing.files()
     except Exception as error:  # noqa: BLE001 - a dozen libraries, one door
         explained = explain("list", listing.at_url, location.storage.connection, error)
-        if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
-            # What a library or a service calls an invalid request is one the next time too.
+        # What a library calls an invalid request is one the next time too; its subclasses are about bytes and JSON.
+        if type(error) is ValueError:
             raise AmiliStorageSettingsError(f"{explained} Correct the path, or choose another connection.") from None
         raise explained from None
 

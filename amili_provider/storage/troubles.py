@@ -46,6 +46,9 @@ _WRONG_CREDENTIALS = frozenset(
         "NoAuthenticationInformation",
     }
 )
+# A service that gives tokens and was not reached, which Google's library reports as a refused login too; a session that
+# is over, where the next try may be given another.
+_PASSING = frozenset({"TransportError", "retryable", "ExpiredToken", "ExpiredTokenException"})
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "InvalidResourceName"})
 _SETTINGS = (
     (_WRONG_CREDENTIALS, " Correct the credentials in the connection."),
@@ -73,7 +76,8 @@ def explain(action: str, url: str, connection: StorageConnection | None, error: 
     if isinstance(error, WrongSettings):
         return AmiliStorageSettingsError(f"{tried}: {words}.")
     if settings_advice is not None:
-        return AmiliStorageSettingsError(f"{tried}: {words}.{settings_advice}")
+        said_so = f"{tried}: {words}.{settings_advice}"
+        return AmiliStorageError(said_so) if codes & _PASSING else AmiliStorageSettingsError(said_so)
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"{tried}: it does not exist{_detail(words, url)}.")
     if isinstance(error, NotADirectoryError):
@@ -101,6 +105,8 @@ def _codes(error: BaseException) -> set[str]:
             break
         found.add(type(seen).__name__)
         found.add(f"HTTP {_status(seen)}")
+        if getattr(seen, "retryable", None) is True:  # google-auth
+            found.add("retryable")
         code = getattr(seen, "error_code", None)
         if code is not None:
             found.add(str(getattr(code, "value", code)))

@@ -4,12 +4,14 @@ All measurements: ``python -m tests.benchmarks [--quick] [--only a,b,c] [--out F
 Every figure is a ratio of two things measured side by side in the same run, in turn, each in a process of its own; what
 is quoted is the median over the rounds. Writes ``benchmarks.json``, ``benchmarks.md`` and ``benchmarks.svg``. A full
 run takes up to an hour, 8 GiB of disk and 8 GiB of memory (the obvious code takes six); ``--quick`` is a trial of some
-minutes with less of everything, whose figures say little.
+minutes with less of everything, whose figures say little. With ``--only`` the other measurements that lie in FOLDER are
+kept, so that a full run can be made in parts.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -36,6 +38,20 @@ def scale_of(folder: Path, *, quick: bool, rounds: int | None) -> Scale:
     return Scale(folder, rounds or 5, GIB, 10_000, (MIB, *_SIZES), _NUMBERS, quick=False)
 
 
+def _kept(folder: Path, wanted: Sequence[str], *, quick: bool) -> list[Row]:
+    """Return the rows of an earlier run of the same kind that are not measured anew."""
+    try:
+        earlier = json.loads((folder / "benchmarks.json").read_text())
+    except FileNotFoundError:
+        return []
+    names = {field.name for field in dataclasses.fields(Row)}
+    return [
+        Row(**{name: value for name, value in row.items() if name in names})
+        for row in earlier["rows"]
+        if earlier["quick"] is quick and row["part"].partition(":")[0] not in wanted
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is asked for; return 1 if a promise is not kept."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
@@ -50,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"there is no measurement {', '.join(unknown)}; there are {', '.join(MEASUREMENTS)}")
     asked.out.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="amili-benchmarks-", dir=asked.data))
+    kept = _kept(asked.out, wanted, quick=asked.quick)
     rows: list[Row] = []
     began = time.monotonic()
     try:
@@ -58,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows += MEASUREMENTS[name](scale_of(folder, quick=asked.quick, rounds=asked.rounds))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        rows = sorted([*kept, *rows], key=lambda row: list(MEASUREMENTS).index(row.part.partition(":")[0]))
         result = {
             "python": platform.python_version(),
             "cores": os.cpu_count(),

@@ -15,6 +15,7 @@ import pytest
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
 from amili_provider.storage.kinds import KINDS, Kind
 from amili_provider.storage.listing import list_files
+from amili_provider.storage.troubles import explain
 from tests.storage.backends.base import Backend
 from tests.storage.backends.gcs import Gcs
 from tests.storage.backends.sftp import Sftp
@@ -160,3 +161,25 @@ def test_an_extra_that_is_no_json_is_said_without_showing_it(monkeypatch: pytest
     with pytest.raises(AmiliStorageError, match=r"s3://b/x.*'broken'") as caught:
         list_files("s3://b/x", "broken")
     assert "canary" not in str(caught.value)
+
+
+def test_the_query_of_a_path_without_a_scheme_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the signature of a path on a web server, whatever the connection turns out to be."""
+    _connect(monkeypatch, "a_database", conn_type="mysql")
+    for conn_id in ("not_there", "a_database"):
+        assert "files/x.csv" in _sentence("files/x.csv?signature=canary", conn_id)
+
+
+def test_a_token_service_that_is_not_reached_may_be_tried_again() -> None:
+    """Google's library calls that a refused login; it is one only if nothing in the chain says that it may pass."""
+    from google.auth import exceptions
+
+    google: Any = exceptions  # its classes have no types
+    refused, passing, unreached = (google.RefreshError("x", retryable=one) for one in (False, True, False))
+    unreached.__cause__ = google.TransportError("no route to the metadata server")
+    for error, kind in (
+        (refused, AmiliStorageSettingsError),
+        (passing, AmiliStorageError),
+        (unreached, AmiliStorageError),
+    ):
+        assert type(explain("list", "gs://b/x", None, error)) is kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from amili_provider.delivery import pipeline
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliDeliveryFailed,
@@ -20,6 +22,7 @@ from amili_provider.exceptions import (
     AmiliUploadRejected,
 )
 from amili_provider.sandbox.server import SandboxServer
+from amili_provider.storage.contents import read_content, read_small_contents
 from tests.wire.conftest import FakeTaskInstance, Upload
 
 FIELDS = [
@@ -263,3 +266,26 @@ def test_amili_that_is_down_is_retryable(upload: Upload, outbound: Path, amili_s
     finally:
         amili_sandbox.start()
     assert _outcomes(upload()) == {"a.csv": "uploaded"}
+
+
+def test_small_files_do_not_wait_for_large_ones(
+    upload: Upload, outbound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large files that take long to read leave readers for those behind them, which arrive meanwhile."""
+    _write(outbound, **{f"a{n}": b"%d" % n * 9_000_000 for n in range(3)}, **{f"z{n}": b"%d" % n for n in range(4)})
+    small = threading.Event()
+    waited: list[bool] = []
+
+    def slowly(*given: Any, **more: Any) -> Any:
+        waited.append(small.wait(20))
+        return read_content(*given, **more)
+
+    def small_ones(*given: Any, **more: Any) -> Any:
+        small.set()
+        return read_small_contents(*given, **more)
+
+    monkeypatch.setattr(pipeline, "read_content", slowly)
+    monkeypatch.setattr(pipeline, "read_small_contents", small_ones)
+    receipts = upload()
+    assert set(_outcomes(receipts).values()) == {"uploaded"}
+    assert waited == [True] * 3
