@@ -177,7 +177,7 @@ def test_smb_reads_its_connection(filled: Backend, monkeypatch: pytest.MonkeyPat
     with pytest.raises(AmiliStorageSettingsError, match=r"'other'.*no such share.*schema"):
         _found(filled)
     _connect(monkeypatch, _changed(filled, schema=None))
-    with pytest.raises(AmiliStorageSettingsError, match=r"/nothere.*'other'.*no such share.*path"):
+    with pytest.raises(FileNotFoundError, match=r"/nothere with the connection 'other': it does not exist"):
         list_files("smb:///nothere/*.csv", "other")
     _connect(monkeypatch, _changed(filled, {"auth_protocol": "magic"}))
     with pytest.raises(AmiliStorageSettingsError, match="auth_protocol"):
