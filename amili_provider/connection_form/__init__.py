@@ -2,7 +2,8 @@
 What a connection of type ``amili`` says: its fields, the forms made of them, and the settings read from it.
 
 ``fields`` is the one table; ``forms`` turns it into Airflow's connection form and into the README's table;
-``settings`` reads a connection by it; ``values`` checks single values. Nothing here imports Airflow.
+``settings`` reads a connection by it, with ``extras`` for the keys; ``values`` checks single
+values. Nothing here imports Airflow.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,8 @@ from amili_provider.connection_form.addresses import (
     read_base_url,
     read_host,
 )
-from amili_provider.connection_form.fields import EXTRA_NAMES, default, label
+from amili_provider.connection_form.extras import known_extras
+from amili_provider.connection_form.fields import default, label
 from amili_provider.connection_form.values import (
     as_bool,
     as_count,
@@ -28,12 +28,6 @@ from amili_provider.connection_form.values import (
 )
 
 _SECRET = frozenset({"client_secret", "access_token"})
-_FORMER_NAMES = {
-    "token_url": "auth_url",
-    "client_id": "login",
-    "client_secret": "password",
-    "base_url": "host",
-}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -120,31 +114,11 @@ def settings_from(
     :raises ValueError: one sentence that names the field as the form labels it.
     """
     try:
-        known = _known_extras(extra)
+        known = known_extras(extra, conn_id)
         credentials = _credentials(login, password, known.get("access_token"))
         return _read(conn_id, read_host(host, port, schema), credentials, known)
     except ValueError as reason:
         raise ValueError(f"Connection {conn_id!r}: {reason}") from None
-
-
-def _known_extras(extra: Any) -> dict[str, Any]:
-    """Return the extras that count and are not empty; a misspelt one is an error, since it would be ignored."""
-    if not isinstance(extra, Mapping):
-        raise ValueError("'Extra' is not a JSON object.")  # noqa: TRY004 - one kind for all wrong connections
-    for key in extra:
-        if key in EXTRA_NAMES or not isinstance(key, str):
-            continue
-        if key in _FORMER_NAMES:
-            raise ValueError(f"extra {key!r} is not a field of this connection; use {label(_FORMER_NAMES[key])}.")
-        plain = {name.replace("_", ""): name for name in EXTRA_NAMES}
-        folded = key.casefold().replace("_", "").replace("-", "")
-        if close := difflib.get_close_matches(folded, plain, n=1, cutoff=0.85):
-            raise ValueError(f"extra {key!r} is not a field of this connection; did you mean {plain[close[0]]!r}?")
-    return {
-        k: v
-        for k, v in extra.items()
-        if k in EXTRA_NAMES and v is not None and not (isinstance(v, str) and not v.strip())
-    }
 
 
 def _read(

@@ -171,6 +171,12 @@ def test_address_of_the_token_service(url: str) -> None:
         ({"extra": {**STAGING, "clientno": "2218"}}, "did you mean 'client_no'?"),
         ({"extra": {**STAGING, "Client-No": "2218"}}, "did you mean 'client_no'?"),
         ({"extra": {**STAGING, "alow_http": "1"}}, "did you mean 'allow_http'?"),
+        ({"extra": {**STAGING, "client_number": "2218"}}, "did you mean 'client_no'?"),
+        ({"extra": {**STAGING, "ledger_connection_id": "x"}}, "did you mean 'ledger_conn_id'?"),
+        ({"extra": {**STAGING, "verify_tls": "false"}}, "did you mean 'verify'?"),
+        ({"extra": {**STAGING, "largest_request": 5}}, "did you mean 'max_request_bytes'?"),
+        ({"extra": {**STAGING, "Proxy URL": "http://u:canary@p:1"}}, "did you mean 'proxy'?"),
+        ({"extra": {**STAGING, "base_path": "arm/v1"}}, "use 'Base path'"),
         ({"extra": {**STAGING, "token_url": "x"}}, "use 'Token service URL' (extra 'auth_url')"),
         ({"extra": {**STAGING, "client_secret": "canary"}}, "use 'Client secret'"),
         ({"extra": ["environment"]}, "'Extra' is not a JSON object"),
@@ -243,9 +249,14 @@ def test_empty_fields_leave_the_defaults() -> None:
     )
 
 
-def test_other_extras_are_let_be() -> None:
-    """A note of one's own in the extra does no harm."""
-    assert read(extra={**STAGING, "owner": "finance", "note": "ask first"}) == read(extra=STAGING)
+def test_other_extras_are_let_be_and_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A note of one's own in the extra does no harm; one warning names the keys, and no value."""
+    assert read(extra={**STAGING, "owner": "canary", "note": "canary"}) == read(extra=STAGING)
+    (warning,) = caplog.records
+    assert warning.levelname == "WARNING"
+    assert warning.getMessage().startswith("Connection 'amili_default': ignored in the extra")
+    assert "'owner', 'note'" in warning.getMessage()
+    assert "canary" not in warning.getMessage()
 
 
 def test_ready_made_token_needs_no_token_service() -> None:
