@@ -62,7 +62,7 @@ def _trial(settings: AmiliSettings, on_token: Callable[[str], None]) -> tuple[bo
             if settings.client_no is None:
                 return life is not None, (
                     f"{obtained}. {field_label('client_no')} is empty, so it was not tried whether you may use "
-                    f"the API at {settings.base_url}."
+                    f"the API at {settings.base_url}.{_ledger_note(settings)}"
                 )
             return _asked(client, settings, obtained)
     except (AmiliError, ValueError) as error:
@@ -78,8 +78,17 @@ def _asked(client: AmiliClient, settings: AmiliSettings, obtained: str) -> tuple
     except AmiliRequestError as error:
         if error.status_code != _NOT_FOUND:
             return False, f"{obtained}, but: {error}"
+        return True, (
+            f"{obtained}. Asked as {where} for a batch that does not exist, the API answered 404, as it should. A "
+            f"wrong client number or base path may answer the same.{_ledger_note(settings)}"
+        )
     except AmiliAuthenticationError as error:
         return False, f"{obtained}, but not allowed to read {where}: {error}"
     except AmiliError as error:
         return False, f"{obtained}, but: {error}"
-    return True, f"{obtained}. Reading {where} is allowed."
+    return True, f"{obtained}. Reading {where} is allowed.{_ledger_note(settings)}"
+
+
+def _ledger_note(settings: AmiliSettings) -> str:
+    # No fault of the connection, but the first upload would stop at it.
+    return "" if settings.ledger else f" {field_label('ledger')} is empty: each upload then needs ledger=."

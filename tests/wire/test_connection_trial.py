@@ -70,14 +70,37 @@ def _ends(monkeypatch: pytest.MonkeyPatch) -> Any:
         yield ends
 
 
-@pytest.mark.parametrize("api", [NOT_FOUND, answer(200, {}), answer(202)])
-def test_all_is_well(ends: Ends, api: Step) -> None:
+@pytest.mark.parametrize(
+    ("api", "found"),
+    [
+        (
+            NOT_FOUND,
+            (
+                "Asked as client 2218 at {url} for a batch that does not exist, the API answered 404, as it should. A "
+                "wrong client number or base path may answer the same."
+            ),
+        ),
+        (answer(200, {}), "Reading client 2218 at {url} is allowed."),
+        (answer(202), "Reading client 2218 at {url} is allowed."),
+    ],
+)
+def test_all_is_well(ends: Ends, api: Step, found: str) -> None:
     """A token was obtained, and a batch that does not exist was asked for: nothing is written."""
     worked, words = ends.trying(api)
     assert worked
     assert f"Token obtained from {ends.tokens.url}, valid for 60 minutes." in words
-    assert f"Reading client 2218 at {ends.api.url}/arm/v1 is allowed." in words
+    assert found.format(url=f"{ends.api.url}/arm/v1") in words
     assert [(r.method, r.target) for r in ends.api.requests] == [("GET", NIL_BATCH)]
+
+
+@pytest.mark.parametrize("more", [{}, {"client_no": None}])
+def test_an_empty_ledger_is_told(ends: Ends, more: dict[str, Any]) -> None:
+    """A connection without a ledger works, but its first upload would stop; whoever presses the button learns it."""
+    note = "'Ledger folder' (extra 'ledger') is empty: each upload then needs ledger=."
+    worked, words = ends.trying(NOT_FOUND, **more)
+    assert worked
+    assert words.endswith(f" {note}")
+    assert note not in ends.trying(NOT_FOUND, ledger="/srv/ledger", **more)[1]
 
 
 def test_without_a_client_number_only_the_token_is_tried(ends: Ends) -> None:
