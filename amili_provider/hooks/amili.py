@@ -17,6 +17,7 @@ from amili_provider.connection_form import (
     settings_from,
     ui_field_behaviour,
 )
+from amili_provider.hooks.missing import missing_connection
 
 if TYPE_CHECKING:
     # The HTTP library is slow to import, and nothing at DAG parse needs it.
@@ -68,9 +69,10 @@ class AmiliHook(BaseHook):
         What the connection says; fetched once, so ask first in the task's own thread.
 
         :raises ValueError: one sentence that names the field that is wrong or missing.
+        :raises AmiliArgumentError: if there is no such connection.
         """
         if self._settings is None:
-            connection = self.get_connection(self.amili_conn_id)
+            connection = self._connection()
             self._settings = settings_from(
                 self.amili_conn_id,
                 login=connection.login,
@@ -83,6 +85,14 @@ class AmiliHook(BaseHook):
             if self._settings.proxy_password:
                 self._mask(self._settings.proxy_password)
         return self._settings
+
+    def _connection(self) -> Any:
+        try:
+            return self.get_connection(self.amili_conn_id)
+        except Exception as error:
+            if (missing := missing_connection(error, self.amili_conn_id)) is not None:
+                raise missing from None
+            raise
 
     def get_conn(self) -> AmiliClient:
         """Return the client, made once. It may be used from many threads."""

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.connection import get_async_connection, get
 from airflow.providers.common.compat.sdk import mask_secret
 
 from amili_provider.connection_form import AmiliSettings, as_words, checked_result_path, settings_from
+from amili_provider.hooks.missing import missing_connection
 
 if TYPE_CHECKING:
     from amili_provider.client import AmiliAsyncClient
@@ -70,8 +71,14 @@ async def asettings(conn_id: str) -> AmiliSettings:
     Return the settings of a connection, fetched without blocking.
 
     :raises ValueError: if the connection is wrong or incomplete.
+    :raises AmiliArgumentError: if there is no such connection.
     """
-    connection = await get_async_connection(conn_id)
+    try:
+        connection = await get_async_connection(conn_id)
+    except Exception as error:
+        if (missing := missing_connection(error, conn_id)) is not None:
+            raise missing from None
+        raise
     settings = settings_from(
         conn_id,
         login=connection.login,

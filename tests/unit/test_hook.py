@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+from airflow.providers.common.compat.sdk import BaseHook
 from pytest_mock import MockerFixture
 
 from amili_provider.client import AmiliClient, UploadReply
 from amili_provider.exceptions import (
+    AmiliArgumentError,
     AmiliAuthenticationError,
     AmiliConnectionError,
     AmiliDeliveryFailed,
@@ -76,10 +77,29 @@ def test_wrong_connection_is_one_sentence(connect: Connect) -> None:
         _ = AmiliHook().settings
 
 
-def test_missing_connection_is_airflows_error() -> None:
-    """A connection that does not exist is Airflow's business to say."""
-    with pytest.raises(AirflowNotFoundException):
+_MISSING = (
+    r"^There is no Airflow connection with the id 'nowhere'\. Create it \(type Amili\), set AIRFLOW_CONN_NOWHERE, or "
+    r"correct amili_conn_id\.$"
+)
+
+
+def test_missing_connection_is_permanent_and_says_what_to_do() -> None:
+    """A connection that does not exist is one sentence and no retry, in tasks and in triggers alike."""
+    with pytest.raises(AmiliArgumentError, match=_MISSING):
         _ = AmiliHook("nowhere").settings
+    with pytest.raises(AmiliArgumentError, match=_MISSING):
+        asyncio.run(asettings("nowhere"))
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError("no module"), RuntimeError("the supervisor is away")])
+def test_a_look_up_that_failed_for_another_reason_stays_what_it_is(error: Exception, mocker: MockerFixture) -> None:
+    """Only a connection that is not there is called missing."""
+    mocker.patch.object(BaseHook, "get_connection", autospec=True, side_effect=error)
+    mocker.patch("amili_provider.triggers.connecting.get_async_connection", autospec=True, side_effect=error)
+    with pytest.raises(type(error), match=str(error)):
+        _ = AmiliHook("nowhere").settings
+    with pytest.raises(type(error), match=str(error)):
+        asyncio.run(asettings("nowhere"))
 
 
 def test_closed_hook_can_be_used_again() -> None:

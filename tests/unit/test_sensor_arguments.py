@@ -179,6 +179,14 @@ def test_a_mistake_is_loud_in_every_mode(
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("flag", ["soft_fail", "never_fail", "silent_fail"])
+def test_a_missing_connection_is_loud_and_permanent(mode: str, flag: str) -> None:
+    """No flag turns a connection that does not exist into a skip, and no retry creates it."""
+    ending = run(mode, World(), AmiliFileResultSensor, file_ids=["a"], amili_conn_id="nowhere", **{flag: True})
+    assert (ending.state, ending.error) == ("failed", "AmiliArgumentError")
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_wrong_batch_argument_is_loud(mode: str) -> None:
     """The same for the batch sensor."""
     for wrong in ({"batch_uuid": None}, {"batch_uuid": "u", "if_partial": "perhaps"}):
