@@ -14,7 +14,7 @@ def ledger_from(named: str | None, settings: AmiliSettings, *, client_no: str | 
     :param named: a folder, None or 'none' for no ledger, or ``LEDGER_FROM_CONNECTION``.
     :param settings: what the connection says.
     :param client_no: Amili's client number; default: the connection's.
-    :raises ValueError: if neither names one.
+    :raises ValueError: if neither names one, or the path cannot be understood.
     :raises AmiliLedgerUnavailable: if it cannot be read and written.
     """
     if named is None or named.strip().casefold() == "none":
@@ -24,16 +24,23 @@ def ledger_from(named: str | None, settings: AmiliSettings, *, client_no: str | 
         raise ValueError(
             f"No ledger is named, and nothing was sent. Without one, nobody remembers what Amili accepted: a retry, a "
             f"cleared task or a backfill would invoice debtors twice. Either name a folder on any storage, in the "
-            f"field {field_label('ledger')!r} of connection {settings.conn_id!r} or as "
+            f"field {field_label('ledger')} of connection {settings.conn_id!r} or as "
             f"ledger='s3://bucket/amili-ledger/', or say ledger=None and accept that a re-run may send files twice."
         )
-    return Ledger.open(
-        url,
-        conn_id_for(url, settings),
-        environment=settings.environment,
-        client_no=checked_client_no(settings.client_no if client_no in (None, "") else client_no, "client_no"),
-        answer_timeout=settings.answer_timeout,
-    )
+    number = checked_client_no(settings.client_no if client_no in (None, "") else client_no, "client_no")
+    try:
+        return Ledger.open(
+            url,
+            conn_id_for(url, settings),
+            environment=settings.environment,
+            client_no=number,
+            answer_timeout=settings.answer_timeout,
+        )
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        # The storage knows paths only; whoever reads of one would look for it in the source.
+        raise ValueError(f"The ledger cannot be opened: {error}") from None
 
 
 def conn_id_for(url: str, settings: AmiliSettings) -> str | None:

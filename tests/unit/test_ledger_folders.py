@@ -342,6 +342,8 @@ def test_no_ledger_must_be_said_in_so_many_words(tmp_path: Path) -> None:
     assert ledger_from(" None ", _settings()) is None
     with pytest.raises(ValueError, match=r"twice.*amili_here.*ledger='s3://.*ledger=None"):
         ledger_from(LEDGER_FROM_CONNECTION, _settings())
+    with pytest.raises(ValueError, match=r"in the field 'Ledger folder' \(extra 'ledger'\) of connection"):
+        ledger_from(LEDGER_FROM_CONNECTION, _settings())
     connected = _settings(ledger=(tmp_path / "ledger").as_uri())
     for named, path in (
         (LEDGER_FROM_CONNECTION, tmp_path / "ledger"),
