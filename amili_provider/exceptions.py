@@ -26,6 +26,8 @@ Wrong arguments are ``ValueError``, in a task as :class:`AmiliArgumentError`; a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
@@ -182,3 +184,19 @@ class AmiliDeliveryFailed(_AboutFiles):
 
 class AmiliResultFailed(_AboutFiles):
     """A later check of the results says that Amili refused files."""
+
+
+@contextmanager
+def wrong_arguments_are_permanent() -> Iterator[None]:
+    """
+    Let a ``ValueError`` about an argument end the task at once, as an :class:`AmiliArgumentError`.
+
+    Its subclasses are no words about an argument: text that cannot be decoded, broken JSON.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        # The sentence says it all: a second traceback would only hide it.
+        raise AmiliArgumentError(str(error)) from None

@@ -19,7 +19,7 @@ from amili_provider.delivery.pipeline import Delivery
 from amili_provider.delivery.plan import Item, Plan
 from amili_provider.delivery.progress import shown_bytes
 from amili_provider.delivery.report import failure
-from amili_provider.exceptions import AmiliArgumentError, AmiliError
+from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
 from amili_provider.ledger import Ledger
 from amili_provider.ledger.chosen import ledger_from
 from amili_provider.models import Outcome, Receipt
@@ -88,18 +88,17 @@ class DeliveryRun:
         :raises AmiliStorageError: if the storage cannot be listed.
         :raises AmiliLedgerUnavailable: if the ledger cannot be reached; nothing was sent.
         """
-        try:
+        with wrong_arguments_are_permanent():
             plan = self._plan(self._hook.settings)
             ledger = ledger_from(self._order.ledger, self._hook.settings, client_no=plan.client_no)
-        except ValueError as error:
-            raise AmiliArgumentError(str(error)) from error
         if ledger is None:
             self._log.warning("No ledger: a re-run of this task may send files a second time.")
         self._has_ledger = ledger is not None
         try:
-            files = self._list()
-            self._items = self._prepare(files, plan)
-            moving = Moving(self._order, self._items, log=self._log)
+            with wrong_arguments_are_permanent():
+                files = self._list()
+                self._items = self._prepare(files, plan)
+                moving = Moving(self._order, self._items, log=self._log)
             self._deliver(plan, ledger)
             moving.move()
         finally:

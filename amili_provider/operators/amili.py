@@ -152,23 +152,19 @@ class AmiliFileUploadOperator(BaseOperator):
         :param context: Airflow's; an empty one will do.
         """
         from amili_provider.delivery.deliver import DeliveryRun
-        from amili_provider.exceptions import AmiliArgumentError, AmiliDeliveryIncomplete
+        from amili_provider.exceptions import AmiliDeliveryIncomplete, wrong_arguments_are_permanent
         from amili_provider.hooks.amili import AmiliHook
         from amili_provider.operators.retries import policy_for
 
         # Here and not in __init__: it is asked in this process, of mapped tasks too, and nothing has to be serialized.
         self.retry_policy = policy_for(getattr(self, "retry_policy", None))
         self._receipts = ()
-        try:
+        with wrong_arguments_are_permanent():
             order = self._order(context)
-        except ValueError as error:
-            raise AmiliArgumentError(str(error)) from error
         started = time.monotonic()
         with AmiliHook(self.amili_conn_id) as hook:
-            try:
+            with wrong_arguments_are_permanent():
                 self._base_url = hook.settings.base_url
-            except ValueError as error:
-                raise AmiliArgumentError(str(error)) from error
             run = DeliveryRun(order, hook, log=cast("logging.Logger", self.log))
             stopped = False
             try:
@@ -286,7 +282,11 @@ class AmiliFileUploadOperator(BaseOperator):
         template = self.file_name
 
         def rename(facts: Any) -> str:
-            return str(self.render_template(template, cast("Context", {**context, "file": facts})))
+            name = str(self.render_template(template, cast("Context", {**context, "file": facts})))
+            if not name.strip():
+                # Jinja renders what it does not know as nothing, so the template is where to look.
+                raise ValueError(f"the template file_name={template!r} rendered to an empty name")
+            return name
 
         return rename
 

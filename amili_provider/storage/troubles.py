@@ -79,7 +79,9 @@ def explain(action: str, url: str, connection: StorageConnection | None, error: 
         said_so = f"{tried}: {words}.{settings_advice}"
         return AmiliStorageError(said_so) if codes & _PASSING else AmiliStorageSettingsError(said_so)
     if isinstance(error, FileNotFoundError):
-        return FileNotFoundError(f"{tried}: it does not exist{_detail(words, url)}.")
+        # Only what somebody named can be corrected: what was listed and is gone since is nobody's mistake.
+        advice = " Correct the path, or create the folder." if action == "list" else ""
+        return FileNotFoundError(f"{tried}: it does not exist{_detail(words, url)}.{advice}")
     if isinstance(error, NotADirectoryError):
         return NotADirectoryError(f"{tried}: it is a file, not a folder.")
     if isinstance(error, PermissionError) or "HTTP 403" in codes:

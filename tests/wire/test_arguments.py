@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliPermanentError
+from amili_provider.exceptions import AmiliArgumentError, AmiliDeliveryIncomplete, AmiliPermanentError
 from amili_provider.sandbox.server import SandboxServer
 from tests.wire.conftest import FakeTaskInstance, Upload
 
@@ -59,6 +59,58 @@ def test_a_wrong_argument_is_named_before_anything_is_sent(
         upload(**arguments)
     assert isinstance(caught.value, AmiliPermanentError)  # a retry cannot help
     assert not amili_sandbox.requests
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"source": "outbound/*.csv"}, "The path 'outbound/\\*.csv' is relative"),
+        ({"source": "file:/tmp"}, "The path 'file:/tmp' is relative"),
+        ({"source": "file://tmp/x.csv"}, "names the host 'tmp'.*three slashes"),
+        ({"archive_to": "{outbound}/"}, "archive_to=.* is inside the source"),
+        ({"archive_to": "done"}, "The path 'done/' is relative"),
+        ({"reject_to": "{outbound}/*"}, "reject_to=.* is a pattern"),
+        ({"ledger": "my-ledger"}, "The ledger cannot be opened: The path 'my-ledger' is relative"),
+        ({"amili_conn_id": "nowhere"}, "There is no Airflow connection with the id 'nowhere'"),
+    ],
+    ids=str,
+)
+def test_a_wrong_path_is_permanent_and_one_sentence(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, arguments: dict[str, str], words: str
+) -> None:
+    """What is only found out while listing and opening ends the task as well, without a second traceback."""
+    (outbound / "a.csv").write_bytes(b"1")
+    given = {name: value.format(outbound=outbound) for name, value in arguments.items()}
+    with pytest.raises(AmiliArgumentError, match=f"(?s){words}") as caught:
+        upload(**given)
+    assert caught.value.__suppress_context__
+    assert caught.value.__cause__ is None
+    assert not amili_sandbox.requests
+
+
+def test_a_value_error_that_is_none_about_an_argument_stays_what_it_is(
+    upload: Upload, outbound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text that cannot be decoded is no wrong argument: Airflow retries."""
+    (outbound / "a.csv").write_bytes(b"1")
+
+    def undecodable(*_: Any, **__: Any) -> Any:
+        return b"\xff".decode()
+
+    monkeypatch.setattr("amili_provider.delivery.deliver.list_files", undecodable)
+    with pytest.raises(UnicodeDecodeError):
+        upload()
+
+
+def test_a_template_that_renders_to_nothing_is_named(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """A typing error in ``file_name`` is told as that, not as a file without a name."""
+    (outbound / "a.csv").write_bytes(b"1")
+    words = r"template file_name='\{\{ file\.nam \}\}' rendered to an empty name"
+    with pytest.raises(AmiliPermanentError, match=words):
+        upload(file_name="{{ file.nam }}")
+    assert not amili_sandbox.uploads
 
 
 @pytest.mark.parametrize("said", [True, "true", "1", "YES", False, "False", "0", "no", "", "none"])
@@ -112,7 +164,7 @@ def test_no_files_is_a_choice_only_where_the_listing_succeeded(upload: Upload, o
     with pytest.raises(FileNotFoundError, match="if_no_files='fail'"):
         upload(if_no_files="fail")
     for missing in (f"{tmp_path}/missing.csv", f"{tmp_path}/missing/*.csv", f"{tmp_path}/missing/"):
-        with pytest.raises(FileNotFoundError, match="missing"):
+        with pytest.raises(FileNotFoundError, match=r"missing.* Correct the path, or create the folder\.$"):
             upload(if_no_files="succeed", source=missing)
 
 
