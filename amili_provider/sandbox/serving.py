@@ -48,9 +48,11 @@ def serve(
         except OSError as error:
             print(f"Cannot listen on {host}:{port}: {error.strerror}", file=sys.stderr)  # noqa: T201
             return 1
-        _introduce(server)
+        _introduce(server, kept=bool(data))
         told_to_stop.wait()
+        rest = "are kept" if data else "are deleted; --data DIR keeps them"
         _say(f"\nStopped. {len(server.uploads)} file(s) accepted, {len(server.refusals)} refused.")
+        _say(f"Files and ledger {rest}.")
     finally:
         server.close()
         for number, handler in before.items():
@@ -58,7 +60,7 @@ def serve(
     return 0
 
 
-def _introduce(server: SandboxServer) -> None:
+def _introduce(server: SandboxServer, *, kept: bool) -> None:
     _say(f"Amili sandbox: {server.url}  (open it in a browser to see what arrives)")
     _say(f"  API           {server.base_url}")
     _say(f"  Token service {server.auth_url}/token")
@@ -71,4 +73,4 @@ def _introduce(server: SandboxServer) -> None:
         f"export AIRFLOW_CONN_AMILI_DEFAULT='{server.connection_json(ledger=f'file://{server.data.absolute()}/ledger')}'"
     )
     _say()
-    _say("Ctrl-C stops it.")
+    _say("Ctrl-C stops it" + (", and keeps" if kept else ", and deletes") + " its files and ledger.")

@@ -72,7 +72,8 @@ def test_serve_says_what_is_needed_and_leaves_nothing() -> None:
         kept = Path(str(upload.path))
         assert kept.read_bytes() == b"data"
         assert amili.end(signal.SIGINT) == 0
-        assert "1 file(s) accepted, 0 refused" in amili.text
+        assert "Ctrl-C stops it, and deletes its files and ledger.\n" in amili.text
+        assert "1 file(s) accepted, 0 refused.\nFiles and ledger are deleted; --data DIR keeps them.\n" in amili.text
         assert not kept.exists()
 
 
@@ -83,6 +84,8 @@ def test_a_killed_sandbox_remembers_what_it_accepted(tmp_path: Path) -> None:
             assert amili.caller.upload(file("a")).status == 200
             assert [u.earlier for u in amili.admin.uploads] == list(range(earlier + 1))
             amili.end(signal.SIGKILL if earlier == 0 else signal.SIGTERM)
+            assert "Ctrl-C stops it, and keeps its files and ledger.\n" in amili.text
+    assert "2 file(s) accepted, 0 refused.\nFiles and ledger are kept.\n" in amili.text
     assert (tmp_path / "accepted.jsonl").read_text().count("\n") == 2
 
 
