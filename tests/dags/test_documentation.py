@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -224,3 +228,40 @@ def test_an_unknown_outcome_waits_for_a_word(s3: Any, amili: SandboxServer, reci
     assert outcome.state == "success", outcome.log
     assert outcome.xcom["upload"][0]["outcome"] == "already_uploaded"
     assert names_at(amili) == ["a.csv"]
+
+
+def test_your_own_dag_runs_against_the_sandbox(amili_sandbox: SandboxServer, tmp_path: Path) -> None:
+    """The guide's commands, as a shell runs them: the file is delivered, and the second run sends nothing."""
+    page = (ROOT / "docs/sandbox.md").read_text(encoding="utf-8")
+    _, chapter, _ = re.split(r"^## (?:Your own DAG|In tests).*$", page, flags=re.MULTILINE)
+    prepare, run = re.findall(r"^```bash\n(.*?)^```", chapter, re.MULTILINE | re.DOTALL)
+    here = str(tmp_path / "outbound")
+    prepare = prepare.replace("/tmp/outbound", here)
+    dag = written("try_amili", tmp_path, **{"/tmp/outbound": here})
+    # The Python of these tests stands for the .venv that the demo makes.
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    connection = amili_sandbox.connection_json(ledger=f"file://{tmp_path}/ledger")
+    lines = (
+        prepare,
+        f"export AIRFLOW_CONN_AMILI_DEFAULT={shlex.quote(connection)}",
+        f'cp {shlex.quote(str(dag))} "$AIRFLOW_HOME/dags/try_amili.py"',
+        run,
+        run,
+    )
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("AIRFLOW_")}
+    environment |= {"TMPDIR": str(tmp_path), "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+    said = subprocess.run(
+        ["bash", "-euc", "\n".join(lines)],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert said.returncode == 0, said.stdout
+    outcomes = re.findall(r"^(uploaded|already_uploaded) +1 ", said.stdout, re.MULTILINE)
+    assert outcomes == ["uploaded", "already_uploaded"]
+    assert names_at(amili_sandbox) == ["one.csv"]

@@ -102,14 +102,23 @@ def test_the_connection_in_the_readme_is_read(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_no_block_for_the_shell_escapes() -> None:
-    """Each is run: two by ``.ci/run``, one above, the sandbox by its tests; what pip is to install has those extras."""
+    """
+    Each is run: two by ``.ci/run``, one above, the sandbox by its tests, its walk-through by ``tests/dags``.
+
+    What pip is to install has those extras, also from a clone.
+    """
     blocks = [block for page in PAGES for block in _shell(page) if page.name != "CONTRIBUTING.md"]
     ours = re.findall(r"^<!-- command: (?:demo|test) -->$", readme.README.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(ours) == 2
     others = [b.strip() for b in blocks if not b.startswith(("export AIRFLOW_CONN_", "python3 -m venv .tools && "))]
+    *others, migrate, run = others
     assert others == ["pip install 'airflow-provider-amili[s3]'", "amili-sandbox serve"]
+    assert "airflow db migrate\n" in migrate
+    assert run == "airflow dags test try_amili"
     extras = {
-        extra for page in PAGES for extra in re.findall(r"airflow-provider-amili\[(\w+)\]", page.read_text("utf-8"))
+        extra
+        for page in PAGES
+        for extra in re.findall(r"(?:airflow-provider-amili|'\./)\[(\w+)\]", page.read_text("utf-8"))
     }
     project = tomllib.loads((readme.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert extras <= set(project["optional-dependencies"])
