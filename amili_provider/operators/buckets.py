@@ -77,6 +77,12 @@ class AmiliFileBucketsOperator(BaseOperator):
 
         :param context: Airflow's; an empty one will do.
         """
+        from amili_provider.exceptions import wrong_arguments_are_permanent
+
+        with wrong_arguments_are_permanent():
+            return self._buckets(context)
+
+    def _buckets(self, context: Context) -> list[list[str]]:
         from amili_provider.delivery.buckets import Bounds, balanced_buckets
         from amili_provider.exceptions import AmiliStorageSettingsError
         from amili_provider.operators import arguments

@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from amili_provider.delivery.buckets import Bounds, balanced_buckets
-from amili_provider.exceptions import AmiliStorageSettingsError
+from amili_provider.exceptions import AmiliArgumentError, AmiliStorageSettingsError
 from amili_provider.operators.buckets import AmiliFileBucketsOperator
 from amili_provider.storage.names import comparable
 
@@ -169,9 +169,9 @@ def test_too_many_buckets_or_files_are_an_error_before_anything_is_mapped(tmp_pa
     ids=str,
 )
 def test_wrong_arguments_are_named(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    """A ValueError that names the argument."""
+    """A permanent error, which Airflow does not retry, that names the argument."""
     (tmp_path / "a.csv").write_bytes(b"1")
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises(AmiliArgumentError, match=next(iter(wrong))):
         execute(**{"source": str(tmp_path), **wrong})
 
 
