@@ -73,7 +73,8 @@ DIRECTED: dict[str, Scenario] = dict([
     ),
     _scenario(
         "outcomes cannot be written",
-        Step(deeds=_worker({"ledger": {"operations": ["replace"], "nth": 1, "times": _ALWAYS}})),
+        # The first replace is the start-up probe's.
+        Step(deeds=_worker({"ledger": {"operations": ["replace"], "nth": 2, "times": _ALWAYS}})),
         Step(),
         _LATER,
     ),

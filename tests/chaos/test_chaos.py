@@ -23,6 +23,7 @@ CAUGHT = (
     "expired claims are free",
     "claims never expire",
     "no environment in the key",
+    "unwritten outcomes are ignored",
 )
 SEEDS: tuple[int | str, ...] = (*DIRECTED, *DRAWN)
 JOBS: list[running.Job] = [(seed, None) for seed in SEEDS] + [(BUGS[bug].caught_by[0], bug) for bug in CAUGHT]
