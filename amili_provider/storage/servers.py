@@ -9,6 +9,7 @@ that closed an idle connection, is noticed but does no harm.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import posixpath
@@ -29,6 +30,10 @@ _PAUSES = (0.2, 0.8)
 """Seconds before a connection that was refused is tried again."""
 _QUICK_SECONDS = 5.0
 """A refusal that took longer is not a busy server's, and is not tried again."""
+_NO_SOCKET = frozenset(
+    {errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
+)
+"""What the kernel says of a socket that is closed or leads nowhere, without a ConnectionError of its own."""
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -98,7 +103,9 @@ class ServerFiles(AbstractFileSystem, Generic[C]):  # type: ignore[misc] # fsspe
 
     def _is_lost(self, error: BaseException) -> bool:
         """Return whether *error* says that the connection broke."""
-        return isinstance(error, (EOFError, ConnectionError, TimeoutError))
+        if isinstance(error, (EOFError, ConnectionError, TimeoutError)):
+            return True
+        return isinstance(error, OSError) and error.errno in _NO_SOCKET
 
     def _list(self, connection: C, path: str) -> list[dict[str, Any]]:
         raise NotImplementedError

@@ -216,6 +216,19 @@ def _details(name: str, attributes: paramiko.SFTPAttributes) -> dict[str, Any]:
     }
 
 
+def _ask_quietly(file: paramiko.SFTPFile) -> None:
+    """Let the thread in which paramiko asks for a window hand its error to the reader, not print a traceback."""
+    ask = file._prefetch_thread  # noqa: SLF001 - it has no door of its own
+
+    def ask_or_tell(*args: Any) -> None:
+        try:
+            ask(*args)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever reads
+            file._saved_exception = error  # noqa: SLF001 - what paramiko raises at the next call
+
+    file._prefetch_thread = ask_or_tell  # noqa: SLF001
+
+
 class _Windows(io.RawIOBase):
     """
     A remote file read in windows, each asked for at once: fast over a long way, and bounded in memory.
@@ -226,6 +239,7 @@ class _Windows(io.RawIOBase):
     def __init__(self, file: paramiko.SFTPFile) -> None:
         super().__init__()
         self._file = file
+        _ask_quietly(file)
         self._size = file.stat().st_size or 0
         self._next = 0
         self._window: list[bytes] = []

@@ -15,6 +15,7 @@ from amili_provider.storage.files import StorageFile
 from amili_provider.storage.listing import list_files
 from tests.storage.backends.base import Backend
 from tests.storage.backends.ftp import Ftp
+from tests.storage.backends.smb import Smb
 
 _LARGE = random.Random(5).randbytes(9_000_000)
 
@@ -168,5 +169,23 @@ def test_idle_connections_that_died_do_no_harm(store: Backend) -> None:
     elif store.wire is not None:
         store.wire.cut()
         store.wire.mend()
+    with file.open() as stream:
+        assert stream.read() == b"invoice"
+
+
+def test_a_socket_that_smbprotocol_has_just_closed_does_no_harm(store: Backend) -> None:
+    """
+    Its receiving thread closes a dead socket before it says that it is not connected.
+
+    Whoever sends in between is told of a bad file descriptor.
+    """
+    if not isinstance(store, Smb):
+        pytest.skip("for SMB alone")
+    store.put("x.bin", b"invoice")
+    file = _one(store, "x.bin")
+    ((connection, _),) = file.location_root.fs._pool._idle
+    (server,) = connection.values()
+    server.transport._sock.close()
+    assert server.transport.connected
     with file.open() as stream:
         assert stream.read() == b"invoice"
