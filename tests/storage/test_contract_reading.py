@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pytest_mock import MockerFixture
 
 from amili_provider.exceptions import AmiliError, AmiliStorageError
 from amili_provider.storage.contents import read_content
@@ -173,7 +175,7 @@ def test_idle_connections_that_died_do_no_harm(store: Backend) -> None:
         assert stream.read() == b"invoice"
 
 
-def test_a_socket_that_smbprotocol_has_just_closed_does_no_harm(store: Backend) -> None:
+def test_a_socket_that_smbprotocol_has_just_closed_does_no_harm(store: Backend, mocker: MockerFixture) -> None:
     """
     Its receiving thread closes a dead socket before it says that it is not connected.
 
@@ -185,7 +187,7 @@ def test_a_socket_that_smbprotocol_has_just_closed_does_no_harm(store: Backend) 
     file = _one(store, "x.bin")
     ((connection, _),) = file.location_root.fs._pool._idle
     (server,) = connection.values()
-    server.transport._sock.close()
-    assert server.transport.connected
+    dead = mocker.patch.object(server.transport, "send", autospec=True, side_effect=OSError(errno.EBADF, "closed"))
     with file.open() as stream:
         assert stream.read() == b"invoice"
+    dead.assert_called()

@@ -65,11 +65,22 @@ class Ftp(OnDisk):
 
         self._server = ThreadedFTPServer(("127.0.0.1", self._port), self.handler)
         self._port = self._server.address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"timeout": 0.05}, daemon=True)
+        self._halted = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(self._server, self._halted), daemon=True)
         self._thread.start()
+
+    @staticmethod
+    def _serve(server: Any, halted: threading.Event) -> None:
+        try:
+            server.serve_forever(timeout=0.05)
+        except (OSError, ValueError):
+            # Its sockets are closed under it to halt it at any moment; it has no gentler way that breaks connections.
+            if not halted.is_set():
+                raise
 
     def halt(self) -> None:
         """Stop the server and break its connections."""
+        self._halted.set()
         self._server.close_all()
         self._thread.join(10)
 
