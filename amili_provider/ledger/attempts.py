@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger import identity
-from amili_provider.ledger.folders import READ_BACK_SECONDS, Folder
+from amili_provider.ledger.folders import EXPECTED, READ_BACK_SECONDS, Folder
 from amili_provider.ledger.records import LedgerReceipt, parse
 from amili_provider.ledger.standing import Attempt
 from amili_provider.ledger.workers import Workers
-
-EXPECTED = (AmiliLedgerUnavailable, FileExistsError)
 
 
 class Attempts:
@@ -48,7 +45,7 @@ class Attempts:
 
         :param receipts: of attempts that nobody had made when the ledger was asked.
         """
-        errors = self.each(self._create, receipts)
+        errors = self._shared(self.folder.create_each, receipts)
         if self.folder.exclusive or all(errors):
             return errors
         # Whoever wrote a name last has it, and everybody who wrote it sees that after a while.
@@ -58,10 +55,19 @@ class Attempts:
             errors[i] = error
         return errors
 
-    def rewrite(self, receipt: LedgerReceipt) -> None:
-        """Write an attempt of ours once more; if somebody else took its name, under the next one."""
-        # Where creating is exclusive nobody else can have it, and the question would cost a request.
-        while not self.folder.exclusive and not self.is_ours(receipt):
+    def rewrite_all(self, receipts: Sequence[LedgerReceipt]) -> list[BaseException | None]:
+        """
+        Write attempts of ours once more, and return for each what it failed with.
+
+        :param receipts: if somebody else took the name of one, it gets the next one.
+        """
+        if self.folder.exclusive:
+            # Nobody else can have it, and the question would cost a request.
+            return self._shared(self.folder.replace_each, receipts)
+        return self.each(self._rewrite, receipts)
+
+    def _rewrite(self, receipt: LedgerReceipt) -> None:
+        while not self.is_ours(receipt):
             receipt = replace(receipt, attempt=receipt.attempt + 1)
             try:
                 self._create(receipt)
@@ -91,11 +97,24 @@ class Attempts:
         self.workers.close()
         self.folder.close()
 
+    def _shared(
+        self,
+        write: Callable[[Sequence[tuple[str, bytes]]], list[BaseException | None]],
+        receipts: Sequence[LedgerReceipt],
+    ) -> list[BaseException | None]:
+        def some(share: Iterable[LedgerReceipt]) -> list[BaseException | None]:
+            return write([self._file(receipt) for receipt in share])
+
+        return self.workers.in_shares(some, receipts, at_least=self.folder.files_together)
+
+    def _file(self, receipt: LedgerReceipt) -> tuple[str, bytes]:
+        return self.name(receipt.file_id, receipt.attempt), receipt.to_json()
+
     def _create(self, receipt: LedgerReceipt) -> None:
-        self.folder.create(self.name(receipt.file_id, receipt.attempt), receipt.to_json())
+        self.folder.create(*self._file(receipt))
 
     def _confirm(self, receipt: LedgerReceipt) -> None:
-        self.folder.confirm(self.name(receipt.file_id, receipt.attempt), receipt.to_json())
+        self.folder.confirm(*self._file(receipt))
 
     def _replace(self, receipt: LedgerReceipt) -> None:
-        self.folder.replace(self.name(receipt.file_id, receipt.attempt), receipt.to_json())
+        self.folder.replace(*self._file(receipt))

@@ -17,7 +17,7 @@ import logging
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from amili_provider.exceptions import AmiliLedgerUnavailable
@@ -29,6 +29,9 @@ READ_BACK_SECONDS = 2.0
 """How long a claim lies before it is read back, where creating is not exclusive."""
 RETRY_PAUSES = (0.2, 1.0)
 """Seconds before each further try of an operation that failed for a reason that may pass."""
+
+EXPECTED = (AmiliLedgerUnavailable, FileExistsError)
+"""What writing a file can fail with, as it is returned where many are written."""
 
 T = TypeVar("T")
 
@@ -43,6 +46,8 @@ class Folder(ABC):
 
     concurrency = 8
     """How many operations at a time are worth their threads."""
+    files_together = 1
+    """How many files a thread should at least be given at once, if there are that many."""
     seconds_per_file = 0.0
     """How much longer a request may take to claim for each further file, on storages known to be slow."""
     exclusive = False
@@ -97,6 +102,22 @@ class Folder(ABC):
             self._persistently("write", name, lambda: self._replace(name, data))
         except FileNotFoundError as error:
             raise self._unavailable("write", name, error) from error
+
+    def create_each(self, files: Sequence[tuple[str, bytes]]) -> list[BaseException | None]:
+        """
+        Write new files, and return for each what it failed with; see :meth:`create`.
+
+        :param files: names and contents; no name twice.
+        """
+        return self._each(self.create, files)
+
+    def replace_each(self, files: Sequence[tuple[str, bytes]]) -> list[BaseException | None]:
+        """
+        Write files whether they exist or not, and return for each what it failed with; see :meth:`replace`.
+
+        :param files: names and contents; no name twice.
+        """
+        return self._each(self.replace, files)
 
     def names(self, under: str = "") -> Iterator[str]:
         """Yield the names of all files below the folder *under*, in no order. Costs as much as there are."""
@@ -155,6 +176,19 @@ class Folder(ABC):
 
     def close(self) -> None:  # noqa: B027 - most have nothing to give back
         """Give back connections."""
+
+    def _each(
+        self, write: Callable[[str, bytes], None], files: Sequence[tuple[str, bytes]]
+    ) -> list[BaseException | None]:
+        errors: list[BaseException | None] = []
+        for name, data in files:
+            try:
+                write(name, data)
+            except EXPECTED as error:
+                errors.append(error)
+            else:
+                errors.append(None)
+        return errors
 
     def _refuses(self, name: str, data: bytes) -> bool:
         """Return whether the storage itself refuses to make *name*, which exists."""

@@ -243,7 +243,7 @@ class Ledger:
         pending = list(range(len(outcomes)))
         pause = 0.5
         while True:
-            errors = self._attempts.each(self._attempts.rewrite, [receipts[i] for i in pending])
+            errors = self._attempts.rewrite_all([receipts[i] for i in pending])
             pending = [i for i, error in zip(pending, errors, strict=True) if error is not None]
             if not pending:
                 return receipts

@@ -2,7 +2,9 @@
 A ledger on a disk of the worker (or a share mounted on it).
 
 A file is written aside, synchronised, and then given its name: by ``link``, which is atomic and refuses a
-name that exists, or by ``rename`` to replace. A worker killed in between leaves a whole file or none.
+name that exists, or by ``rename`` to replace. A worker killed in between leaves a whole file or none. Where there are
+many, all are written aside before the first is synchronised, and a folder is synchronised once for all its files: the
+disk then has work for several at a time.
 
 Paths are text here: a receipt is a handful of system calls, and a ``Path`` for each would cost nearly as much.
 """
@@ -14,14 +16,30 @@ import contextlib
 import errno
 import os
 import secrets
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.folders import Folder, log
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 _NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM})
+
+
+_AT_ONCE = 128
+"""Files written aside at once at most; each is kept open until it is synchronised."""
+
+
+class _Together(threading.local):
+    """What a thread that writes several files has done for all of them, and has still to do."""
+
+    def __init__(self) -> None:
+        self.asides: dict[str, str] = {}
+        """Files written aside and synchronised, by the name that they are to be given."""
+        self.folders: set[str] | None = None
+        """Folders to be synchronised at the end; None if each is at once."""
 
 
 class LocalFolder(Folder):
@@ -34,10 +52,12 @@ class LocalFolder(Folder):
     """
 
     concurrency = 8
+    files_together = 16
 
     def __init__(self, path: str, url: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
         super().__init__(url, sleep=sleep)
         self._root = Path(path)
+        self._together = _Together()
 
     def _begin(self) -> None:
         try:
@@ -60,7 +80,7 @@ class LocalFolder(Folder):
 
     def _create(self, name: str, data: bytes) -> None:
         target = self._at(name)
-        aside = self._written_aside(target, data)
+        aside = self._aside_of(name, target, data)
         try:
             os.link(aside, target)
         except FileExistsError:
@@ -73,17 +93,17 @@ class LocalFolder(Folder):
             _write_new(target, data)
         finally:
             _remove(aside)
-        _sync_directory(os.path.dirname(target))
+        self._sync_folder_of(target)
 
     def _replace(self, name: str, data: bytes) -> None:
         target = self._at(name)
-        aside = self._written_aside(target, data)
+        aside = self._aside_of(name, target, data)
         try:
             os.replace(aside, target)
         except OSError:
             _remove(aside)
             raise
-        _sync_directory(os.path.dirname(target))
+        self._sync_folder_of(target)
 
     def _delete(self, name: str) -> None:
         os.unlink(self._at(name))
@@ -99,15 +119,95 @@ class LocalFolder(Folder):
             for file in files:
                 yield (Path(folder) / file).relative_to(self._root).as_posix()
 
-    def _written_aside(self, target: str, data: bytes) -> str:
+    def _each(
+        self, write: Callable[[str, bytes], None], files: Sequence[tuple[str, bytes]]
+    ) -> list[BaseException | None]:
+        if len(files) == 1:
+            return super()._each(write, files)
+        errors: list[BaseException | None] = []
+        for first in range(0, len(files), _AT_ONCE):
+            errors += self._each_together(write, files[first : first + _AT_ONCE])
+        return errors
+
+    def _each_together(
+        self, write: Callable[[str, bytes], None], files: Sequence[tuple[str, bytes]]
+    ) -> list[BaseException | None]:
+        mine = self._together
+        mine.folders = set()
+        try:
+            self._write_aside_together(files)
+            errors = super()._each(write, files)
+            folders = mine.folders
+        finally:
+            for aside in mine.asides.values():
+                _remove(aside)
+            mine.asides, mine.folders = {}, None
+        failed = {folder: error for folder in folders if (error := self._unsynchronised(folder)) is not None}
+        if not failed:
+            return errors
+        return [
+            error or failed.get(os.path.dirname(self._at(name))) for (name, _), error in zip(files, errors, strict=True)
+        ]
+
+    def _write_aside_together(self, files: Sequence[tuple[str, bytes]]) -> None:
+        """Write files aside; one that cannot be is passed over: whoever gives it its name tries again, and reports."""
+        written: list[tuple[str, str, int]] = []
+        try:
+            for name, data in files:
+                with contextlib.suppress(OSError):
+                    written.append((name, *self._begun_aside(self._at(name), data)))
+            if hasattr(os, "posix_fadvise"):
+                # It drops what is written and so begins to write what is not, and does not wait for it.
+                for _, _, descriptor in written:
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            for name, aside, descriptor in written:
+                try:
+                    os.fsync(descriptor)
+                except OSError:
+                    _remove(aside)
+                else:
+                    self._together.asides[name] = aside
+        except BaseException:
+            for _, aside, _ in written:
+                _remove(aside)
+            raise
+        finally:
+            for _, _, descriptor in written:
+                os.close(descriptor)
+
+    def _unsynchronised(self, folder: str) -> AmiliLedgerUnavailable | None:
+        try:
+            self._persistently("write", folder, lambda: _sync_directory(folder))
+        except AmiliLedgerUnavailable as error:
+            return error
+        except FileNotFoundError as error:
+            return self._unavailable("write", folder, error)
+        return None
+
+    def _sync_folder_of(self, target: str) -> None:
+        folder = os.path.dirname(target)
+        if self._together.folders is None:
+            _sync_directory(folder)
+        else:
+            self._together.folders.add(folder)
+
+    def _aside_of(self, name: str, target: str, data: bytes) -> str:
+        """Return a synchronised file aside with *data*, to be given the name *target*."""
+        aside = self._together.asides.pop(name, None)
+        if aside is None:
+            aside, descriptor = self._begun_aside(target, data)
+            _synchronise(aside, descriptor)
+        return aside
+
+    def _begun_aside(self, target: str, data: bytes) -> tuple[str, int]:
+        """Write *data* to a file beside *target*; return it and its descriptor, open and to be synchronised."""
         folder, name = os.path.split(target)
         aside = f"{folder}/.{name}.{secrets.token_hex(8)}.aside"
         try:
-            _write_new(aside, data)
+            return aside, _written(aside, data)
         except FileNotFoundError:
             self._make_folders(Path(folder))
-            _write_new(aside, data)
-        return aside
+            return aside, _written(aside, data)
 
     def _make_folders(self, folder: Path) -> None:
         """Make what is missing between the ledger's own folder, which must exist, and *folder*."""
@@ -128,11 +228,26 @@ def _remove(path: str) -> None:
 
 
 def _write_new(path: str, data: bytes) -> None:
+    _synchronise(path, _written(path, data))
+
+
+def _written(path: str, data: bytes) -> int:
+    """Write a new file and return its descriptor."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
+    except BaseException:
+        os.close(descriptor)
+        _remove(path)
+        raise
+    return descriptor
+
+
+def _synchronise(path: str, descriptor: int) -> None:
+    """Make a new file survive a power cut and close it; where that fails, take it away."""
+    try:
         os.fsync(descriptor)
     except BaseException:
         _remove(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -53,27 +54,39 @@ class Workers:
 
         :param expected: errors that are returned; any other is raised.
         """
-        if len(items) == 1:
-            try:
-                operation(items[0])
-            except expected as failure:
-                return [failure]
-            return [None]
 
-        def run(first: int) -> None:
-            # Every so many-th item: a job for each would cost as much as a receipt on a local disk.
-            for index in range(first, len(items), self.count):
-                try:
-                    operation(items[index])
-                except BaseException as error:  # noqa: BLE001 - told apart below, when all have been tried
-                    failed[index] = error
+        def run(share: Sequence[T]) -> list[BaseException | None]:
+            return [_failure(operation, item) for item in share]
 
-        failed: list[BaseException | None] = [None] * len(items)
-        wait([self.submit(run, first) for first in range(min(self.count, len(items)))])
+        failed = self.in_shares(run, items)
         for error in failed:
             if error is not None and not isinstance(error, expected):
                 raise error
         return failed
+
+    def in_shares(
+        self, operation: Callable[[Sequence[T]], list[R]], items: Sequence[T], *, at_least: int = 1
+    ) -> list[R]:
+        """
+        Run *operation* on shares of *items* at the same time, wait for all, and return the results in the items' order.
+
+        A job for each item would cost as much as a receipt on a local disk.
+
+        :param operation: gets a share, and returns a result for each of its items.
+        :param at_least: how many items make a share worth a thread.
+        """
+        count = min(self.count, max(1, len(items) // at_least))
+        if count == 1:
+            return operation(items)
+        # Every so many-th item, so that shares are alike.
+        jobs = [self.submit(operation, items[first::count]) for first in range(count)]
+        wait(jobs)
+        found = dict(
+            itertools.chain.from_iterable(
+                zip(range(first, len(items), count), job.result(), strict=True) for first, job in enumerate(jobs)
+            )
+        )
+        return [found[index] for index in range(len(items))]
 
     def close(self) -> None:
         """End the threads."""
@@ -81,3 +94,11 @@ class Workers:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _failure(operation: Callable[[T], object], item: T) -> BaseException | None:
+    try:
+        operation(item)
+    except BaseException as error:  # noqa: BLE001 - told apart by the caller, when all have been tried
+        return error
+    return None

@@ -52,6 +52,121 @@ def test_a_local_create_is_exclusive_and_leaves_nothing_aside(tmp_path: Path) ->
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["x.json"]
 
 
+def _many(count: int = 300) -> list[tuple[str, bytes]]:
+    return [(f"{i % 7}/{i}.json", f"receipt {i}".encode()) for i in range(count)]
+
+
+def _path_of(descriptor: int) -> Path:
+    return Path(f"/proc/self/fd/{descriptor}").readlink()
+
+
+def _files(path: Path) -> dict[str, bytes]:
+    return {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+def test_many_local_files_are_written_as_one_is(tmp_path: Path) -> None:
+    """Each is exclusive and whole, and nothing is left aside."""
+    folder = _local(tmp_path / "ledger")
+    files = _many()
+    folder.create("3/3.json", b"somebody else's")
+    errors = folder.create_each(files)
+    assert [type(e) for e in errors if e is not None] == [FileExistsError]
+    assert isinstance(errors[3], FileExistsError)
+    assert _files(tmp_path / "ledger") == dict(files) | {"3/3.json": b"somebody else's"}
+    assert folder.create_each(files[4:9]) == [None] * 5, "what was written by us before is ours"
+    again = [(name, data + b", settled") for name, data in files]
+    assert folder.replace_each(again) == [None] * len(files)
+    assert _files(tmp_path / "ledger") == dict(again)
+
+
+@pytest.mark.parametrize("operation", ["create_each", "replace_each"])
+def test_many_local_files_are_synchronised_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    """A file before it gets its name, its folder after that and before the call returns: for each, as for one."""
+    folder = _local(tmp_path / "ledger")
+    files = _many(40)
+    folder.create_each([(name, b"before") for name, _ in files] if operation == "replace_each" else [])
+    done: list[tuple[str, str]] = []
+    fsync, link, replace = os.fsync, os.link, os.replace
+
+    def seen(descriptor: int) -> None:
+        fsync(descriptor)
+        done.append(("sync", str(_path_of(descriptor))))
+
+    def named(how: Any) -> Any:
+        def name(source: str, target: str) -> None:
+            assert ("sync", source) in done, f"{target} got its name before it was synchronised"
+            how(source, target)
+            done.append(("name", target))
+
+        return name
+
+    monkeypatch.setattr(os, "fsync", seen)
+    monkeypatch.setattr(os, "link", named(link))
+    monkeypatch.setattr(os, "replace", named(replace))
+    assert getattr(folder, operation)(files) == [None] * 40
+    for name, _ in files:
+        target = str(tmp_path / "ledger" / name)
+        assert ("sync", str(Path(target).parent)) in done[done.index(("name", target)) :], name
+    folders = [path for what, path in done if what == "sync" and Path(path).is_dir()]
+    assert sum(path != str(tmp_path / "ledger") for path in folders) == 7, "once for all files of a folder"
+
+
+def test_a_folder_that_cannot_be_synchronised_fails_its_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What may not survive a power cut is not claimed."""
+    folder = _local(tmp_path / "ledger")
+    folder.create_each(_many(7))
+    fsync = os.fsync
+
+    def broken(descriptor: int) -> None:
+        if _path_of(descriptor).match("ledger/5"):
+            raise OSError(errno.EIO, "planted")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", broken)
+    files = [(name.replace(".json", ".2.json"), data) for name, data in _many(14)]
+    errors = folder.create_each(files)
+    assert [i for i, e in enumerate(errors) if isinstance(e, AmiliLedgerUnavailable)] == [5, 12]
+    assert [e for e in errors if e is not None and not isinstance(e, AmiliLedgerUnavailable)] == []
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_one_of_many_that_fails_once_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """A disk that stumbles costs a retry, and one that stays broken fails all and leaves nothing behind."""
+    folder = _local(tmp_path / "ledger")
+    files = _many(20)
+    folder.create_each([(f"{i}/begun.json", b"") for i in range(7)])
+    how = getattr(os, call)
+    failing: list[bool] = [False] * 8 + [True]
+
+    def stumbling(*args: Any) -> Any:
+        if failing and failing.pop(0):
+            raise OSError(errno.EIO, "planted")
+        return how(*args)
+
+    monkeypatch.setattr(os, call, stumbling)
+    assert folder.create_each(files) == [None] * 20
+    before = _files(tmp_path / "ledger")
+    assert {name: before[name] for name, _ in files} == dict(files)
+    failing += [True] * 10_000
+    errors = folder.replace_each([(name, b"never") for name, _ in files])
+    assert all(isinstance(e, AmiliLedgerUnavailable) for e in errors)
+    assert _files(tmp_path / "ledger") == before
+
+
+def test_many_files_of_a_ledger_that_vanished_are_not_made_anew(tmp_path: Path) -> None:
+    """As with one."""
+    folder = _local(tmp_path / "ledger")
+    (tmp_path / "ledger").rmdir()
+    assert all(isinstance(e, AmiliLedgerUnavailable) for e in folder.create_each(_many(20)))
+    assert not (tmp_path / "ledger").exists()
+
+
 @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.EMLINK])
 def test_without_links_a_local_create_is_still_exclusive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
