@@ -1,0 +1,36 @@
+"""What the API says, and the questions we ask of it."""
+
+from __future__ import annotations
+
+from amili_provider.models.answers import (
+    FileResult,
+    UnreadableAnswer,
+    UploadAnswer,
+    read_json_object,
+    read_message,
+    read_upload_answer,
+)
+from amili_provider.models.judging import judge_upload
+from amili_provider.models.outcomes import Outcome, Receipt, Verdict
+from amili_provider.models.text import LONGEST_SHOWN, one_line
+from amili_provider.models.vocabulary import DEFAULT_ACCEPTED, DEFAULT_PENDING, DEFAULT_REFUSED, Meaning, Vocabulary
+
+__all__ = [
+    "DEFAULT_ACCEPTED",
+    "DEFAULT_PENDING",
+    "DEFAULT_REFUSED",
+    "LONGEST_SHOWN",
+    "FileResult",
+    "Meaning",
+    "Outcome",
+    "Receipt",
+    "UnreadableAnswer",
+    "UploadAnswer",
+    "Verdict",
+    "Vocabulary",
+    "judge_upload",
+    "one_line",
+    "read_json_object",
+    "read_message",
+    "read_upload_answer",
+]

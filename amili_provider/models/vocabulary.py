@@ -1,0 +1,66 @@
+"""Which of Amili's words mean accepted, refused or pending: one vocabulary for operator and sensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+DEFAULT_ACCEPTED = ("PROCESSED/CREATED",)
+"""Documented: "POST (upload) one or more OS files", example answer."""
+DEFAULT_REFUSED = ("FAILED", "REJECTED", "ERROR", "INVALID", "BATCH-REJECTED")
+"""Assumed, but for FAILED and BATCH-REJECTED, which the auto-postings page names."""
+DEFAULT_PENDING = ("QUEUED", "PENDING", "RECEIVED", "PROCESSING")
+"""Assumed, but for QUEUED, which the Collection API names."""
+
+
+def word(value: Any) -> str:
+    """Return *value* as it is compared: without case, and without blanks around it."""
+    return str(value).strip().casefold() if value is not None else ""
+
+
+class Meaning(StrEnum):
+    """What Amili's words mean."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    PENDING = "pending"
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """
+    Which words of Amili mean accepted, refused or pending. Values are compared without case (page "About").
+
+    :param accepted: entries ``STATUS/RESULT`` (both must match) or ``WORD`` (status or result matches).
+    :param refused: the same; refused wins over accepted.
+    :param pending: the same; for the sensor only.
+    """
+
+    accepted: tuple[str, ...] = DEFAULT_ACCEPTED
+    refused: tuple[str, ...] = DEFAULT_REFUSED
+    pending: tuple[str, ...] = DEFAULT_PENDING
+
+    @staticmethod
+    def _matches(entries: Iterable[str], status: str, result: str) -> bool:
+        for entry in entries:
+            first, slash, second = word(entry).partition("/")
+            if slash:
+                if (first.strip(), second.strip()) == (status, result):
+                    return True
+            elif first and first in (status, result):
+                return True
+        return False
+
+    def meaning(self, status: Any, result: Any) -> Meaning:
+        """Return what *status* and *result* mean together."""
+        words = word(status), word(result)
+        if self._matches(self.refused, *words):
+            return Meaning.REFUSED
+        if self._matches(self.accepted, *words):
+            return Meaning.ACCEPTED
+        if self._matches(self.pending, *words):
+            return Meaning.PENDING
+        return Meaning.UNCLEAR
