@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from amili_provider.client import AmiliClient
@@ -21,15 +21,13 @@ from amili_provider.delivery.outcomes import Halt, Result, Sent, not_sent, unkno
 from amili_provider.delivery.packing import Packer
 from amili_provider.delivery.plan import STREAM_BYTES, Item, Plan
 from amili_provider.delivery.progress import Progress
+from amili_provider.delivery.reading import Reader
 from amili_provider.delivery.sending import Sender
 from amili_provider.models import Outcome, Verdict
-from amili_provider.storage.contents import HashedContent, read_content, read_small_contents
 from amili_provider.storage.streams import STREAM_MEMORY_BYTES
 
 FEWEST_READERS, MOST_READERS = 2, 16
 """Threads that read ahead: many where they wait for storage and ledger, few where they only compete for Python."""
-SLOW_SECONDS = 0.002
-"""A file that took longer to read and look up was waited for."""
 FILES_PER_READ = 32
 """Small files read by one job at most; a job costs the coordinator more than a small file does."""
 BYTES_PER_READ = 1024 * 1024
@@ -51,11 +49,11 @@ class Delivery:
 
     def __init__(self, plan: Plan, client: AmiliClient, books: Books, *, log: logging.Logger) -> None:
         self._plan = plan
-        self._in_memory_bytes = plan.in_memory_bytes
         self._client = client
         self._books = books
         self._log = log
         self._stop = threading.Event()
+        self._reader = Reader(plan, books, stop=self._stop)
         self._sender = Sender(plan, client, books, stop=self._stop, log=log)
         self._packer = Packer(plan)
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -117,7 +115,7 @@ class Delivery:
                 self._finish(self._todo.popleft(), not_sent(self.halt.reason, passing=self.halt.passing))
             return
         while self._todo and self._reading < self._readers and self._has_room(self._todo[0]):
-            if self._streamed(self._todo[0]):
+            if self._reader.streams(self._todo[0]):
                 # It holds its reader for long; what comes behind it must not wait.
                 self._readers = MOST_READERS
             job = [self._take()]
@@ -126,7 +124,7 @@ class Delivery:
             while (
                 len(job) < wanted
                 and self._todo
-                and not self._streamed(self._todo[0])
+                and not self._reader.streams(self._todo[0])
                 and size + self._todo[0].file.size <= BYTES_PER_READ
                 and self._has_room(self._todo[0])
             ):
@@ -135,20 +133,17 @@ class Delivery:
             self._reading += 1
             readers.submit(self._reader_job, job)
 
-    def _streamed(self, item: Item) -> bool:
-        return item.file.size > self._in_memory_bytes
-
     def _has_room(self, item: Item) -> bool:
         if not self._held_bytes:
             return True
-        if self._streamed(item) and self._streams > self._plan.max_concurrent_requests:
+        if self._reader.streams(item) and self._streams > self._plan.max_concurrent_requests:
             # One more than can be sent at once, so that the next is hashed meanwhile; it also bounds the spool.
             return False
         return self._held_bytes + self._cost(item) <= self._plan.max_memory_bytes
 
     def _cost(self, item: Item) -> int:
         """Return the memory that *item* takes while it is read."""
-        if not self._streamed(item):
+        if not self._reader.streams(item):
             return max(item.file.size, 1)
         return STREAM_BYTES if item.file.local_path is not None else STREAM_MEMORY_BYTES
 
@@ -156,45 +151,12 @@ class Delivery:
         item = self._todo.popleft()
         item.held_bytes = self._cost(item)
         self._held_bytes += item.held_bytes
-        self._streams += self._streamed(item)
+        self._streams += self._reader.streams(item)
         return item
 
     def _reader_job(self, job: list[Item]) -> None:
-        """Read, hash and look up; in a reader's thread."""
-        outcomes: list[tuple[Item, Result | None]] = []
-        began = time.monotonic()
-        contents = self._contents(job)
-        for item in job:
-            try:
-                outcomes.append((item, self._identify(item, next(contents))))
-            except Exception as error:  # noqa: BLE001 - whatever a storage raises is this file's outcome, never lost
-                outcomes.append((item, not_sent(error)))
-        slow = time.monotonic() - began > SLOW_SECONDS * len(job)
+        outcomes, slow = self._reader.read(job)
         self._events.put(lambda: self._on_read(outcomes, slow=slow))
-
-    def _contents(self, job: list[Item]) -> Iterator[HashedContent | Exception]:
-        """Yield the content of each file of a job, or why there is none."""
-        if not self._streamed(job[0]):
-            yield from read_small_contents([item.file for item in job], on_bytes=self._keep_reading)
-            return
-        yield read_content(
-            job[0].file,
-            in_memory_bytes=self._in_memory_bytes,
-            spool_dir=self._plan.spool_dir,
-            on_bytes=self._keep_reading,
-        )
-
-    def _identify(self, item: Item, content: HashedContent | Exception) -> Result | None:
-        if isinstance(content, Exception):
-            raise content
-        item.content = content
-        item.receipt.sha256 = content.sha256
-        item.receipt.file_id = self._books.file_id(content.sha256)
-        return self._books.consult(item)
-
-    def _keep_reading(self, _: int) -> None:
-        if self._stop.is_set():
-            raise InterruptedError("The run was stopped before this file was read.")
 
     def _on_read(self, outcomes: list[tuple[Item, Result | None]], *, slow: bool) -> None:
         self._reading -= 1
@@ -212,7 +174,7 @@ class Delivery:
                 self._finish(item, not_sent(self.halt.reason, passing=self.halt.passing))
             else:
                 self._leaders[item.file_id] = item
-                if self._streamed(item):
+                if self._reader.streams(item):
                     # Spooled or in place: from here on it takes what sending takes.
                     self._held_bytes -= item.held_bytes - STREAM_BYTES
                     item.held_bytes = STREAM_BYTES
@@ -289,7 +251,7 @@ class Delivery:
 
     def _release(self, item: Item) -> None:
         if item.held_bytes:
-            self._streams -= self._streamed(item)
+            self._streams -= self._reader.streams(item)
             self._held_bytes -= item.held_bytes
             item.held_bytes = 0
         item.let_go()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from amili_provider.delivery import pipeline
+from amili_provider.delivery import reading
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliDeliveryFailed,
@@ -284,8 +284,8 @@ def test_small_files_do_not_wait_for_large_ones(
         small.set()
         return read_small_contents(*given, **more)
 
-    monkeypatch.setattr(pipeline, "read_content", slowly)
-    monkeypatch.setattr(pipeline, "read_small_contents", small_ones)
+    monkeypatch.setattr(reading, "read_content", slowly)
+    monkeypatch.setattr(reading, "read_small_contents", small_ones)
     receipts = upload()
     assert set(_outcomes(receipts).values()) == {"uploaded"}
     assert waited == [True] * 3
