@@ -55,6 +55,8 @@ class World:
         self._again: dict[int, set[str]] = {}
         self._green: set[str] = set()
         """Files that a green task has delivered."""
+        self._green_before: dict[tuple[str, int], set[str]] = {}
+        """The same, when each task's last try began: of two at a time one may find out what the other could not."""
 
     def fail(self, what: str) -> None:
         """Say that a promise is broken."""
@@ -72,6 +74,7 @@ class World:
     def before(self, task: Task) -> None:
         """Note what a try is about to find."""
         self._listed_before[task.run_id, task.map_index] = dict(self._listed)
+        self._green_before[task.run_id, task.map_index] = set(self._green)
 
     def allow_again(self, task: Task) -> None:
         """Allow one acceptance more: the user asked for it, in this run and since this clear."""
@@ -105,14 +108,15 @@ class World:
     def _check_receipts(self, task: Task) -> None:
         """Whatever became of the task: a receipt never says more than the other end knows."""
         there = {u.sha256 for u in task.sandbox.uploads}
+        green = self._green_before[task.run_id, task.map_index]
         named = {r["source"].rpartition("/")[2] for r in task.receipts or []}
         if task.receipts and (forgotten := sorted(set(self._wanted(task)) - named)):
             self.fail(f"{task.state}, and no receipt of {', '.join(forgotten)}")
         for receipt in task.receipts or []:
             if receipt["outcome"] in DELIVERED and receipt["sha256"] not in there:
                 self.fail(f"the receipt of {receipt['name']} says {receipt['outcome']}, but it is not there")
-            if receipt["outcome"] == "unknown" and receipt["file_id"] in self._green and not task.conf["force"]:
-                self.fail(f"{receipt['name']} was delivered by a green task, and is unknown now")
+            if receipt["outcome"] == "unknown" and receipt["file_id"] in green and not task.conf["force"]:
+                self.fail(f"{receipt['name']} was delivered by a green task, and is unknown now: {receipt['message']}")
             if receipt["outcome"] not in DELIVERED and not receipt["message"]:
                 self.fail(f"the receipt of {receipt['name']} says {receipt['outcome']} and not why")
 
