@@ -204,7 +204,7 @@ class Play:
                 plan["change"] = {**plan["change"], "path": str(self.files / plan["change"]["path"])}
         if step.sync and step.together and len(self.tasks) > 1:
             # Long enough for a slow machine where nobody is killed, short where somebody may be.
-            patience = 1.5 if any("kill" in plan for plan in plans) else 15.0
+            patience = 1.5 if any("kill" in plan for plan in plans) else 40.0
             folder = tempfile.mkdtemp(dir=self.folder)
             for me, plan in enumerate(plans):
                 plan[step.sync] = {"folder": folder, "me": me, "patience": patience}
