@@ -159,7 +159,8 @@ class LocalFolder(Folder):
             if hasattr(os, "posix_fadvise"):
                 # It drops what is written and so begins to write what is not, and does not wait for it.
                 for _, _, descriptor in written:
-                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                    with contextlib.suppress(OSError):  # advice only: the synchronisation below is what counts
+                        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             for name, aside, descriptor in written:
                 try:
                     os.fsync(descriptor)
