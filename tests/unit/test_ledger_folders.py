@@ -159,6 +159,18 @@ def test_one_of_many_that_fails_once_is_written_anew(
     assert _files(tmp_path / "ledger") == before
 
 
+def test_a_file_system_that_takes_no_advice_is_a_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some know no fadvise; what counts is the synchronisation."""
+
+    def unknown(*_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    folder = _local(tmp_path / "ledger")
+    monkeypatch.setattr(os, "posix_fadvise", unknown)
+    assert folder.create_each(_many(20)) == [None] * 20
+    assert _files(tmp_path / "ledger") == dict(_many(20))
+
+
 def test_many_files_of_a_ledger_that_vanished_are_not_made_anew(tmp_path: Path) -> None:
     """As with one."""
     folder = _local(tmp_path / "ledger")
