@@ -255,13 +255,16 @@ class Play:
         going = [(t, p) for t, p in tasks if t.state in (None, "up_for_retry")]
         if len(going) < 2:
             going = [(t, {k: v for k, v in p.items() if k not in ("meet", "order")}) for t, p in going]
+        written: dict[Station, Path] = {}
         for (task, plan), station in zip(going, self._lane.stations, strict=False):
-            self._write_plan(task, plan)
+            written[station] = self._write_plan(task, plan)
             self.world.before(task)
             task.log = self.folder / f"{task.run_id}.{task.map_index}.log"
             station.begin("attempt", **task.key, log=str(task.log))
         for (task, plan), station in zip(going, self._lane.stations, strict=False):
             answer = station.answer()
+            if (news := saboteur.unarmed(written[station])).exists():
+                raise RuntimeError(f"the saboteur could not carry out {plan}:\n{news.read_text()}")
             task.state, task.receipts, task.max_tries = answer["state"], answer["receipts"], answer["max_tries"]
             task.pause = answer["pause"]
             killed = answer["exit_code"] < 0
@@ -277,7 +280,7 @@ class Play:
         for task, _ in going:
             self.world.check_try(task)
 
-    def _write_plan(self, task: Task, plan: dict[str, Any]) -> None:
+    def _write_plan(self, task: Task, plan: dict[str, Any]) -> Path:
         first, second = self._lane.sandboxes
         extras = {**self._scenario.extras, "ledger": str(self.folder / "ledger")}
         whole = {
@@ -291,8 +294,9 @@ class Play:
                 "AIRFLOW_CONN_AMILI_ELSEWHERE": second.connection_json(**extras),
             },
         }
-        name = saboteur.plan_name(task.dag_id, task.run_id, task.map_index)
-        (self.folder / "plans" / name).write_text(json.dumps(whole))
+        path = self.folder / "plans" / saboteur.plan_name(task.dag_id, task.run_id, task.map_index)
+        path.write_text(json.dumps(whole))
+        return path
 
     def _let_an_hour_pass(self) -> None:
         self._wait_for_sandboxes()

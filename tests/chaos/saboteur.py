@@ -15,6 +15,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -23,10 +24,20 @@ Patch = Callable[[dict[str, Any]], None]
 
 
 def arm(context: Any) -> None:
-    """Read the plan of this attempt and do what it says."""
+    """Read the plan of this attempt and do what it says; a plan that cannot be carried out is told to the suite."""
     ti = context["ti"]
-    plans = Path(context["dag_run"].conf["plans"])
-    carry_out(json.loads((plans / plan_name(ti.dag_id, ti.run_id, ti.map_index)).read_text()))
+    plan = Path(context["dag_run"].conf["plans"], plan_name(ti.dag_id, ti.run_id, ti.map_index))
+    try:
+        carry_out(json.loads(plan.read_text()))
+    except Exception:
+        # For Airflow it is one more failed try, and the scenario would hold without its fault.
+        unarmed(plan).write_text(traceback.format_exc())
+        raise
+
+
+def unarmed(plan: Path) -> Path:
+    """Return the file that says why *plan* could not be carried out, if it could not."""
+    return plan.with_suffix(".unarmed")
 
 
 def carry_out(plan: dict[str, Any]) -> None:
@@ -302,8 +313,8 @@ def _break_storage(plan: dict[str, Any]) -> None:
 
 def _change_file(plan: dict[str, Any]) -> None:
     """Let somebody write to a file between the listing and the end of its upload."""
-    from amili_provider.delivery import pipeline
     from amili_provider.payload import UploadBody
+    from amili_provider.storage import contents
 
     path, countdown = Path(plan["path"]), Countdown(1)
 
@@ -312,10 +323,10 @@ def _change_file(plan: dict[str, Any]) -> None:
             data = path.read_bytes()
             path.write_bytes(data + b"+" if plan["how"] == "grow" else data[:-1] + bytes([(data[-1] + 1) % 256]))
 
-    def reading(original: Callable[..., Any], file: Any, **kwargs: Any) -> Any:
+    def reading(original: Callable[..., Any], file: Any, *args: Any) -> Any:
         if file.url.endswith(path.name):
             change()
-        return original(file, **kwargs)
+        return original(file, *args)
 
     def sending(original: Callable[..., Iterator[bytes]], body: Any) -> Iterator[bytes]:
         for number, chunk in enumerate(original(body)):
@@ -324,7 +335,8 @@ def _change_file(plan: dict[str, Any]) -> None:
             yield chunk
 
     if plan["when"] == "reading":
-        wrap(pipeline, "read_content", reading)
+        wrap(contents, "_read_local", reading)
+        wrap(contents, "_blocks_of", reading)
     else:
         wrap(UploadBody, "__iter__", sending)
 
