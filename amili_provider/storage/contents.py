@@ -13,6 +13,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
 from amili_provider.exceptions import AmiliStorageError
@@ -132,6 +133,19 @@ def _read_fully(descriptor: int, buffer: memoryview, position: int) -> int:
     return got
 
 
+def _blocks_ahead(descriptor: int) -> Iterator[memoryview]:
+    """Yield what *descriptor* holds, block by block; the next is read while one is used."""
+    used, ahead = (memoryview(bytearray(_READ_BYTES)) for _ in range(2))
+    position = 0
+    with ThreadPoolExecutor(1, thread_name_prefix="amili-ahead") as reader:
+        coming = reader.submit(_read_fully, descriptor, ahead, position)
+        while got := coming.result():
+            used, ahead = ahead, used
+            position += got
+            coming = reader.submit(_read_fully, descriptor, ahead, position)
+            yield used[:got]
+
+
 def read_content(
     file: StorageFile,
     *,
@@ -222,13 +236,12 @@ def _read_local(
             return MemoryContent(data)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         digest = hashlib.sha256()
-        buffer = memoryview(bytearray(_READ_BYTES))
         position = 0
-        while got := _read_fully(descriptor, buffer, position):
-            digest.update(buffer[:got])
-            position += got
+        for block in _blocks_ahead(descriptor):
+            digest.update(block)
+            position += len(block)
             if on_bytes:
-                on_bytes(got)
+                on_bytes(len(block))
         if position != file.size or _state(os.fstat(descriptor)) != _state(status):
             raise _wrong_length(file, position)
         content = DescriptorContent(descriptor, file.size, digest.hexdigest(), shown=file.url, state=_state(status))
