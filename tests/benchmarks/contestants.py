@@ -140,7 +140,7 @@ def pull(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 def download(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     """Download one object to disk, as the storage's library does it: several ranges at once."""
     fs, _ = _bucket(asked)
-    fs.cat_file(asked["warm_up"].removeprefix("s3://"))
+    fs.cat(asked["warm_up"].removeprefix("s3://"))
 
     def run() -> dict[str, Any]:
         fs, path = _bucket(asked)
