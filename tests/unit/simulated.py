@@ -67,6 +67,8 @@ class World:
     dice: float = 0.5
     slept: int = 0
     asked: dict[str, int] = field(default_factory=dict)
+    together: int = 0
+    """How many pauses must have begun before the first ends: waits that are to go on at the same time."""
 
     @property
     def time(self) -> Time:
@@ -79,6 +81,8 @@ class World:
         assert self.slept < 20_000, "nobody waits that often: something spins"
         self.now += seconds
         await asyncio.sleep(0)
+        while self.slept < self.together:  # noqa: ASYNC110 - an event would belong to one loop, and there are several
+            await asyncio.sleep(0.001)
 
     def pass_time(self, seconds: float) -> None:
         """Wait as a task does."""

@@ -252,6 +252,7 @@ def test_one_token_serves_a_wait(world: World) -> None:
 def test_triggers_of_one_connection_share_a_token(world: World) -> None:
     """Many waits in one triggerer ask the token service once."""
     world.scripts["*"] = [QUEUED, ACCEPTED]
+    world.together = 50
 
     async def many() -> list[Any]:
         late = EPOCH + 1000 * HOUR

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ class Ftp(OnDisk):
                 # On Python 3.11 it takes asyncore from the standard library, which is said to go.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 from pyftpdlib.authorizers import DummyAuthorizer
+                from pyftpdlib.filesystems import AbstractedFS
 
                 base = self._handler()
         except ImportError:
@@ -53,9 +55,22 @@ class Ftp(OnDisk):
             self.commands.append(cmd)
             base.pre_process_command(handler, line, cmd, arg)
 
+        def chdir(files: Any, path: str) -> None:
+            # Its own changes this process's folder for a moment, and two threads at once leave it changed.
+            if not Path(path).is_dir():
+                raise NotADirectoryError(path)
+            files.cwd = files.fs2ftp(path)
+
         commands = {name: known for name, known in base.proto_cmds.items() if name not in missing}
-        about = {"authorizer": self.authorizer, "proto_cmds": commands, "log_prefix": "", "timeout": 60}
-        self.handler = type("Handler", (base,), {**about, "pre_process_command": seen})
+        files = type("Files", (AbstractedFS,), {"chdir": chdir})
+        about = {
+            "authorizer": self.authorizer,
+            "abstracted_fs": files,
+            "proto_cmds": commands,
+            "log_prefix": "",
+            "timeout": 60,
+        }
+        self.handler = type("Handler", (base,), {**about, "timeout": 60, "pre_process_command": seen})
         self._port = 0
         self.run()
 
