@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import subprocess
@@ -58,7 +59,7 @@ class Ftp(OnDisk):
         def chdir(files: Any, path: str) -> None:
             # Its own changes this process's folder for a moment, and two threads at once leave it changed.
             if not Path(path).is_dir():
-                raise NotADirectoryError(path)
+                raise NotADirectoryError(errno.ENOTDIR, "not a folder", path)
             files.cwd = files.fs2ftp(path)
 
         commands = {name: known for name, known in base.proto_cmds.items() if name not in missing}
