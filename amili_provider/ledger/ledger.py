@@ -27,8 +27,6 @@ own.
 from __future__ import annotations
 
 import math
-import secrets
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -37,23 +35,11 @@ from typing import Self
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger import identity
 from amili_provider.ledger.attempts import Attempts
-from amili_provider.ledger.claims import (
-    MARGIN_SECONDS,
-    WRITING_SECONDS,
-    Claim,
-    ClaimFacts,
-    ClaimLost,
-    SettlingFailed,
-)
+from amili_provider.ledger.claims import WRITING_SECONDS, Claim, ClaimFacts, ClaimLost, SettlingFailed
+from amili_provider.ledger.drafts import Drafts
 from amili_provider.ledger.folders import Folder
 from amili_provider.ledger.places import open_folder
-from amili_provider.ledger.records import (
-    SETTLING_OUTCOMES,
-    LedgerReceipt,
-    Origin,
-    RecordState,
-    timestamp,
-)
+from amili_provider.ledger.records import LedgerReceipt, Origin
 from amili_provider.ledger.standing import Attempt, SetAside, Standing, State, judge
 from amili_provider.models import Outcome, Verdict
 
@@ -91,7 +77,7 @@ class Ledger:
         self._clock = clock
         self._sleep = sleep
         self._attempts = Attempts(folder, identity.folder_of(environment, client_no), sleep=sleep)
-        self._host = socket.gethostname()
+        self._drafts = Drafts(environment, client_no, answer_timeout=answer_timeout, clock=clock)
 
     @classmethod
     def open(
@@ -202,7 +188,7 @@ class Ledger:
         # longer.
         extra = self.folder.seconds_per_file * (len(wanted) - 1)
         claims = [
-            Claim(self._claimed(standing, facts, now, extra), now + WRITING_SECONDS + extra)
+            Claim(self._drafts.claimed(standing, facts, now, extra), now + WRITING_SECONDS + extra)
             for standing, facts in wanted
         ]
         self._write_claims(claims)
@@ -239,7 +225,7 @@ class Ledger:
         :raises SettlingFailed: if some could not be written: nothing more may be sent.
         """
         deadline = self._clock() + SETTLE_WITHIN_SECONDS
-        receipts = [self._settled(claim.receipt, verdict) for claim, verdict in outcomes]
+        receipts = [self._drafts.settled(claim.receipt, verdict) for claim, verdict in outcomes]
         pending = list(range(len(outcomes)))
         pause = 0.5
         while True:
@@ -287,13 +273,13 @@ class Ledger:
             raise ValueError("an unknown outcome resolves nothing")
         now = self._clock()
         claimed = replace(
-            self._claimed(standing, facts, now),
+            self._drafts.claimed(standing, facts, now),
             origin=origin,
             settled_by=settled_by,
             reason=reason,
             resolves=standing.unknown,
         )
-        receipt = self._settled(claimed, verdict)
+        receipt = self._drafts.settled(claimed, verdict)
         if uploaded_at is not None and receipt.uploaded_at is not None:
             receipt = replace(receipt, uploaded_at=uploaded_at)
         error = self._attempts.create_all([receipt])[0]
@@ -302,46 +288,6 @@ class Ledger:
         if error is not None:
             raise error
         return receipt
-
-    def _claimed(self, standing: Standing, facts: ClaimFacts, now: float, extra: float = 0.0) -> LedgerReceipt:
-        return LedgerReceipt(
-            file_id=standing.file_id,
-            attempt=standing.next_attempt,
-            chain=facts.run.chain,
-            state=RecordState.CLAIMED,
-            environment=self.environment,
-            client_no=self.client_no,
-            file_type=facts.file_type,
-            name=facts.name,
-            source=facts.source,
-            size=facts.size,
-            sha256=facts.sha256,
-            claimed_at=timestamp(now),
-            expires_at=timestamp(now + self.answer_timeout + MARGIN_SECONDS + extra),
-            dag_id=facts.run.dag_id,
-            run_id=facts.run.run_id,
-            task_id=facts.run.task_id,
-            map_index=facts.run.map_index,
-            try_number=facts.run.try_number,
-            host=self._host,
-            request=facts.request,
-            owner=secrets.token_hex(16),
-        )
-
-    def _settled(self, claimed: LedgerReceipt, verdict: Verdict) -> LedgerReceipt:
-        if verdict.outcome not in SETTLING_OUTCOMES:
-            raise ValueError(f"an attempt cannot end as {verdict.outcome!s}")
-        now = timestamp(self._clock())
-        return replace(
-            claimed,
-            state=RecordState.SETTLED,
-            outcome=verdict.outcome,
-            status=verdict.status,
-            result=verdict.result,
-            message=verdict.message,
-            settled_at=now,
-            uploaded_at=now if verdict.outcome is Outcome.UPLOADED else None,
-        )
 
     def _write_claims(self, claims: Sequence[Claim]) -> None:
         receipts = [c.receipt for c in claims]
@@ -370,4 +316,4 @@ class Ledger:
     def _give_back(self, receipts: Sequence[LedgerReceipt]) -> None:
         """Settle claims whose tail was never released. If that fails they are unknown when they expire."""
         verdict = Verdict(Outcome.NOT_SENT, message="given back before anything of it could be accepted")
-        self._attempts.each(self._attempts.rewrite_if_ours, [self._settled(r, verdict) for r in receipts])
+        self._attempts.each(self._attempts.rewrite_if_ours, [self._drafts.settled(r, verdict) for r in receipts])

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
-from uuid import uuid4
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from amili_provider.delivery.order import Order
-    from amili_provider.delivery.plan import Run
     from amili_provider.models import Receipt
 
 
@@ -219,6 +217,7 @@ class AmiliFileUploadOperator(BaseOperator):
         """Check every argument, before anything is sent."""
         from amili_provider.delivery.order import Order
         from amili_provider.operators import arguments
+        from amili_provider.operators.runs import this_run
         from amili_provider.storage.names import KINDS_LEFT
 
         optional = arguments.optional_text
@@ -250,29 +249,8 @@ class AmiliFileUploadOperator(BaseOperator):
             max_concurrent_requests=arguments.number_of("max_concurrent_requests", self.max_concurrent_requests),
             max_memory_bytes=arguments.number_of("max_memory_bytes", self.max_memory_bytes, least=1024 * 1024),
             spool_dir=arguments.folder_of("spool_dir", self.spool_dir),
-            run=self._this_run(context),
+            run=this_run(context, self.task_id),
             **limits,
-        )
-
-    def _this_run(self, context: Context) -> Run:
-        from amili_provider.delivery.plan import Run
-
-        ti = context.get("ti")
-        if ti is None:
-            return Run(task_id=self.task_id, chain=uuid4().hex)
-        facts = {
-            "dag_id": str(getattr(ti, "dag_id", "")),
-            "run_id": str(getattr(ti, "run_id", "")),
-            "task_id": str(getattr(ti, "task_id", self.task_id)),
-        }
-        map_index = getattr(ti, "map_index", -1)
-        # A retry keeps max_tries, a clear raises it: so a chain is what the user asked for once.
-        chain = "/".join([*facts.values(), str(map_index), str(getattr(ti, "max_tries", 0))])
-        return Run(
-            **facts,
-            map_index=-1 if map_index is None else int(map_index),
-            try_number=int(getattr(ti, "try_number", 1) or 1),
-            chain=chain,
         )
 
     def _renamer(self, context: Context) -> Any:
