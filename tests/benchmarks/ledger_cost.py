@@ -9,9 +9,7 @@ two ledgers, the medians are compared. The promise is a ratio of at most 1.2.
 from __future__ import annotations
 
 import argparse
-import gc
 import hashlib
-import logging
 import os
 import shutil
 import statistics
@@ -28,6 +26,7 @@ from amili_provider.ledger import Ledger
 from amili_provider.ledger.folders import Folder
 from amili_provider.ledger.local_folder import LocalFolder
 from amili_provider.ledger.remote_folders import ObjectStoreFolder
+from tests.benchmarks.measuring import in_memory, server
 from tests.ledger_cases import ACCEPTED, facts, file_id_of
 
 REQUEST_FILES = 500
@@ -39,43 +38,34 @@ Place = Callable[[str], Folder]
 def local(path: str | None) -> Iterator[tuple[Place, Callable[[str, str, bytes], None]]]:
     """Ledgers on the local disk, and a way to put receipts there in bulk."""
     root = Path(tempfile.mkdtemp(prefix="amili-ledger-cost-", dir=path))
+    try:
+        yield lambda name: LocalFolder(str(root / name), (root / name).as_uri()), _into(root)
+    finally:
+        shutil.rmtree(root)
+
+
+@contextmanager
+def s3(path: str | None) -> Iterator[tuple[Place, Callable[[str, str, bytes], None]]]:
+    """Ledgers on an S3 server in a process of its own, and a way to put receipts there in bulk."""
+    from s3fs import S3FileSystem
+
+    with in_memory(path) as root, server("objects", str(root)) as port:
+        bucket = root / "books"
+        bucket.mkdir()
+        where = {"endpoint_url": f"http://127.0.0.1:{port}", "client_kwargs": {"region_name": "us-east-1"}}
+        fs = S3FileSystem(key="key", secret="secret", **where)
+        yield lambda name: ObjectStoreFolder(fs, f"books/{name}", f"s3://books/{name}"), _into(bucket)
+
+
+def _into(root: Path) -> Callable[[str, str, bytes], None]:
+    """Return what puts a receipt of a ledger below *root*."""
 
     def put(ledger: str, name: str, data: bytes) -> None:
         target = root / ledger / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
 
-    try:
-        yield lambda name: LocalFolder(str(root / name), (root / name).as_uri()), put
-    finally:
-        shutil.rmtree(root)
-
-
-@contextmanager
-def s3(_path: str | None) -> Iterator[tuple[Place, Callable[[str, str, bytes], None]]]:
-    """Ledgers on an S3 server in this process, and a way to put receipts there in bulk."""
-    import boto3
-    from moto.s3.models import s3_backends
-    from moto.server import ThreadedMotoServer
-    from s3fs import S3FileSystem
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
-    try:
-        boto3.client("s3", endpoint_url=endpoint, **keys).create_bucket(Bucket="books")
-        fs = S3FileSystem(key="key", secret="secret", endpoint_url=endpoint)
-        backend = next(b for account in s3_backends.values() for b in account.values() if "books" in b.buckets)
-
-        def put(ledger: str, name: str, data: bytes) -> None:
-            backend.put_object("books", f"{ledger}/{name}", data)
-
-        yield lambda name: ObjectStoreFolder(fs, f"books/{name}", f"s3://books/{name}"), put
-    finally:
-        server.stop()
+    return put
 
 
 def opened(folder: Folder) -> Ledger:
@@ -114,9 +104,6 @@ def compare(kind: str, receipts: int, older: int, rounds: int, path: str | None)
         full = opened(place("full"))
         began = time.perf_counter()
         fill(full, older, lambda name, data: put("full", name, data))
-        # The S3 server's memory is this process's: its objects shall not be looked through again and again.
-        gc.collect()
-        gc.freeze()
         print(f"{kind}: {older} older receipts put there in {time.perf_counter() - began:.0f} s", flush=True)
         seconds(full, receipts // 10)
         empties, fulls = [], []
@@ -137,14 +124,13 @@ def main() -> int:
     """Compare on the storages that are asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ledger_cost", description=__doc__)
     parser.add_argument("--storage", choices=("local", "s3", "all"), default="all")
-    parser.add_argument("--receipts", type=int, help="per round (default: 10000 on local disk, 1000 on S3)")
+    parser.add_argument("--receipts", type=int, default=10_000, help="per round (default: %(default)s)")
     parser.add_argument("--older", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--path", help="folder for the local ledgers (default: the temporary one)")
     asked = parser.parse_args()
     kinds = ("local", "s3") if asked.storage == "all" else (asked.storage,)
-    usual = {"local": 10_000, "s3": 1_000}
-    ratios = [compare(k, asked.receipts or usual[k], asked.older, asked.rounds, asked.path) for k in kinds]
+    ratios = [compare(kind, asked.receipts, asked.older, asked.rounds, asked.path) for kind in kinds]
     return 0 if max(ratios) <= PROMISE else 1
 
 

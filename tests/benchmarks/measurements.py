@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from tests.benchmarks.measuring import (
     Scale,
     contestant,
     curl,
+    in_memory,
     in_turn,
     make_body,
     make_file,
@@ -46,9 +46,11 @@ def _ours(scale: Scale, **asked: Any) -> Contestant:
             folder = tempfile.mkdtemp(prefix="ledger-", dir=scale.folder)
             return contestant("ours", ledger=f"{folder}/ledger", **asked)()
         if kept == "s3":
-            shutil.rmtree(scale.folder / "s3" / "books", ignore_errors=True)
-            (scale.folder / "s3" / "books").mkdir(parents=True)
-            return contestant("ours", ledger="s3://books/amili", ledger_conn_id="s3_here", **asked)()
+            bucket = scale.folder / "s3" / "books"
+            bucket.unlink(missing_ok=True)
+            with in_memory(scale.folder) as memory:
+                bucket.symlink_to(memory)
+                return contestant("ours", ledger="s3://books/amili", ledger_conn_id="s3_here", **asked)()
         return contestant("ours", ledger=None, **asked)()
 
     return run
