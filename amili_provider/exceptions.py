@@ -117,11 +117,15 @@ class AmiliAuthenticationError(AmiliPermanentError):
     Amili does not let us in: 401 after the token was renewed once, or 403.
 
     :param status_code: the HTTP status, if there was an answer.
+    :param receipts: of a delivery: the receipts of the files that are not delivered.
     """
 
-    def __init__(self, message: str = "", *, status_code: int | None = None) -> None:
+    def __init__(
+        self, message: str = "", *, status_code: int | None = None, receipts: list[dict[str, Any]] | None = None
+    ) -> None:
         super().__init__(message)
         self.status_code = status_code
+        self.receipts = receipts or []
 
 
 class AmiliRequestError(AmiliPermanentError):
@@ -130,12 +134,21 @@ class AmiliRequestError(AmiliPermanentError):
 
     :param status_code: the HTTP status.
     :param answer: Amili's answer in short, as one safe line.
+    :param receipts: of a delivery: the receipts of the files that are not delivered.
     """
 
-    def __init__(self, message: str = "", *, status_code: int | None = None, answer: str = "") -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status_code: int | None = None,
+        answer: str = "",
+        receipts: list[dict[str, Any]] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status_code = status_code
         self.answer = answer
+        self.receipts = receipts or []
 
 
 class AmiliResponseError(AmiliPermanentError):

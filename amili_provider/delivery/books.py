@@ -76,7 +76,6 @@ class Books:
 
     def _consult(self, item: Item) -> Result | None:
         standing = self._look_up(item.file_id)
-        self._standings[item.file_id] = standing
         if standing.state in (State.UPLOADED, State.IN_FLIGHT):
             return _result_of(standing)
         asks = standing.unknown and self._plan.if_unknown != "fail" and not self._plan.force
@@ -84,7 +83,11 @@ class Books:
             answer = self._ask(item, standing)
             if answer is not None:
                 return answer
-        return None if standing.state is State.FREE else _result_of(standing)
+        if standing.state is not State.FREE:
+            return _result_of(standing)
+        # Kept for the claim; of a file that is not sent, nothing is.
+        self._standings[item.file_id] = standing
+        return None
 
     def _look_up(self, file_id: str) -> Standing:
         assert self._ledger is not None
@@ -205,6 +208,8 @@ class Books:
             for item in group
             if item.file_id in self._claims
         ]
+        for item in group:
+            self._standings.pop(item.file_id, None)
         if outcomes:
             self._ledger.settle_all(outcomes)
 

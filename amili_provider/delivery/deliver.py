@@ -18,11 +18,11 @@ from amili_provider.delivery.outcomes import Halt
 from amili_provider.delivery.pipeline import Delivery
 from amili_provider.delivery.plan import Item, Plan
 from amili_provider.delivery.progress import shown_bytes
-from amili_provider.delivery.report import failure
+from amili_provider.delivery.report import barred, failure
 from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
 from amili_provider.ledger import Ledger
 from amili_provider.ledger.chosen import ledger_from
-from amili_provider.models import Outcome, Receipt
+from amili_provider.models import Outcome, Receipt, one_line
 from amili_provider.storage import names
 from amili_provider.storage.listing import StorageFile, list_files
 from amili_provider.storage.stability import unstable_files
@@ -79,6 +79,10 @@ class DeliveryRun:
         """Return the error that the task must end with, or None."""
         return failure(self.receipts, halt=self._halt, has_ledger=self._has_ledger)
 
+    def barred(self, cause: BaseException) -> AmiliError | None:
+        """Return the error to end with instead of *cause*, if a retry would send again what was accepted."""
+        return barred(self.receipts, has_ledger=self._has_ledger, cause=cause)
+
     def run(self) -> None:
         """
         List and deliver. What becomes of single files is in the receipts; what concerns all of them is raised.
@@ -86,6 +90,7 @@ class DeliveryRun:
         :raises AmiliArgumentError: for a wrong or missing argument or connection field.
         :raises FileNotFoundError: if a named file or folder does not exist.
         :raises AmiliStorageError: if the storage cannot be listed.
+        :raises AmiliStorageSettingsError: if it cannot work as configured, or there are too many files.
         :raises AmiliLedgerUnavailable: if the ledger cannot be reached; nothing was sent.
         """
         with wrong_arguments_are_permanent():
@@ -100,7 +105,7 @@ class DeliveryRun:
                 self._items = self._prepare(files, plan)
                 moving = Moving(self._order, self._items, log=self._log)
             self._deliver(plan, ledger)
-            moving.move()
+            moving.move(complete=self.failure() is None)
         finally:
             if ledger is not None:
                 ledger.close()
@@ -179,7 +184,9 @@ class DeliveryRun:
             try:
                 item.receipt.name = names.checked_name(self._wanted_name(item))
             except ValueError as error:
-                self._settle(item, Outcome.NOT_SENT, f"It cannot be sent under its name: {error}. {_RENAME}")
+                self._settle(
+                    item, Outcome.NOT_SENT, f"It cannot be sent under its name: {one_line(error, 180)}. {_RENAME}"
+                )
         going = [item for item in items if not item.done]
         again = names.equal_names(item.receipt.name for item in going)
         for item in going:

@@ -36,16 +36,21 @@ class Moving:
             if url is not None and files
         }
 
-    def move(self) -> None:
+    def move(self, *, complete: bool) -> None:
         """
         Move what is settled and write into each receipt where its file is now, or why it stayed.
 
         A move that fails changes nothing about the delivery. The next run finds the file, knows it from the ledger,
         and moves it then.
+
+        :param complete: whether the task succeeds. If not, delivered files that were named one by one stay: a retry
+            is given the same names, and must find them.
         """
         wanted = [(mover, item) for item in self._items if (mover := self._mover_for(item)) is not None]
         if not wanted or self._dry_run:
             return
+        if not complete:
+            wanted = [one for one in wanted if not self._must_stay(one[1])]
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="amili-move") as pool:
             stayed = sum(pool.map(self._move_one, wanted))
         self._log.info("Moved %d file(s)", len(wanted) - stayed)
@@ -62,6 +67,13 @@ class Moving:
             return self._movers.get("reject_to")
         return None
 
+    @staticmethod
+    def _must_stay(item: Item) -> bool:
+        if not (item.file.literal and item.receipt.outcome.delivered):
+            return False
+        item.receipt.message = _with_note(item.receipt.message, "Not moved yet: the task has to succeed first.")
+        return True
+
     @property
     def _others_accepted(self) -> bool:
         """Whether Amili accepted anything in this run: only then a bare 4xx for one file is about that file."""
@@ -74,5 +86,9 @@ class Moving:
         assert receipt.sha256 is not None
         moved = mover.move(item.file, file_id=item.file_id, sha256=receipt.sha256)
         note = f"Moved to {moved.url}." if moved.url is not None else f"Not moved: {moved.reason}"
-        receipt.message = " ".join(part for part in (receipt.message, note) if part)
+        receipt.message = _with_note(receipt.message, note)
         return moved.url is None
+
+
+def _with_note(message: str | None, note: str) -> str:
+    return " ".join(part for part in (message, note) if part)

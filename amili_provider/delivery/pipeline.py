@@ -12,8 +12,9 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 from amili_provider.client import AmiliClient
 from amili_provider.delivery.books import Books
@@ -76,6 +77,7 @@ class Delivery:
         has not been sent is not sent, answers on their way are waited for a moment, and what is known is settled.
         """
         self._todo.extend(items)
+        everything = list(self._todo)
         self._progress = Progress(self._log, files=len(self._todo), size=sum(i.file.size for i in self._todo))
         readers = ThreadPoolExecutor(MOST_READERS, thread_name_prefix="amili-read")
         senders = ThreadPoolExecutor(self._plan.max_concurrent_requests, thread_name_prefix="amili-send")
@@ -85,10 +87,33 @@ class Delivery:
             self._end_early()
             raise
         finally:
-            readers.shutdown(wait=True, cancel_futures=True)
-            senders.shutdown(wait=True, cancel_futures=True)
-            for item in self._leaders.values():
-                item.let_go()
+            self._end(readers, senders)
+            self._settle_rest(everything)
+
+    def _end(self, *pools: ThreadPoolExecutor) -> None:
+        """End the threads, also where a second exception strikes meanwhile: nobody may send when we are gone."""
+        if self._stop.is_set():
+            self._client.abort()
+        with ExitStack() as stack:
+            for pool in pools:
+                stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+
+    def _settle_rest(self, items: Sequence[Item]) -> None:
+        """
+        Give what has no final receipt its own, now that no thread is left.
+
+        An exception in this thread can strike between a sender's word and the receipts, and a sender can take longer to
+        settle than a stopped run waits.
+        """
+        stopped = not_sent(self.halt.reason if self.halt else "The run ended before this file was sent.", passing=True)
+        following = {id(follower) for item in items for follower in item.followers}
+        for item in items:
+            if not item.done and id(item) not in following:
+                self._finish(item, item.result or stopped)
+        for item in items:
+            for follower in item.followers:
+                self._finish(follower, _as_follower(item))
+            item.let_go()
 
     def _loop(self, readers: ThreadPoolExecutor, senders: ThreadPoolExecutor) -> None:
         while True:
@@ -155,7 +180,10 @@ class Delivery:
         return item
 
     def _reader_job(self, job: list[Item]) -> None:
-        outcomes, slow = self._reader.read(job)
+        try:
+            outcomes, slow = self._reader.read(job)
+        except BaseException as error:  # noqa: BLE001 - the coordinator waits for this job, whatever happened to it
+            outcomes, slow = [(item, not_sent(error)) for item in job], False
         self._events.put(lambda: self._on_read(outcomes, slow=slow))
 
     def _on_read(self, outcomes: list[tuple[Item, Result | None]], *, slow: bool) -> None:
@@ -208,6 +236,8 @@ class Delivery:
             senders.submit(self._sender_job, batch)
 
     def _sender_job(self, batch: list[Item]) -> None:
+        for item in batch:
+            item.result = unknown("The run ended while this file was being sent.")
         try:
             sent = self._sender.send(batch)
         except BaseException as error:  # noqa: BLE001 - see below
@@ -217,6 +247,8 @@ class Delivery:
             sent = Sent(
                 {item.file_id: unknown(reason) for item in batch}, halt=Halt(reason, passing=False, error=error)
             )
+        for item in batch:
+            item.result = sent.results[item.file_id]
         self._events.put(lambda: self._on_sent(batch, sent))
 
     def _on_sent(self, batch: list[Item], sent: Sent) -> None:

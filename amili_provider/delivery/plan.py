@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from amili_provider.delivery.outcomes import Result
 from amili_provider.models import Receipt
 from amili_provider.storage.contents import HashedContent
 from amili_provider.storage.listing import StorageFile
@@ -98,6 +99,8 @@ class Item:
     """Memory accounted for it."""
     followers: list[Item] = field(default_factory=list)
     """Files of the same run with the same bytes: they share its outcome."""
+    result: Result | None = None
+    """What became of it, as its sender said; not yet in the receipt unless it is :attr:`done`."""
     done: bool = False
     """Whether the receipt is final."""
     refused_by_name: bool = False

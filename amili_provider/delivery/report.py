@@ -14,7 +14,7 @@ from amili_provider.exceptions import (
     AmiliRequestError,
     AmiliUploadRejected,
 )
-from amili_provider.models import Outcome, Receipt
+from amili_provider.models import Outcome, Receipt, one_line
 
 MOST_NAMED = 500
 """Files named in a message at most; every one is in the receipts."""
@@ -88,12 +88,32 @@ def failure(receipts: Sequence[Receipt], *, halt: Halt | None, has_ledger: bool)
     if unknown:
         return AmiliOutcomeUnknown(message, receipts=published)
     if halt is not None and isinstance(halt.error, AmiliAuthenticationError):
-        return AmiliAuthenticationError(message, status_code=halt.error.status_code)
+        return AmiliAuthenticationError(message, status_code=halt.error.status_code, receipts=published)
     if halt is not None and isinstance(halt.error, AmiliRequestError):
-        return AmiliRequestError(message, status_code=halt.error.status_code, answer=halt.error.answer)
+        status, answer = halt.error.status_code, halt.error.answer
+        return AmiliRequestError(message, status_code=status, answer=answer, receipts=published)
     if rejected:
         return AmiliUploadRejected(message, receipts=published)
     return AmiliDeliveryFailed(message, receipts=published)
+
+
+def barred(receipts: Sequence[Receipt], *, has_ledger: bool, cause: BaseException) -> AmiliError | None:
+    """
+    Return the error that keeps Airflow from retrying a run that ended early, or None where a retry repeats nothing.
+
+    :param receipts: all receipts of the run.
+    :param has_ledger: whether a ledger remembers what was accepted.
+    :param cause: why it ended early, for example a time-out of the task.
+    """
+    if has_ledger or not any(r.outcome in (Outcome.UPLOADED, Outcome.UNKNOWN) for r in receipts):
+        return None
+    if (error := failure(receipts, halt=None, has_ledger=False)) is not None:
+        return error
+    sent = sum(r.outcome is Outcome.UPLOADED for r in receipts)
+    why = f"{type(cause).__name__}: {one_line(cause)}".removesuffix(": ")
+    return AmiliDeliveryFailed(
+        f"{sent} file(s) were delivered to Amili, and then the task ended early ({why}). {_REMEDIES['no_ledger']}"
+    )
 
 
 def _headline(receipts: Sequence[Receipt], failed: Sequence[Receipt]) -> str:

@@ -165,6 +165,8 @@ class AmiliHook(BaseHook):
 
         :param path: of the list, for example ``/clients/2218/aritems``.
         :param params: query parameters of the first page.
+        :raises AmiliResponseError: if a page is not a JSON object, leads elsewhere, or leads back.
+        :raises AmiliError: if a page cannot be had; the class says whether another attempt may help.
         """
         return self.get_conn().paginate(path, params=params)
 
@@ -174,6 +176,7 @@ class AmiliHook(BaseHook):
 
         :param batch_uuid: as Amili gave it.
         :param client_no: instead of the connection's.
+        :raises AmiliError: for any other answer, or none; the class says whether another attempt may help.
         """
         return self.get_conn().get_batch(self.client_no(client_no), batch_uuid)
 
@@ -184,6 +187,8 @@ class AmiliHook(BaseHook):
         :param file_id: as in the receipt.
         :param client_no: instead of the connection's.
         :returns: None if there is no result yet.
+        :raises AmiliResponseError: if the answer is not about this file.
+        :raises AmiliError: for any other answer, or none; the class says whether another attempt may help.
         """
         return self.get_conn().get_file_result(self.client_no(client_no), file_id)
 

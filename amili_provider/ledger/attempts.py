@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from amili_provider.ledger import identity
 from amili_provider.ledger.folders import EXPECTED, READ_BACK_SECONDS, Folder
-from amili_provider.ledger.records import LedgerReceipt, parse
+from amili_provider.ledger.records import LedgerReceipt, TornReceipt, parse
 from amili_provider.ledger.standing import Attempt
 from amili_provider.ledger.workers import Workers
 
@@ -32,7 +32,18 @@ class Attempts:
         return identity.receipt_name(self._below, file_id, attempt)
 
     def read(self, file_id: str, attempt: int) -> Attempt | None:
-        """Return one attempt, or None if there is no such."""
+        """
+        Return one attempt, or None if there is no such.
+
+        A torn one is read again after a while: some storages show a file while it is being written.
+        """
+        found = self._read_once(file_id, attempt)
+        if not isinstance(found, TornReceipt):
+            return found
+        self._sleep(READ_BACK_SECONDS)
+        return self._read_once(file_id, attempt) or found
+
+    def _read_once(self, file_id: str, attempt: int) -> Attempt | None:
         try:
             data = self.folder.read(self.name(file_id, attempt))
         except FileNotFoundError:

@@ -141,12 +141,12 @@ class Folder(ABC):
         """
         Show that the folder can be read and written, and whether its create is exclusive.
 
-        One name is made twice, and taken away again.
+        One name is made twice, written over, and taken away again.
 
         :raises AmiliLedgerUnavailable: if the folder does not work.
         """
         name = f".probe-{secrets.token_hex(8)}"
-        first, second = f"first {name}\n".encode(), f"second {name}\n".encode()
+        first, second, third = (f"{word} {name}\n".encode() for word in ("first", "second", "third"))
         self.begin()
         try:
             self.read(name)
@@ -161,6 +161,12 @@ class Folder(ABC):
                     f"The ledger {self.url} does not give back what was written. Nothing was sent."
                 )
             self.exclusive = self._refuses(name, second)
+            # A storage that keeps what was written once could take claims, and no outcome.
+            self.replace(name, third)
+            if self.read(name) != third:
+                raise AmiliLedgerUnavailable(
+                    f"The ledger {self.url} does not give back what was written over. Nothing was sent."
+                )
         except (FileNotFoundError, FileExistsError) as error:
             raise self._unavailable("write", name, error) from error
         finally:

@@ -291,7 +291,11 @@ class Ledger:
 
     def _write_claims(self, claims: Sequence[Claim]) -> None:
         receipts = [c.receipt for c in claims]
-        errors = self._attempts.create_all(receipts)
+        try:
+            errors = self._attempts.create_all(receipts)
+        except BaseException:
+            self._give_back(receipts)
+            raise
         lost = [r.file_id for r, e in zip(receipts, errors, strict=True) if isinstance(e, FileExistsError)]
         failed = [e for e in errors if e is not None and not isinstance(e, FileExistsError)]
         if not failed and not lost:

@@ -28,7 +28,7 @@ _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSY
 _NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM})
 
 
-_AT_ONCE = 128
+_AT_ONCE = 32
 """Files written aside at once at most; each is kept open until it is synchronised."""
 
 
@@ -139,9 +139,10 @@ class LocalFolder(Folder):
             errors = super()._each(write, files)
             folders = mine.folders
         finally:
-            for aside in mine.asides.values():
-                _remove(aside)
-            mine.asides, mine.folders = {}, None
+            left, mine.asides, mine.folders = mine.asides, {}, None
+            for aside in left.values():
+                with contextlib.suppress(OSError):  # it is in nobody's way
+                    _remove(aside)
         failed = {folder: error for folder in folders if (error := self._unsynchronised(folder)) is not None}
         if not failed:
             return errors
@@ -170,11 +171,13 @@ class LocalFolder(Folder):
                     self._together.asides[name] = aside
         except BaseException:
             for _, aside, _ in written:
-                _remove(aside)
+                with contextlib.suppress(OSError):
+                    _remove(aside)
             raise
         finally:
             for _, _, descriptor in written:
-                os.close(descriptor)
+                with contextlib.suppress(OSError):  # it was synchronised, or that failed and was seen
+                    os.close(descriptor)
 
     def _unsynchronised(self, folder: str) -> AmiliLedgerUnavailable | None:
         try:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from amili_provider.ledger.folders import log
+from amili_provider.ledger.folders import READ_BACK_SECONDS, log
 from amili_provider.ledger.remote_folders import FsspecFolder
 from amili_provider.models import one_line
 
@@ -90,7 +90,7 @@ class ServerFolder(FsspecFolder):
     def _create(self, name: str, data: bytes) -> None:
         self._make_parent(name)
         lock = self._at(f"{name}.lock")
-        self._take(lock, name)
+        taken_over = self._take(lock, name)
         taken = self._clock()
         try:
             if self._is_there(name):
@@ -98,13 +98,18 @@ class ServerFolder(FsspecFolder):
             if self._clock() - taken > HOLDING_SECONDS:
                 raise TimeoutError("the server answers too slowly to hold a lock on it")
             self._fs.pipe_file(self._at(name), data)
+            if taken_over:
+                # Two tasks can lose patience with the same lock at the same moment: whoever wrote last has it.
+                self._sleep(READ_BACK_SECONDS)
+                self.confirm(name, data)
         finally:
             self._let_go(lock)
 
-    def _take(self, lock: str, name: str) -> None:
+    def _take(self, lock: str, name: str) -> bool:
         """
         Make the lock's folder; wait for whoever has it.
 
+        :returns: whether it was taken over from somebody who did not let go of it.
         :raises FileExistsError: if they made the receipt meanwhile.
         """
         waited, pause, refusals = 0.0, _FIRST_PAUSE_SECONDS, 0
@@ -119,7 +124,7 @@ class ServerFolder(FsspecFolder):
                 if refusals > _REFUSALS_WITHOUT_REASON:
                     raise
             else:
-                return
+                return False
             if self._is_there(name):
                 raise FileExistsError(name)
             self._sleep(pause)
@@ -132,6 +137,7 @@ class ServerFolder(FsspecFolder):
             self.url,
             LOCK_SECONDS,
         )
+        return True
 
     def _let_go(self, lock: str) -> None:
         try:

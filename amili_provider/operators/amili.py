@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from amili_provider.delivery.deliver import DeliveryRun
     from amili_provider.delivery.order import Order
     from amili_provider.models import Receipt
 
@@ -62,6 +63,9 @@ class AmiliFileUploadOperator(BaseOperator):
     :param spool_dir: folder for large files that are not local; default: the system's temporary folder.
     :raises AmiliArgumentError: for a wrong argument, before anything is sent; also a ``ValueError``; no retry.
     :raises FileNotFoundError: if a named file is missing, or nothing matches and *if_no_files* is ``fail``.
+    :raises AmiliStorageError: if the storage cannot be listed; Airflow retries.
+    :raises AmiliStorageSettingsError: if the storage cannot work as configured, or there are too many files; no retry.
+    :raises AmiliLedgerUnavailable: if the ledger cannot be reached, before anything is sent; Airflow retries.
     :raises AmiliDeliveryIncomplete: if files could not be tried for causes that pass; Airflow retries.
     :raises AmiliOutcomeUnknown: if files were sent and the answer was lost or not understood; no retry.
     :raises AmiliUploadRejected: if Amili refused files; no retry.
@@ -150,7 +154,7 @@ class AmiliFileUploadOperator(BaseOperator):
         :param context: Airflow's; an empty one will do.
         """
         from amili_provider.delivery.deliver import DeliveryRun
-        from amili_provider.exceptions import AmiliDeliveryIncomplete, wrong_arguments_are_permanent
+        from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
         from amili_provider.hooks.amili import AmiliHook
         from amili_provider.operators.retries import policy_for
 
@@ -170,14 +174,34 @@ class AmiliFileUploadOperator(BaseOperator):
                 run.run()
             except _Stopped:
                 stopped = True
-            except BaseException:
-                self._publish(context, run.receipts)
+            except BaseException as error:
+                barred = run.barred(error)
+                try:
+                    self._publish(context, run.receipts)
+                finally:
+                    if barred is not None:
+                        raise barred from error
                 raise
             finally:
                 self._delivering = False
                 self._receipts = run.receipts
+        try:
+            return self._concluded(run, order, context, stopped=stopped, seconds=time.monotonic() - started)
+        except (AirflowSkipException, AmiliError):
+            raise
+        except BaseException as error:
+            if (barred := run.barred(error)) is not None:
+                raise barred from error
+            raise
+
+    def _concluded(
+        self, run: DeliveryRun, order: Order, context: Context, *, stopped: bool, seconds: float
+    ) -> list[dict[str, Any]]:
+        """Tell what became of the files, and return their receipts if the task succeeds."""
+        from amili_provider.exceptions import AmiliDeliveryIncomplete
+
         receipts = run.receipts
-        self._tell(receipts, time.monotonic() - started)
+        self._tell(receipts, seconds)
         published = [receipt.as_dict() for receipt in receipts]
         if (failure := run.failure()) is not None:
             self._publish(context, receipts)
@@ -257,13 +281,16 @@ class AmiliFileUploadOperator(BaseOperator):
         """Return a function from file facts to the name for Amili, or None for the base name."""
         if self.file_name is None:
             return None
-        template = self.file_name
+        # Always text: with render_template_as_native_obj a name like 20250101_001 would become a number.
+        dag = self.get_dag()
+        environment = self.get_template_env() if dag is None else dag.get_template_env(force_sandboxed=True)
+        template = environment.from_string(str(self.file_name))
 
         def rename(facts: Any) -> str:
-            name = str(self.render_template(template, cast("Context", {**context, "file": facts})))
+            name = template.render({**context, "file": facts})
             if not name.strip():
                 # Jinja renders what it does not know as nothing, so the template is where to look.
-                raise ValueError(f"the template file_name={template!r} rendered to an empty name")
+                raise ValueError(f"the template file_name={self.file_name!r} rendered to an empty name")
             return name
 
         return rename

@@ -49,7 +49,7 @@ def _path(text: str) -> str:
 
 def file_type_of(value: Any) -> str:
     """Return *file_type* without blanks around it; ValueError if it is empty or not one line of text."""
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or value.strip() in ("", "None"):
         raise ValueError(
             "file_type is empty. Give one of the OS file types that Amili configured for the client, for example "
             "file_type='InvoiciaFormatDocFile'."
@@ -114,13 +114,17 @@ def kinds_of(value: Any, allowed: Sequence[str]) -> tuple[str, ...]:
 
 
 def optional_text(name: str, value: Any) -> str | None:
-    """Return *value* without blanks around it, None for None or nothing; ValueError if it is not one line of text."""
+    """
+    Return *value* without blanks around it, None for None or nothing; ValueError if it is not one line of text.
+
+    "None" is what a template makes of None.
+    """
     if value is None:
         return None
     text = str(value)
     if not text.replace(" ", "").isprintable():
         raise ValueError(f"{name} must be one line of printable text, not {text[:80]!r}.")
-    return text.strip() or None
+    return None if text.strip() in ("", "None") else text.strip()
 
 
 def ledger_of(value: Any) -> str | None:

@@ -110,7 +110,7 @@ class AmiliFileBucketsOperator(BaseOperator):
                 f"with Airflow's [core] max_map_length ({MOST_BUCKETS} unless set)."
             )
         self._tell(files, buckets)
-        return [[files[position].url for position in bucket] for bucket in buckets]
+        return [[_address(files[position], conn_id) for position in bucket] for bucket in buckets]
 
     def _without_left(self, listed: Sequence[StorageFile], context: Context) -> list[StorageFile]:
         """Leave out what the upload would leave: it takes a file that is named, as those in a bucket are, as meant."""
@@ -154,3 +154,21 @@ class AmiliFileBucketsOperator(BaseOperator):
             min(sizes),
             max(sizes),
         )
+
+
+def _address(file: StorageFile, conn_id: str | None) -> str:
+    """Return the path by which an upload with the same ``source_conn_id`` finds *file*."""
+    from amili_provider.exceptions import AmiliStorageSettingsError
+
+    storage = file.location_root.storage
+    if storage.prefix + file.path != file.url:
+        # A query may be a signature, which is not for XCom; bytes that are no text cannot be written there.
+        raise AmiliStorageSettingsError(
+            f"{file.url} cannot be passed on in a bucket: its address has a query, or its name is not UTF-8. Name it "
+            f"in an upload of its own."
+        )
+    named = file.location_root.conn_id
+    if named in (None, conn_id):
+        return file.url
+    scheme, _, rest = file.url.partition("://")
+    return f"{scheme}://{named}@{rest}"

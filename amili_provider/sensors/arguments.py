@@ -52,7 +52,7 @@ def asked_for(receipts: Any, file_ids: Any, client_no: Any) -> Asked:
     if receipts is None and file_ids is None:
         raise ValueError(
             f"receipts and file_ids are None, so there is nothing to wait for: either {_REMEDY['receipts']}, or "
-            f"{_REMEDY['file_ids']}. (A skipped upload returns nothing; an empty list would succeed.)"
+            f"{_REMEDY['file_ids']}. (An empty list would succeed.)"
         )
     asked = Asked()
     if receipts is not None:

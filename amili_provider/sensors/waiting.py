@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, Context, PokeReturnValue, conf
 from pydantic import ValidationError
 
-from amili_provider.exceptions import AmiliError, AmiliResultFailed
+from amili_provider.exceptions import AmiliError, AmiliResultFailed, wrong_arguments_are_permanent
 from amili_provider.models import Vocabulary
 from amili_provider.sensors.endings import SensorThatEndsAsPokeWould, first_reschedule_date
 from amili_provider.sensors.poking import Poking
@@ -42,6 +42,14 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
     :param timeout: seconds, or a timedelta; one hour by default.
     :param arguments: what every sensor has: ``poke_interval``, ``mode``, ``exponential_backoff``, ``max_wait``,
         ``soft_fail``, ``silent_fail``, ``never_fail``, ...
+    :raises AmiliArgumentError: for a wrong argument or connection, before anything is asked; also a ``ValueError``; no
+        retry.
+    :raises AmiliResultFailed: if Amili refused something, in its own words; no retry.
+    :raises AirflowSensorTimeout: if there is no final result in time; no retry.
+    :raises AmiliConnectionError: if asking failed several times in a row for causes that pass; Airflow retries.
+    :raises AmiliAuthenticationError: if Amili does not let us in; no retry.
+    :raises AmiliRequestError: if the question as such is refused; no retry.
+    :raises AmiliResponseError: if answers are not what the API describes; no retry.
     """
 
     template_fields: Sequence[str] = ("amili_conn_id", "client_no")
@@ -106,16 +114,19 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
     # Modes.
 
     def execute(self, context: Context) -> Any:
-        """Wait. A wrong argument is a ValueError whatever ``soft_fail`` says: it is a mistake in the DAG."""
+        """Wait. A wrong argument fails the task at once, whatever ``soft_fail`` says: it is a mistake in the DAG."""
         started = self.time.now()
-        wanted = self._wanted()
-        hopeless = self._hopeless()
+        with wrong_arguments_are_permanent():
+            wanted = self._wanted()
+            hopeless = self._hopeless()
         if hopeless is not None:
             self.end_as_poke_would(hopeless)
         if not wanted:
             self.log.info("There is nothing to wait for.")
             return self._result({})
-        with self._opened(context, wanted, started) as poking:
+        with wrong_arguments_are_permanent():
+            opened = self._opened(context, wanted, started)
+        with opened as poking:
             self._poking = poking
             try:
                 return self._defer_if_open(poking, started) if self.deferrable else super().execute(context)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
+from amili_provider.operators.buckets import AmiliFileBucketsOperator
 from amili_provider.storage.filesystems import open_location
 from amili_provider.storage.listing import list_files
 from tests.storage.backends.azure import ACCOUNT, CONTAINER, KEY, Azure
@@ -191,6 +192,23 @@ def test_s3_bucket_of_the_connection(filled: Backend, monkeypatch: pytest.Monkey
     assert [file.url for file in list_files(f"{filled.day}/*.csv", "other")] == [filled.url("a.csv")]
     assert [file.url for file in list_files(f"/{filled.day}/*.csv", "other")] == [filled.url("a.csv")]
     assert [file.url for file in list_files(filled.url("*.csv"), "other")] == [filled.url("a.csv")]
+
+
+@_only(S3)
+def test_a_bucket_of_paths_keeps_the_connection_that_its_source_names(
+    filled: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upload of the bucket is given no other; where the parameter names it, the paths need not."""
+    _connect(monkeypatch, _changed(filled))
+    named = filled.url("*.csv").replace("s3://", "s3://other@")
+    for source, conn_id, path in (
+        (named, None, filled.url("a.csv").replace("s3://", "s3://other@")),
+        (named, "other", filled.url("a.csv")),
+        (filled.url("*.csv"), "other", filled.url("a.csv")),
+    ):
+        buckets = AmiliFileBucketsOperator(task_id="buckets", source=source, source_conn_id=conn_id)
+        assert buckets.execute({}) == [[path]]
+        assert [file.name for file in list_files([path], conn_id)] == ["a.csv"]
 
 
 @_only(S3)

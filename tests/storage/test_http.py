@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
+from amili_provider.operators.buckets import AmiliFileBucketsOperator
 from amili_provider.storage.listing import list_files
 from amili_provider.storage.moves import Mover
 
@@ -150,6 +151,16 @@ def test_a_signed_address_is_not_shown(pages: tuple[str, type[_Pages]]) -> None:
     with pytest.raises(AmiliStorageError) as refused:
         list_files("http://127.0.0.1:1/x.csv?signature=canary", None)
     assert "canary" not in str(refused.value)
+
+
+def test_an_address_with_a_query_is_not_put_into_a_bucket(pages: tuple[str, type[_Pages]]) -> None:
+    """A bucket goes through XCom, where a signature would be read, and without its query it is another file."""
+    root, _ = pages
+    buckets = AmiliFileBucketsOperator(task_id="buckets", source=[f"{root}/a.csv", f"{root}/a.csv?day=2"])
+    with pytest.raises(AmiliStorageSettingsError, match=r"a\.csv cannot be passed on in a bucket: .*query"):
+        buckets.execute({})
+    buckets = AmiliFileBucketsOperator(task_id="buckets", source=f"{root}/a.csv")
+    assert buckets.execute({}) == [[f"{root}/a.csv"]]
 
 
 def test_what_comes_packed_stays_packed(pages: tuple[str, type[_Pages]]) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from amili_provider.exceptions import AmiliError, AmiliLedgerUnavailable
 from amili_provider.ledger import ClaimFacts, ClaimLost, Ledger, SetAside, Standing, State
+from amili_provider.ledger.folders import READ_BACK_SECONDS
 from amili_provider.ledger.places import folder_at, open_folder
 from amili_provider.ledger.server_folder import LOCK_SECONDS, ServerFolder
 from amili_provider.storage.filesystems import open_location
@@ -248,6 +249,27 @@ def test_a_lock_left_behind_is_taken_over(ledger: Ledger, clock: Clock, place: P
     ledger.claim(ledger.look_up(standing.file_id), claim)
     assert isinstance(place.store, OnDisk)
     assert not list(place.store.on_disk("ledger").rglob("*.lock"))
+
+
+@pytest.mark.parametrize("backend", _SERVERS, indirect=True)
+def test_of_two_that_take_over_a_lock_the_last_has_the_receipt(
+    ledger: Ledger, clock: Clock, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both lose patience at the same moment, and neither holds it: what is read back after a while decides."""
+    folder = ledger.folder
+    assert isinstance(folder, ServerFolder)
+    name = "staging/1/ab/x.1.json"
+    place.store.make_folder(f"ledger/{name}.lock")
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        if seconds == READ_BACK_SECONDS:
+            folder._fs.pipe_file(folder._at(name), b"theirs")
+
+    monkeypatch.setattr(folder, "_sleep", sleep)
+    with pytest.raises(FileExistsError):
+        folder.create(name, b"ours")
+    assert folder.read(name) == b"theirs"
 
 
 @pytest.mark.parametrize("backend", _SERVERS, indirect=True)

@@ -219,6 +219,20 @@ def test_wrong_endings_are_bugs(ledger: Ledger) -> None:
         ledger.resolve(ledger.look_up(claim.file_id), LOST, facts())
 
 
+def test_a_receipt_that_is_being_written_is_no_torn_one(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some storages show it empty for a moment; set aside as torn, an accepted file would be sent again."""
+    ledger.settle(_claim(ledger, b"1"), ACCEPTED)
+    file_id = file_id_of(ledger, facts(b"1"))
+    path = tmp_path / "ledger" / ledger.receipt_url(file_id, 1).split("/ledger/")[1]
+    whole = path.read_bytes()
+    path.write_bytes(b"")
+    monkeypatch.setattr(ledger._attempts, "_sleep", lambda _: path.write_bytes(whole))
+    standing = ledger.look_up(file_id, chain="another", set_aside=SetAside.UNKNOWN)
+    assert standing.state is State.UPLOADED
+
+
 def test_a_torn_receipt_concerns_its_file_only(ledger: Ledger, tmp_path: Path) -> None:
     """At every length of the torn text: this file is unknown, its neighbour is not."""
     ledger.settle(_claim(ledger, b"torn"), ACCEPTED)

@@ -85,7 +85,7 @@ def test_many_local_files_are_synchronised_in_order(
 ) -> None:
     """A file before it gets its name, its folder after that and before the call returns: for each, as for one."""
     folder = _local(tmp_path / "ledger")
-    files = _many(40)
+    files = _many(30)
     folder.create_each([(name, b"before") for name, _ in files] if operation == "replace_each" else [])
     done: list[tuple[str, str]] = []
     fsync, link, replace = os.fsync, os.link, os.replace
@@ -105,7 +105,7 @@ def test_many_local_files_are_synchronised_in_order(
     monkeypatch.setattr(os, "fsync", seen)
     monkeypatch.setattr(os, "link", named(link))
     monkeypatch.setattr(os, "replace", named(replace))
-    assert getattr(folder, operation)(files) == [None] * 40
+    assert getattr(folder, operation)(files) == [None] * 30
     for name, _ in files:
         target = str(tmp_path / "ledger" / name)
         assert ("sync", str(Path(target).parent)) in done[done.index(("name", target)) :], name
@@ -276,13 +276,27 @@ class _Odd(LocalFolder):
         else:
             super()._create(name, data)
 
+    def _replace(self, name: str, data: bytes) -> None:
+        if self.whim == "keeps what it has":
+            raise PermissionError("retention policy")
+        if self.whim != "forgets" or not Path(self._at(name)).exists():
+            super()._replace(name, data)
+
     def _delete(self, name: str) -> None:
         if self.whim == "keeps everything":
             raise PermissionError("may not delete")
         super()._delete(name)
 
 
-@pytest.mark.parametrize(("whim", "words"), [("finds everything", "cannot exist"), ("loses bytes", "give back")])
+@pytest.mark.parametrize(
+    ("whim", "words"),
+    [
+        ("finds everything", "cannot exist"),
+        ("loses bytes", "give back"),
+        ("keeps what it has", "cannot write.*retention policy"),
+        ("forgets", "give back what was written over"),
+    ],
+)
 def test_a_folder_that_does_not_work_is_found_out_first(tmp_path: Path, whim: str, words: str) -> None:
     """Before anything is sent."""
     with pytest.raises(AmiliLedgerUnavailable, match=words):

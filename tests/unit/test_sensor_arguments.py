@@ -175,7 +175,7 @@ def test_a_mistake_is_loud_in_every_mode(
     settle_in(world, monkeypatch)
     monkeypatch.setenv("AIRFLOW_CONN_WRONG", '{"conn_type": "amili", "login": "x", "password": "y"}')
     ending = run(mode, world, AmiliFileResultSensor, **{flag: True, **wrong})
-    assert (ending.state, ending.error) == ("retry", "ValueError")
+    assert (ending.state, ending.error) == ("failed", "AmiliArgumentError")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -190,7 +190,7 @@ def test_a_missing_connection_is_loud_and_permanent(mode: str, flag: str) -> Non
 def test_a_wrong_batch_argument_is_loud(mode: str) -> None:
     """The same for the batch sensor."""
     for wrong in ({"batch_uuid": None}, {"batch_uuid": "u", "if_partial": "perhaps"}):
-        assert run(mode, World(), AmiliBatchSensor, soft_fail=True, **wrong).error == "ValueError"
+        assert run(mode, World(), AmiliBatchSensor, soft_fail=True, **wrong).error == "AmiliArgumentError"
 
 
 def test_files_of_several_clients_are_asked_for_at_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from amili_provider.exceptions import AmiliArgumentError, AmiliDeliveryIncomplete, AmiliPermanentError
+from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.sandbox.server import SandboxServer
 from tests.wire.conftest import FakeTaskInstance, Upload
 
@@ -25,6 +26,7 @@ from tests.wire.conftest import FakeTaskInstance, Upload
         ({"if_unknown": "guess"}, "if_unknown must be one of 'fail', 'check', 'resend'"),
         ({"file_type": "  "}, "file_type is empty"),
         ({"file_type": "a\nb"}, "file_type must be one line"),
+        ({"file_type": "None"}, "file_type is empty"),
         ({"client_no": "22/18"}, "client_no"),
         ({"client_no": "2218\r\n"}, "client_no"),
         ({"client_no": "22\n18"}, "client_no"),
@@ -246,3 +248,31 @@ def test_without_a_ledger_a_task_that_sent_something_is_not_retried(
     amili_sandbox.faults.add("upload", **busy)
     with pytest.raises(AmiliDeliveryIncomplete):
         upload(ledger=None)
+
+
+def test_what_a_template_makes_of_none_is_none(upload: Upload, outbound: Path, amili_sandbox: SandboxServer) -> None:
+    """``"{{ params.user }}"`` without a user is no user of the name None."""
+    (outbound / "a.csv").write_bytes(b"1")
+    none = dict.fromkeys(("user_id", "source_conn_id", "archive_to", "reject_to"), "None")
+    (receipt,) = upload(**none)
+    assert receipt["outcome"] == "uploaded"
+    assert receipt["message"] is None or "oved" not in receipt["message"]
+    assert (outbound / "a.csv").exists()
+    assert len(amili_sandbox.uploads) == 1
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_file_name_is_text_also_where_templates_are_rendered_as_objects(
+    outbound: Path, connect: Callable[..., SandboxServer], native: bool
+) -> None:
+    """``20250101_001`` is a number to Python."""
+    from airflow.providers.common.compat.sdk import DAG
+
+    amili = connect()
+    (outbound / "20250101_001.csv").write_bytes(b"1")
+    with DAG("native", schedule=None, render_template_as_native_obj=native):
+        operator = AmiliFileUploadOperator(
+            task_id="upload", source=f"{outbound}/*", file_type="InvoiciaFormatDocFile", file_name="{{ file.stem }}"
+        )
+    (receipt,) = operator.execute({})
+    assert receipt["name"] == amili.uploads[0].name == "20250101_001"

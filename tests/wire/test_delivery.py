@@ -250,6 +250,7 @@ def test_a_wrong_configuration_is_permanent_and_the_rest_is_not_tried(
     with pytest.raises(error) as caught:
         upload(ti, max_files_per_request=1, max_concurrent_requests=1)
     assert isinstance(caught.value, AmiliPermanentError)
+    assert len(caught.value.receipts) == 20  # type: ignore[attr-defined]
     assert Counter(_outcomes(ti.pushed["return_value"]).values()) == {"not_sent": 20}
     assert _posts(amili_sandbox) <= 2
     amili_sandbox.faults.clear()

@@ -12,7 +12,12 @@ from typing import Any
 
 import pytest
 
-from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliOutcomeUnknown
+from amili_provider.exceptions import (
+    AmiliDeliveryFailed,
+    AmiliDeliveryIncomplete,
+    AmiliOutcomeUnknown,
+    AmiliPermanentError,
+)
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.sandbox.server import SandboxServer
 from tests.wire.conftest import FakeTaskInstance, Upload
@@ -142,3 +147,101 @@ def test_a_task_that_is_told_to_stop_waits_for_the_answer_on_its_way(
     assert [upload.name for upload in amili.uploads] == [told["uploaded"]]
     # When nothing is being delivered there is nothing to stop; Airflow calls it after a time-out, too.
     operator.on_kill()
+
+
+@pytest.mark.parametrize("books", ["ledger", "none"])
+def test_a_time_out_after_something_was_accepted_is_final_without_a_ledger(
+    upload: Upload,
+    outbound: Path,
+    amili_sandbox: SandboxServer,
+    stop_when: Callable[[Callable[[], bool]], None],
+    books: str,
+) -> None:
+    """Airflow retries what timed out; without a ledger the retry would send what was accepted a second time."""
+    for name in ("a", "b"):
+        (outbound / f"{name}.csv").write_bytes(name.encode())
+    amili_sandbox.faults.add("upload", delay=1.0, stage="accepted")
+    stop_when(lambda: bool(amili_sandbox.uploads))
+    one_by_one = {"max_files_per_request": 1, "max_concurrent_requests": 1}
+    ti = FakeTaskInstance()
+    if books == "ledger":
+        with pytest.raises(Timeout):
+            upload(ti, **one_by_one)
+    else:
+        with pytest.raises(AmiliDeliveryFailed, match=r"(?s)[ab]\.csv.*ledger=None.*not retried") as caught:
+            upload(ti, ledger=None, **one_by_one)
+        assert isinstance(caught.value.__cause__, Timeout)
+    assert sorted(r["outcome"] for r in ti.pushed["return_value"]) == ["not_sent", "uploaded"]
+
+
+def test_what_fails_after_all_was_accepted_is_final_without_a_ledger(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Be it in our own last steps: a retry would send everything again."""
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("the asset event cannot be filled")
+
+    monkeypatch.setattr("amili_provider.operators.assets.fill_outlet_events", broken)
+    (outbound / "a.csv").write_bytes(b"1")
+    with pytest.raises(AmiliPermanentError, match=r"1 file\(s\) were delivered.*RuntimeError: the asset event"):
+        upload(ledger=None)
+    with pytest.raises(RuntimeError):
+        upload()  # with a ledger a retry repeats nothing
+    assert len(amili_sandbox.uploads) == 2
+
+
+def test_an_outcome_that_came_too_late_is_still_told(
+    upload: Upload,
+    outbound: Path,
+    amili_sandbox: SandboxServer,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_when: Callable[[Callable[[], bool]], None],
+) -> None:
+    """A sender that settles longer than a stopped run waits has the last word in the receipts."""
+    from amili_provider.delivery import pipeline
+    from amili_provider.delivery.books import Books
+
+    (outbound / "a.csv").write_bytes(b"1")
+    (outbound / "the same.csv").write_bytes(b"1")
+    settling = threading.Event()
+    settle = Books.settle
+
+    def slowly(*given: Any) -> None:
+        settling.set()
+        time.sleep(1.5)
+        settle(*given)
+
+    monkeypatch.setattr(Books, "settle", slowly)
+    monkeypatch.setattr(pipeline, "GRACE_SECONDS", 0.2)
+    stop_when(settling.is_set)
+    ti = FakeTaskInstance()
+    with pytest.raises(Timeout):
+        upload(ti)
+    assert sorted(r["outcome"] for r in ti.pushed["return_value"]) == ["already_uploaded", "uploaded"]
+    assert not _amili_threads()
+
+
+def test_a_second_exception_while_stopping_ends_the_request_on_its_way(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time-out, and then a kill: nobody waits for an answer that may take ten minutes."""
+    from amili_provider.delivery.pipeline import Delivery
+
+    (outbound / "a.csv").write_bytes(b"1")
+    amili_sandbox.faults.add("upload", delay=60, stage="accepted")
+    next_event = Delivery._next_event
+
+    def interrupted(delivery: Delivery, *given: Any, **more: Any) -> None:
+        if amili_sandbox.uploads:
+            raise Timeout
+        next_event(delivery, timeout=0.05)
+
+    monkeypatch.setattr(Delivery, "_next_event", interrupted)
+    ti = FakeTaskInstance()
+    started = time.monotonic()
+    with pytest.raises(Timeout):
+        upload(ti)
+    assert time.monotonic() - started < 15
+    assert [r["outcome"] for r in ti.pushed["return_value"]] == ["unknown"]
+    assert not _amili_threads()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from amili_provider.exceptions import AmiliUploadRejected
+from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliUploadRejected
 from amili_provider.sandbox.server import SandboxServer
 from tests.wire.conftest import FakeTaskInstance, Upload
 
@@ -83,3 +83,29 @@ def test_a_file_refused_with_its_whole_request_stays_unless_another_was_accepted
         upload(reject_to=str(refused))
     assert _names(refused) == ["bad.csv"]
     assert len(amili_sandbox.uploads) == 1
+
+
+def test_files_named_one_by_one_stay_until_the_task_succeeds(
+    upload: Upload, outbound: Path, tmp_path: Path, amili_sandbox: SandboxServer
+) -> None:
+    """A retry is given the same names, and would not find a file that was moved: the others would never be sent."""
+    for name in ("a", "b"):
+        (outbound / f"{name}.csv").write_bytes(name.encode())
+    arguments = {
+        "source": [f"{outbound}/a.csv", f"{outbound}/b.csv"],
+        "archive_to": str(tmp_path / "archive"),
+        "max_files_per_request": 1,
+        "max_concurrent_requests": 1,
+    }
+    amili_sandbox.faults.add("upload", nth=2, status=429, headers={"Retry-After": "600"})
+    ti = FakeTaskInstance()
+    with pytest.raises(AmiliDeliveryIncomplete):
+        upload(ti, **arguments)
+    assert _names(outbound) == ["a.csv", "b.csv"]
+    told = {r["outcome"]: r["message"] or "" for r in ti.pushed["return_value"]}
+    assert "Not moved yet" in told["uploaded"]
+    receipts = upload(ti, **arguments)
+    assert sorted(r["outcome"] for r in receipts) == ["already_uploaded", "uploaded"]
+    assert _names(outbound) == []
+    assert _names(tmp_path / "archive") == ["a.csv", "b.csv"]
+    assert len(amili_sandbox.uploads) == 2
