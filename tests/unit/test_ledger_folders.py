@@ -277,9 +277,10 @@ class _Odd(LocalFolder):
             super()._create(name, data)
 
     def _replace(self, name: str, data: bytes) -> None:
-        if self.whim == "keeps what it has":
+        exists = Path(self._at(name)).exists()
+        if exists and self.whim == "keeps what it has":
             raise PermissionError("retention policy")
-        if self.whim != "forgets" or not Path(self._at(name)).exists():
+        if not (exists and self.whim == "forgets"):
             super()._replace(name, data)
 
     def _delete(self, name: str) -> None:
