@@ -87,8 +87,10 @@ class Delivery:
             self._end_early()
             raise
         finally:
-            self._end(readers, senders)
-            self._settle_rest(everything)
+            try:
+                self._end(readers, senders)
+            finally:
+                self._settle_rest(everything)
 
     def _end(self, *pools: ThreadPoolExecutor) -> None:
         """End the threads, also where a second exception strikes meanwhile: nobody may send when we are gone."""
@@ -100,7 +102,7 @@ class Delivery:
 
     def _settle_rest(self, items: Sequence[Item]) -> None:
         """
-        Give what has no final receipt its own, now that no thread is left.
+        Give what has no final receipt its own.
 
         An exception in this thread can strike between a sender's word and the receipts, and a sender can take longer to
         settle than a stopped run waits.
