@@ -103,11 +103,12 @@ def _hurry() -> None:
     """Shorten pauses; how often something is tried stays as it is."""
     from amili_provider import waiting
     from amili_provider.delivery import pipeline
-    from amili_provider.ledger import folders, ledger
+    from amili_provider.ledger import attempts, folders, ledger, server_folder
 
     waiting._FIRST_BACKOFF_SECONDS = 0.02
     folders.RETRY_PAUSES = (0.01, 0.02)
-    folders.READ_BACK_SECONDS = 0.05
+    for module in (attempts, folders, server_folder):
+        module.READ_BACK_SECONDS = 0.05  # type: ignore[attr-defined]
     ledger.SETTLE_WITHIN_SECONDS = 1.5
     pipeline.GRACE_SECONDS = 0.5
 
