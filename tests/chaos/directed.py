@@ -73,8 +73,9 @@ DIRECTED: dict[str, Scenario] = dict([
     ),
     _scenario(
         "outcomes cannot be written",
-        # The first replace is the start-up probe's.
-        Step(deeds=_worker({"ledger": {"operations": ["replace"], "nth": 2, "times": _ALWAYS}})),
+        Step(
+            deeds=_worker({"ledger": {"operations": ["replace"], "nth": 1, "times": _ALWAYS, "spares_probe": True}})
+        ),
         Step(),
         _LATER,
     ),
