@@ -110,8 +110,8 @@ def _refusal(answer: Answer, what: str, settings: AmiliSettings) -> AmiliError:
         )
     if status == 403:
         return AmiliAuthenticationError(
-            f"{came} Ask Amili to allow this for {field_label('login')} and the client number: access to upload is "
-            "configured per client and file type.",
+            f"{came} Check the file type and the client number, or ask Amili to allow them for {field_label('login')}: "
+            "access to upload is configured per client and file type.",
             status_code=status,
         )
     if 300 <= status < 400:

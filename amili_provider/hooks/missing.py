@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from amili_provider.exceptions import AmiliArgumentError
 
 
@@ -16,7 +18,11 @@ def missing_connection(error: Exception, conn_id: str) -> AmiliArgumentError | N
     words = str(error)
     if type(error).__name__ != "AirflowNotFoundException" and not ("isn't defined" in words and conn_id in words):
         return None
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    if os.environ.get(variable):
+        # Airflow goes on to look elsewhere, and does not say why.
+        return AmiliArgumentError(f"{variable} is set, but Airflow cannot read it. Correct it: is it whole JSON?")
     return AmiliArgumentError(
-        f"There is no Airflow connection with the id {conn_id!r}. Create it (type Amili), set "
-        f"AIRFLOW_CONN_{conn_id.upper()}, or correct amili_conn_id."
+        f"There is no Airflow connection with the id {conn_id!r}. Create it (type Amili), set {variable}, or correct "
+        f"amili_conn_id."
     )

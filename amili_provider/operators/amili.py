@@ -33,7 +33,7 @@ class AmiliFileUploadOperator(BaseOperator):
     is not sent again. Files that Amili refuses never stop the others. The receipts are the task's XCom, also when
     it fails. Source of the API: "POST (upload) one or more OS files".
 
-    :param source: a file, a folder (ending in ``/``), a glob, or a list of these: ``s3://bucket/outbound/*.csv``, or
+    :param source: a file, a folder, a glob, or a list of these: ``s3://bucket/outbound/*.csv``, or
         a path without scheme, for the storage of *source_conn_id*. (templated)
     :param file_type: one of the OS file types that Amili configured for the client, for example
         ``InvoiciaFormatDocFile``. (templated)

@@ -31,7 +31,7 @@ class AmiliFileBucketsOperator(BaseOperator):
     A bucket is a list of paths. The same listing always gives the same buckets, about equal in bytes and files.
     Files that are left alone are named in the log and in the XCom ``left``, with the reason.
 
-    :param source: a file, a folder (ending in ``/``), a glob, or a list of these, as for the upload. (templated)
+    :param source: a file, a folder, a glob, or a list of these, as for the upload. (templated)
     :param source_conn_id: connection of the storage, the same as the upload's. (templated)
     :param max_files_per_bucket: files in one bucket at most; equal names stay together in twos and threes.
     :param max_bytes_per_bucket: bytes in one bucket at most; a larger file gets a bucket of its own.

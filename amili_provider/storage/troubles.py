@@ -80,7 +80,7 @@ def explain(action: str, url: str, connection: StorageConnection | None, error: 
         return AmiliStorageError(said_so) if codes & _PASSING else AmiliStorageSettingsError(said_so)
     if isinstance(error, FileNotFoundError):
         # Only what somebody named can be corrected: what was listed and is gone since is nobody's mistake.
-        advice = " Correct the path, or create the folder." if action == "list" else ""
+        advice = " Correct the path, or create the folder if it names one." if action == "list" else ""
         return FileNotFoundError(f"{tried}: it does not exist{_detail(words, url)}.{advice}")
     if isinstance(error, NotADirectoryError):
         return NotADirectoryError(f"{tried}: it is a file, not a folder.")

@@ -334,6 +334,13 @@ def test_missing_file(hook: AmiliHook, client: Any, tmp_path: Path) -> None:
     assert requests == []
 
 
+def test_a_connection_that_airflow_cannot_read_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow passes over a variable with broken JSON, and says that there is no connection."""
+    monkeypatch.setenv("AIRFLOW_CONN_BROKEN", '{"conn_type": "amili", }')
+    with pytest.raises(AmiliArgumentError, match="AIRFLOW_CONN_BROKEN is set, but Airflow cannot read it"):
+        AmiliHook("broken").settings  # noqa: B018 - looking it up is what fails
+
+
 def test_importing_the_hook_does_not_import_the_http_library() -> None:
     """On older Airflow the library costs a fifth of a second, which DAG files need not pay."""
     code = (
