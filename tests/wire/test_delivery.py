@@ -299,9 +299,9 @@ def test_the_collector_is_left_as_it_was(
 ) -> None:
     """During a run it looks through the run's own objects only; afterwards through all, unless it was told before."""
     from amili_provider.delivery import deliver
+    from amili_provider.storage.listing import list_files
 
     seen: list[int] = []
-    list_files = deliver.list_files
 
     def listing(*given: Any, **more: Any) -> Any:
         seen.append(gc.get_freeze_count())
