@@ -245,3 +245,21 @@ def test_a_second_exception_while_stopping_ends_the_request_on_its_way(
     assert time.monotonic() - started < 15
     assert [r["outcome"] for r in ti.pushed["return_value"]] == ["unknown"]
     assert not _amili_threads()
+
+
+def test_a_reader_that_breaks_does_not_hold_up_the_run(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library's panic is no Exception; the run would wait for that reader for ever."""
+    from amili_provider.delivery.reading import Reader
+
+    def panic(*_: Any) -> Any:
+        raise Timeout("panic")
+
+    monkeypatch.setattr(Reader, "read", panic)
+    (outbound / "a.csv").write_bytes(b"1")
+    ti = FakeTaskInstance()
+    with pytest.raises(AmiliDeliveryIncomplete, match="panic"):
+        upload(ti)
+    assert [r["outcome"] for r in ti.pushed["return_value"]] == ["not_sent"]
+    assert not amili_sandbox.uploads
