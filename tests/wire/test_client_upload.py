@@ -209,7 +209,7 @@ def test_answers_that_only_their_content_explains_are_handed_on(status: int, wai
 @pytest.mark.parametrize(
     ("status", "kind", "words"),
     [
-        (403, AmiliAuthenticationError, "Ask Amili to allow"),
+        (403, AmiliAuthenticationError, "ask Amili to allow them"),
         (404, AmiliRequestError, "Check the client number"),
         (301, AmiliRequestError, "redirects"),
         (304, AmiliRequestError, "redirects"),
