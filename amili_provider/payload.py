@@ -39,12 +39,13 @@ class Content(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UploadPart:
     """
     One file of a request.
 
-    :param file_id: the caller's id, echoed by Amili.
+    :param file_id: the caller's id, echoed by Amili. Of the last file it may change, not in length, until
+        :attr:`UploadBody.before_tail` has returned: it is in the tail.
     :param name: the name given to Amili.
     :param file_type: one of the OS file types that Amili configured for the client.
     :param content: its bytes.
@@ -133,7 +134,7 @@ class UploadBody(Iterable[bytes]):
         metadata = "" if user_id is None else f'"metadata": {json.dumps({"userId": user_id})}, '
         self._head = f'{{{metadata}"files": ['.encode()
         self._frames = [(part.opening(), part.closing()) for part in self.parts]
-        self._tail = self._frames[-1][1] + b"]}"
+        self._tail_bytes = len(self._frames[-1][1]) + len(b"]}")
         framing = sum(len(opening) + len(closing) for opening, closing in self._frames) + 2 * (len(self.parts) - 1)
         encoded = sum(base64_bytes(part.content.size) for part in self.parts)
         self.content_length = len(self._head) + framing + encoded + len(b"]}")
@@ -159,10 +160,13 @@ class UploadBody(Iterable[bytes]):
                 raise PartUnreadable(part.file_id, error) from error
         if self.before_tail:
             self.before_tail()
+        tail = self.parts[-1].closing() + b"]}"
+        if len(tail) != self._tail_bytes:
+            raise ValueError("the id of the last file changed in length; its request was announced with another")
         if self.wire:
             self.wire.check_connected()
         self.released = True
-        yield self._tail
+        yield tail
 
     def _gathered(self) -> Iterator[bytes]:
         """Yield everything but the tail, small pieces joined."""

@@ -6,7 +6,7 @@ Also the place where unknown outcomes are asked for. Without a ledger every file
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from amili_provider.client import AmiliClient
 from amili_provider.delivery.outcomes import Result, not_sent, unknown
@@ -26,10 +26,10 @@ class NotOurs(Exception):  # noqa: N818 - news about files that somebody else ha
     """
     Files of a request that are not ours to send; nothing of the request was released.
 
-    :param results: what becomes of each, by ``file_id``.
+    :param results: what becomes of each.
     """
 
-    def __init__(self, results: dict[str, Result]) -> None:
+    def __init__(self, results: Mapping[Item, Result]) -> None:
         super().__init__(f"{len(results)} file(s) are not ours to send")
         self.results = results
 
@@ -55,16 +55,34 @@ class Books:
         if plan.force:
             self._set_aside = SetAside.EVERYTHING
 
-    def file_id(self, sha256: str) -> str:
-        """Return who a file with this content is."""
+    def first_of_size(self, size: int) -> bool:
+        """
+        Return whether the ledger cannot know a file of *size* bytes, so that it need not be asked before it is sent.
+
+        :raises AmiliLedgerUnavailable: if that cannot be told.
+        """
+        return self._ledger is None or self._ledger.first_of_size(size)
+
+    def identify(self, item: Item, on_bytes: Callable[[int], None] | None = None) -> None:
+        """
+        Write down who *item* is; what of its content was not read yet is read for that.
+
+        :param on_bytes: called with the length of each block read; what it raises ends the reading.
+        :raises AmiliStorageError: if it cannot be read.
+        """
+        assert item.content is not None
         plan = self._plan
-        return identity_of(
-            environment=plan.environment, client_no=plan.client_no, file_type=plan.file_type, sha256=sha256
+        item.receipt.sha256 = item.content.hash_now(on_bytes)
+        item.receipt.file_id = identity_of(
+            environment=plan.environment,
+            client_no=plan.client_no,
+            file_type=plan.file_type,
+            sha256=item.receipt.sha256,
         )
 
     def consult(self, item: Item) -> Result | None:
         """
-        Return what the ledger makes of *item*, or None if it may be sent.
+        Return what the ledger makes of *item*, which is identified, or None if it may be sent.
 
         :raises AmiliLedgerUnavailable: if the ledger cannot be read.
         """
@@ -169,7 +187,9 @@ class Books:
             claims: Sequence[Claim] = self._ledger.claim_all(wanted)
         except ClaimLost as lost:
             self._claims.update((claim.file_id, claim) for claim in lost.claims)
-            raise NotOurs({file_id: self._lost(file_id) for file_id in lost.standings}) from None
+            raise NotOurs(
+                {item: self._lost(item.file_id) for item in group if item.file_id in lost.standings}
+            ) from None
         self._claims.update((claim.file_id, claim) for claim in claims)
 
     def check_margin(self, group: Sequence[Item]) -> None:
@@ -187,7 +207,7 @@ class Books:
 
         :raises AmiliLedgerUnavailable: if that cannot be written.
         """
-        mine = [item.file_id for item in group if item.file_id in self._claims]
+        mine = [item.file_id for item in group if item.receipt.file_id in self._claims]
         if self._ledger is None or not mine:
             return
         verdict = Verdict(Outcome.NOT_SENT, message="Nothing of the request was accepted.")
@@ -195,7 +215,7 @@ class Books:
         for file_id in mine:
             self._standings[file_id] = self._look_up(file_id)
 
-    def settle(self, group: Sequence[Item], results: dict[str, Result]) -> None:
+    def settle(self, group: Sequence[Item], results: Mapping[Item, Result]) -> None:
         """
         Write what became of the files of *group*; those never claimed are passed over.
 
@@ -204,12 +224,13 @@ class Books:
         if self._ledger is None:
             return
         outcomes = [
-            (self._claims.pop(item.file_id), results[item.file_id].verdict)
+            (self._claims.pop(item.file_id), results[item].verdict)
             for item in group
-            if item.file_id in self._claims
+            if item.receipt.file_id in self._claims
         ]
         for item in group:
-            self._standings.pop(item.file_id, None)
+            if item.identified:
+                self._standings.pop(item.file_id, None)
         if outcomes:
             self._ledger.settle_all(outcomes)
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from amili_provider.exceptions import AmiliPermanentError
 from amili_provider.models import Outcome, Verdict, one_line
+
+if TYPE_CHECKING:
+    from amili_provider.delivery.plan import Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,9 @@ class Halt:
 
 @dataclass(slots=True)
 class Sent:
-    """What one batch came to: a result per ``file_id``, how it was sent, and whether the run can go on."""
+    """What one batch came to: a result per file, how it was sent, and whether the run can go on."""
 
-    results: dict[str, Result] = field(default_factory=dict)
+    results: dict[Item, Result] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     """The requests' names, as they stand in claims and log."""
     bytes_out: int = 0

@@ -25,6 +25,7 @@ from amili_provider.delivery.progress import Progress
 from amili_provider.delivery.reading import Reader
 from amili_provider.delivery.sending import Sender
 from amili_provider.models import Outcome, Verdict
+from amili_provider.storage.contents import StoredContent
 from amili_provider.storage.streams import STREAM_MEMORY_BYTES
 
 FEWEST_READERS, MOST_READERS = 2, 16
@@ -78,6 +79,7 @@ class Delivery:
         """
         self._todo.extend(items)
         everything = list(self._todo)
+        self._reader.expect(everything)
         self._progress = Progress(self._log, files=len(self._todo), size=sum(i.file.size for i in self._todo))
         readers = ThreadPoolExecutor(MOST_READERS, thread_name_prefix="amili-read")
         senders = ThreadPoolExecutor(self._plan.max_concurrent_requests, thread_name_prefix="amili-send")
@@ -203,8 +205,9 @@ class Delivery:
             elif self.halt:
                 self._finish(item, not_sent(self.halt.reason, passing=self.halt.passing))
             else:
-                self._leaders[item.file_id] = item
-                if self._reader.streams(item):
+                if item.identified:
+                    self._leaders[item.file_id] = item
+                if self._reader.streams(item) and not isinstance(item.content, StoredContent):
                     # Spooled or in place: from here on it takes what sending takes.
                     self._held_bytes -= item.held_bytes - STREAM_BYTES
                     item.held_bytes = STREAM_BYTES
@@ -246,17 +249,15 @@ class Delivery:
             # A bug. The coordinator must hear of it, and nobody knows how far the request came.
             self._log.exception("Sending failed unexpectedly")
             reason = f"{type(error).__name__} while sending"
-            sent = Sent(
-                {item.file_id: unknown(reason) for item in batch}, halt=Halt(reason, passing=False, error=error)
-            )
+            sent = Sent({item: unknown(reason) for item in batch}, halt=Halt(reason, passing=False, error=error))
         for item in batch:
-            item.result = sent.results[item.file_id]
+            item.result = sent.results[item]
         self._events.put(lambda: self._on_sent(batch, sent))
 
     def _on_sent(self, batch: list[Item], sent: Sent) -> None:
         self._sending -= 1
         for item in batch:
-            self._finish(item, sent.results[item.file_id])
+            self._finish(item, sent.results[item])
         self._progress.request(batch, sent)
         self._unreachable = self._unreachable + 1 if sent.unreachable else 0
         halt = sent.halt

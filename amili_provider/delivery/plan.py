@@ -114,6 +114,11 @@ class Item:
         assert self.receipt.file_id is not None
         return self.receipt.file_id
 
+    @property
+    def identified(self) -> bool:
+        """Whether :attr:`file_id` is known; a large file may be sent up to its request's tail before it is."""
+        return self.receipt.file_id is not None
+
     def let_go(self) -> None:
         """Give back the content."""
         if self.content is not None:

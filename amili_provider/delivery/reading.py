@@ -2,19 +2,23 @@
 Reading a job of files: read, hash, look up.
 
 Runs in a reader's thread and touches nothing of Airflow. Every file of the job leaves with its content, or with what
-becomes of it instead.
+becomes of it instead. A large file that nobody can have sent before leaves unread: it is hashed while it is sent, and
+looked up before its request's tail.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from amili_provider.delivery.books import Books
 from amili_provider.delivery.outcomes import Result, not_sent
 from amili_provider.delivery.plan import Item, Plan
-from amili_provider.storage.contents import HashedContent, read_content, read_small_contents
+from amili_provider.storage.contents import HashedContent
+from amili_provider.storage.listing import StorageFile
+from amili_provider.storage.reading import can_stay, open_content, read_content, read_small_contents
 
 SLOW_SECONDS = 0.002
 """A file that took longer to read and look up was waited for."""
@@ -34,6 +38,11 @@ class Reader:
         self._books = books
         self._stop = stop
         self._in_memory_bytes = plan.in_memory_bytes
+        self._sizes: Counter[int] = Counter()
+
+    def expect(self, items: Iterable[Item]) -> None:
+        """Take note of what will be read in this run: files of one size can hold the same bytes."""
+        self._sizes.update(item.file.size for item in items if self.streams(item))
 
     def streams(self, item: Item) -> bool:
         """Return whether *item* is too large to be held in memory."""
@@ -62,19 +71,32 @@ class Reader:
         if not self.streams(job[0]):
             yield from read_small_contents([item.file for item in job], on_bytes=self._keep_reading)
             return
+        file = job[0].file
+        if self._nobody_can_know(file) and can_stay(file):
+            yield open_content(file)
+            return
         yield read_content(
-            job[0].file,
+            file,
             in_memory_bytes=self._in_memory_bytes,
             spool_dir=self._plan.spool_dir,
             on_bytes=self._keep_reading,
         )
 
+    def _nobody_can_know(self, file: StorageFile) -> bool:
+        """Return whether neither the ledger nor another file of this run can have the bytes of a large *file*."""
+        if self._plan.dry_run:
+            return False
+        # Asked in any case: the ledger is to know that there is a file of this size.
+        first = self._books.first_of_size(file.size)
+        return first and self._sizes[file.size] == 1
+
     def _identify(self, item: Item, content: HashedContent | Exception) -> Result | None:
         if isinstance(content, Exception):
             raise content
         item.content = content
-        item.receipt.sha256 = content.sha256
-        item.receipt.file_id = self._books.file_id(content.sha256)
+        if content.sha256 is None:
+            return None
+        self._books.identify(item)
         return self._books.consult(item)
 
     def _keep_reading(self, _: int) -> None:

@@ -10,7 +10,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from amili_provider.client import AmiliClient, UploadReply
@@ -25,6 +25,7 @@ from amili_provider.exceptions import (
     AmiliRequestError,
 )
 from amili_provider.ledger import SettlingFailed
+from amili_provider.ledger.identity import FILE_ID_CHARACTERS
 from amili_provider.ledger.records import timestamp
 from amili_provider.models import (
     Outcome,
@@ -42,6 +43,8 @@ ANSWERS = (200, 201, 207)
 ISOLATED = (400, 413, 422)
 """Refusals of a whole request that one bad file can cause."""
 REQUEST_TIMEOUT = 408
+NOT_IDENTIFIED = "0" * FILE_ID_CHARACTERS
+"""Stands for the id of a file that is hashed on its way, so that the request's length is known."""
 
 
 class Stopped(Exception):  # noqa: N818 - the run ends; nothing went wrong with this request
@@ -105,7 +108,8 @@ class Sender:
             reply = self._client.post_files(self._plan.client_no, body)
         except PartUnreadable as news:
             self._let_go_of_claims(group, sent)
-            return self._without(group, {news.file_id: not_sent(news.cause)}, sent)
+            unreadable = [item for item, part in zip(group, body.parts, strict=True) if part.file_id == news.file_id]
+            return self._without(group, dict.fromkeys(unreadable, not_sent(news.cause)), sent)
         except NotOurs as news:
             return self._without(group, news.results, sent)
         except Stopped:
@@ -140,10 +144,12 @@ class Sender:
         parts = []
         for item in group:
             assert item.content is not None
-            parts.append(UploadPart(item.file_id, item.receipt.name, self._plan.file_type, item.content))
+            file_id = item.receipt.file_id or NOT_IDENTIFIED
+            parts.append(UploadPart(file_id, item.receipt.name, self._plan.file_type, item.content))
 
         def before_tail() -> None:
             self._stop_if_asked()
+            self._identify(group, parts)
             self._books.claim(group, label)
             # Claiming takes a while; a claim whose tail is not released is given back by whoever catches this.
             self._stop_if_asked()
@@ -157,14 +163,24 @@ class Sender:
             on_bytes=lambda _: self._stop_if_asked(),
         )
 
+    def _identify(self, group: Sequence[Item], parts: Sequence[UploadPart]) -> None:
+        """Look up what was hashed only now, on its way; raise :class:`NotOurs` if it may not be sent."""
+        for item, part in zip(group, parts, strict=True):
+            if part.file_id == NOT_IDENTIFIED:
+                self._books.identify(item)
+                result = self._books.consult(item)
+                part.file_id = item.file_id
+                if result is not None:
+                    raise NotOurs({item: result})
+
     def _stop_if_asked(self) -> None:
         if self._stop.is_set():
             raise Stopped
 
-    def _without(self, group: list[Item], results: dict[str, Result], sent: Sent) -> list[list[Item]]:
+    def _without(self, group: list[Item], results: Mapping[Item, Result], sent: Sent) -> list[list[Item]]:
         """Nothing of *group* was accepted: take out those with *results*, send the others again, claimed or not."""
         sent.results |= results
-        rest = [item for item in group if item.file_id not in results]
+        rest = [item for item in group if item not in results]
         return [rest] if rest else []
 
     def _let_go_of_claims(self, group: list[Item], sent: Sent) -> None:
@@ -175,20 +191,28 @@ class Sender:
 
     def _close(self, group: list[Item], result: Result, sent: Sent) -> None:
         """Settle all of *group* with one result."""
-        self._settle(group, {item.file_id: result for item in group}, sent)
+        self._settle(group, dict.fromkeys(group, result), sent)
 
-    def _settle(self, group: list[Item], results: dict[str, Result], sent: Sent) -> None:
+    def _settle(self, group: list[Item], results: dict[Item, Result], sent: Sent) -> None:
         try:
             self._books.settle(group, results)
         except SettlingFailed as error:
             # What is true is reported; but until a person has looked at the ledger, nothing more may be sent.
-            for claim in error.claims:
-                results[claim.file_id] = _unwritten(results[claim.file_id], error)
+            unwritten = {claim.file_id for claim in error.claims}
+            for item in group:
+                if item.receipt.file_id in unwritten:
+                    results[item] = _unwritten(results[item], error)
             sent.halt = Halt(f"Not tried: {error}", passing=False, error=error)
         sent.results |= results
 
     def _understand(self, group: list[Item], reply: UploadReply, sent: Sent) -> list[list[Item]]:
-        """Judge an answer that came after the tail."""
+        """Judge an answer that only its content can explain."""
+        if not all(item.identified for item in group):
+            # Refused before it was hashed. Its receipt is to say what was refused.
+            result = self._identified_late(group)
+            if result is not None:
+                self._close(group, result, sent)
+                return []
         at = timestamp(self._clock())
         code = reply.status_code
         named = self._named(group, reply)
@@ -211,6 +235,17 @@ class Sender:
         self._close(group, Result(verdict, refused_itself=len(group) == 1, at=at), sent)
         return []
 
+    def _identified_late(self, group: list[Item]) -> Result | None:
+        """Read what was not read yet, to know who the files are; return what becomes of them where that fails."""
+        try:
+            for item in group:
+                self._books.identify(item, lambda _: self._stop_if_asked())
+        except Stopped:
+            return not_sent("The run was stopped while this file was read.")
+        except Exception as error:  # noqa: BLE001 - whatever a storage raises is these files' outcome
+            return not_sent(error)
+        return None
+
     def _named(self, group: list[Item], reply: UploadReply) -> dict[str, Verdict]:
         """Return what the body says of each file; where it cannot be read, that."""
         ids = [item.file_id for item in group]
@@ -225,17 +260,17 @@ class Sender:
         self, group: list[Item], named: dict[str, Verdict], at: str, sent: Sent, *, isolate: bool
     ) -> list[list[Item]]:
         again: list[Item] = []
-        results: dict[str, Result] = {}
+        results: dict[Item, Result] = {}
         for item in group:
             verdict = named[item.file_id]
             if isolate and not verdict.per_file and self._client.settings.isolate_refused and len(group) > 1:
                 again.append(item)
             else:
-                results[item.file_id] = Result(
+                results[item] = Result(
                     verdict, refused_itself=verdict.outcome is Outcome.REJECTED and verdict.per_file, at=at
                 )
         self._let_go_of_claims(again, sent)
-        self._settle([i for i in group if i.file_id in results], results, sent)
+        self._settle([item for item in group if item in results], results, sent)
         return [again] if again else []
 
 

@@ -102,6 +102,7 @@ def _adopt_one(
     )
     verdict = Verdict(Outcome.UPLOADED, message="Adopted: delivered by other means, somebody says.")
     if standing.state in (State.FREE, State.UNKNOWN) and not dry_run:
+        ledger.first_of_size(file.size)
         try:
             ledger.resolve(standing, verdict, facts, origin=Origin.ADOPTED, settled_by=who, reason=why)
         except ClaimLost as lost:

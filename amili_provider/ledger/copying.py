@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 from amili_provider.ledger import identity
 from amili_provider.ledger.folders import Folder
 from amili_provider.ledger.records import LedgerReceipt, parse
+from amili_provider.ledger.sizes import first_of_size
 from amili_provider.ledger.workers import Workers
 
 
@@ -63,18 +65,20 @@ def copy_ledger(origin: Folder, target: Folder, *, clock: Callable[[], float] = 
     return Copied(len(by_kind["copied"]), len(by_kind["same"]), sorted(by_kind["differing"]), sorted(by_kind["live"]))
 
 
-def _receipts(folder: Folder) -> Iterator[tuple[str, str, int]]:
+def _receipts(folder: Folder) -> Iterator[re.Match[str]]:
     for name in folder.names():
         if match := identity.RECEIPT_NAME.fullmatch(name):
-            yield name, match["id"], int(match["n"])
+            yield match
 
 
-def _copy_one(origin: Folder, target: Folder, now: float, receipt: tuple[str, str, int]) -> tuple[str, str]:
-    name, file_id, attempt = receipt
+def _copy_one(origin: Folder, target: Folder, now: float, receipt: re.Match[str]) -> tuple[str, str]:
+    name, file_id, attempt = receipt[0], receipt["id"], int(receipt["n"])
     data = origin.read(name)
     read = parse(data, file_id=file_id, attempt=attempt)
     if isinstance(read, LedgerReceipt) and read.is_live(now):
         return "live", name
+    if isinstance(read, LedgerReceipt):
+        first_of_size(target, receipt["folder"], read.size)
     try:
         there = target.read(name)
     except FileNotFoundError:

@@ -8,6 +8,7 @@ somebody who settles cannot overwrite each other. ::
 
     ledger = Ledger.open(url, conn_id, environment=…, client_no=…, answer_timeout=…)     # main thread; probes
     ledger.file_id(file_type, sha256) -> str
+    ledger.first_of_size(size) -> bool                                                   # any thread
     ledger.look_up(file_id, *, chain=None, set_aside=SetAside.NOTHING) -> Standing       # any thread
     ledger.look_up_all(file_ids, *, chain=None, set_aside=…) -> Iterator[Standing]       # in order, parallel
     ledger.claim(standing, facts) -> Claim                              # ClaimLost, AmiliLedgerUnavailable
@@ -40,6 +41,7 @@ from amili_provider.ledger.drafts import Drafts
 from amili_provider.ledger.folders import Folder
 from amili_provider.ledger.places import open_folder
 from amili_provider.ledger.records import LedgerReceipt, Origin
+from amili_provider.ledger.sizes import first_of_size
 from amili_provider.ledger.standing import Attempt, SetAside, Standing, State, judge
 from amili_provider.models import Outcome, Verdict
 
@@ -134,6 +136,16 @@ class Ledger:
     def receipt_url(self, file_id: str, attempt: int) -> str:
         """Return where a person finds a receipt."""
         return f"{self.folder.url.rstrip('/')}/{self._attempts.name(file_id, attempt)}"
+
+    def first_of_size(self, size: int) -> bool:
+        """
+        Return whether no file of *size* bytes was met before, so that a look-up would find none; it is met now.
+
+        Always no for small files, see :mod:`amili_provider.ledger.sizes`.
+
+        :raises AmiliLedgerUnavailable: if that cannot be told.
+        """
+        return first_of_size(self.folder, identity.folder_of(self.environment, self.client_no), size)
 
     def look_up(self, file_id: str, *, chain: str | None = None, set_aside: SetAside = SetAside.NOTHING) -> Standing:
         """

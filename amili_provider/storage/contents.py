@@ -1,25 +1,21 @@
 """
-The bytes of a file, hashed once and readable again: in memory, in place, or from a spool.
+The bytes of a file, readable again and again: in memory, behind a descriptor, or on their storage.
 
-Small files are kept in memory. Larger local files are read in place through one descriptor. Larger files from
-elsewhere are spooled while they are hashed, so that the storage is read once and a replay costs it nothing.
+:mod:`amili_provider.storage.reading` decides which.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import stat
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO
+from typing import BinaryIO
 
 from amili_provider.exceptions import AmiliStorageError
-from amili_provider.storage.files import StorageFile, read_together
+from amili_provider.storage.files import StorageFile
 
-_READ_BYTES = 1024 * 1024
+READ_BYTES = 1024 * 1024
 
 
 class HashedContent:
@@ -27,25 +23,70 @@ class HashedContent:
     Content with its hash. Close it when it is no longer needed.
 
     :param size: bytes.
-    :param sha256: SHA-256 of the content, 64 hex characters.
+    :param sha256: SHA-256 of the content, 64 hex characters; None until its blocks were read to the end once.
+    :param shown: the file's name for messages.
     """
 
-    def __init__(self, size: int, sha256: str) -> None:
+    _may_change = False
+    """Whether it is hashed each time that it is read, since nothing else tells that it is what it was."""
+
+    def __init__(self, size: int, sha256: str | None, *, shown: str = "") -> None:
         self.size = size
         self.sha256 = sha256
+        self._shown = shown
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.size} bytes>"
 
     def blocks(self, block_bytes: int) -> Iterator[bytes | memoryview]:
-        """Yield the content in blocks of exactly *block_bytes* but for the last."""
-        raise AssertionError(f"each kind of content has its own blocks of {block_bytes} bytes")
+        """
+        Yield the content in blocks of exactly *block_bytes* but for the last.
+
+        Use a block before asking for the next: some kinds use its memory again.
+
+        :raises AmiliStorageError: if it cannot be read, or is not what it was.
+        """
+        if self.sha256 is None or self._may_change:
+            return self._hashed(self._blocks(block_bytes))
+        return self._blocks(block_bytes)
+
+    def hash_now(self, on_bytes: Callable[[int], None] | None = None) -> str:
+        """
+        Return the hash; where it is not known yet, read everything for it.
+
+        :param on_bytes: called with the length of each block read; what it raises ends the reading.
+        :raises AmiliStorageError: if it cannot be read.
+        """
+        if self.sha256 is None:
+            for block in self.blocks(READ_BYTES):
+                if on_bytes:
+                    on_bytes(len(block))
+        assert self.sha256 is not None
+        return self.sha256
 
     def check_unchanged(self) -> None:
         """Raise :class:`AmiliStorageError` if the bytes may differ from what was hashed."""
 
     def close(self) -> None:
         """Give back memory, descriptor and disk space."""
+
+    def _blocks(self, block_bytes: int) -> Iterator[bytes | memoryview]:
+        raise AssertionError(f"each kind of content has its own blocks of {block_bytes} bytes")
+
+    def _hashed(self, blocks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        """Yield *blocks*; each is hashed while it is used and the next is read. At the end the hash is known."""
+        digest = hashlib.sha256()
+        with ThreadPoolExecutor(1, thread_name_prefix="amili-hash") as hasher:
+            hashing = None
+            for block in blocks:
+                if hashing is not None:
+                    hashing.result()
+                hashing = hasher.submit(digest.update, block)
+                yield block
+        found = digest.hexdigest()
+        if self.sha256 not in (None, found):
+            raise AmiliStorageError(f"{self._shown} was changed while it was being read or sent.")
+        self.sha256 = found
 
 
 class MemoryContent(HashedContent):
@@ -80,34 +121,35 @@ class DescriptorContent(HashedContent):
 
     :param descriptor: an open descriptor; owned from here on.
     :param size: bytes.
-    :param sha256: SHA-256 of the content.
+    :param sha256: SHA-256 of the content; None if it is not known yet.
     :param shown: the file's name for messages.
-    :param state: what ``fstat`` said while the file was hashed; None for a spool.
+    :param state: what :func:`state_of` said when it was opened; None for a spool.
     """
 
-    def __init__(self, descriptor: int, size: int, sha256: str, *, shown: str, state: tuple[int, ...] | None) -> None:
-        super().__init__(size, sha256)
+    def __init__(
+        self, descriptor: int, size: int, sha256: str | None, *, shown: str, state: tuple[int, ...] | None
+    ) -> None:
+        super().__init__(size, sha256, shown=shown)
         self._descriptor = descriptor
-        self._shown = shown
         self._state = state
 
-    def blocks(self, block_bytes: int) -> Iterator[bytes | memoryview]:
-        """Yield the content in blocks of exactly *block_bytes* but for the last."""
-        # One buffer for the whole iteration: the consumer is done with a block before it asks for the next.
-        buffer = memoryview(bytearray(min(block_bytes, max(self.size, 1))))
+    def _blocks(self, block_bytes: int) -> Iterator[bytes | memoryview]:
+        # Two buffers in turn for the whole iteration: one may still be hashed while the other is filled.
+        used, free = (memoryview(bytearray(min(block_bytes, max(self.size, 1)))) for _ in range(2))
         position = 0
         while position < self.size:
             wanted = min(block_bytes, self.size - position)
-            got = _read_fully(self._descriptor, buffer[:wanted], position)
+            used, free = free, used
+            got = _read_fully(self._descriptor, used[:wanted], position)
             if got != wanted:
-                raise AmiliStorageError(f"{self._shown} became shorter while it was being sent.")
+                raise AmiliStorageError(f"{self._shown} became shorter while it was being read or sent.")
             position += got
-            yield buffer[:got]
+            yield used[:got]
 
     def check_unchanged(self) -> None:
-        """Raise :class:`AmiliStorageError` if the file was written to since it was hashed."""
-        if self._state is not None and _state(os.fstat(self._descriptor)) != self._state:
-            raise AmiliStorageError(f"{self._shown} was changed while it was being sent.")
+        """Raise :class:`AmiliStorageError` if the file was written to since it was opened."""
+        if self._state is not None and state_of(os.fstat(self._descriptor)) != self._state:
+            raise AmiliStorageError(f"{self._shown} was changed while it was being read or sent.")
 
     def close(self) -> None:
         """Close the descriptor; a spool's disk space goes with it."""
@@ -119,8 +161,64 @@ class DescriptorContent(HashedContent):
         self.close()
 
 
-def _state(status: os.stat_result) -> tuple[int, ...]:
+class StoredContent(HashedContent):
+    """
+    A large file that stays on its storage, and is read from there each time.
+
+    :param file: a file of a listing.
+    """
+
+    _may_change = True
+
+    def __init__(self, file: StorageFile) -> None:
+        super().__init__(file.size, None, shown=file.url)
+        self._file = file
+
+    def _blocks(self, block_bytes: int) -> Iterator[bytes | memoryview]:
+        return blocks_of(self._file, block_bytes)
+
+
+def state_of(status: os.stat_result) -> tuple[int, ...]:
+    """Return what changes when somebody writes to a file."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def blocks_of(file: StorageFile, block_bytes: int) -> Iterator[bytes]:
+    """
+    Yield what the storage gives in blocks of exactly *block_bytes* but for the last.
+
+    :raises AmiliStorageError: if it cannot be read, or is not exactly as long as the listing said.
+    :raises FileNotFoundError: if it is gone since it was listed.
+    """
+    got = 0
+    with file.open() as stream:
+        while block := _read_block(stream, block_bytes):
+            got += len(block)
+            if got > file.size:
+                raise wrong_length(file, f"more than {file.size}")
+            yield block
+    if got != file.size:
+        raise wrong_length(file, got)
+
+
+def wrong_length(file: StorageFile, got: int | str) -> AmiliStorageError:
+    """Return the error for a file that is not as long as it was listed."""
+    return AmiliStorageError(
+        f"{file.url} was listed with {file.size} bytes, but {got} could be read: it is being written, was replaced, "
+        f"or the storage failed. Nothing of it was sent."
+    )
+
+
+def _read_block(stream: BinaryIO, block_bytes: int) -> bytes:
+    """Return the next *block_bytes*, fewer only at the end, however few the storage gives at a time."""
+    block = stream.read(block_bytes)
+    if not block or len(block) >= block_bytes:
+        return block
+    pieces, missing = [block], block_bytes - len(block)
+    while missing > 0 and (more := stream.read(missing)):
+        pieces.append(more)
+        missing -= len(more)
+    return b"".join(pieces)
 
 
 def _read_fully(descriptor: int, buffer: memoryview, position: int) -> int:
@@ -131,172 +229,3 @@ def _read_fully(descriptor: int, buffer: memoryview, position: int) -> int:
             break
         got += count
     return got
-
-
-def _blocks_ahead(descriptor: int) -> Iterator[memoryview]:
-    """Yield what *descriptor* holds, block by block; the next is read while one is used."""
-    used, ahead = (memoryview(bytearray(_READ_BYTES)) for _ in range(2))
-    position = 0
-    with ThreadPoolExecutor(1, thread_name_prefix="amili-ahead") as reader:
-        coming = reader.submit(_read_fully, descriptor, ahead, position)
-        while got := coming.result():
-            used, ahead = ahead, used
-            position += got
-            coming = reader.submit(_read_fully, descriptor, ahead, position)
-            yield used[:got]
-
-
-def read_content(
-    file: StorageFile,
-    *,
-    in_memory_bytes: int,
-    spool_dir: str | None = None,
-    on_bytes: Callable[[int], None] | None = None,
-) -> HashedContent:
-    """
-    Read *file* once, hash it, and return content that can be read again.
-
-    :param file: a file of a listing.
-    :param in_memory_bytes: files up to this size are kept in memory.
-    :param spool_dir: folder for the spool of larger files that are not local; default: the system's temporary folder.
-    :param on_bytes: called with the length of each block read; what it raises ends the reading.
-    :raises AmiliStorageError: if the file is not as long as it was listed, cannot be read, or the spool's disk is full.
-    :raises FileNotFoundError: if it is gone since it was listed.
-    """
-    if file.local_path is not None:
-        return _read_local(file, file.local_path, in_memory_bytes, on_bytes)
-    if file.size <= in_memory_bytes:
-        return _read_to_memory(file, on_bytes)
-    return _spool(file, spool_dir, on_bytes)
-
-
-def read_small_contents(
-    files: Sequence[StorageFile], *, on_bytes: Callable[[int], None] | None = None
-) -> Iterator[HashedContent | Exception]:
-    """
-    Read *files*, all small enough for memory, and yield for each its content, or why there is none.
-
-    :param files: files of a listing; neighbours on one storage are read together where that costs less.
-    :param on_bytes: as for :func:`read_content`.
-    """
-    position = 0
-    while position < len(files):
-        together = _neighbours(files, position)
-        yield from _read_group(together, on_bytes)
-        position += len(together)
-
-
-def _neighbours(files: Sequence[StorageFile], start: int) -> Sequence[StorageFile]:
-    """Return as many *files* from *start* as can be read together, at least one."""
-    end = start + 1
-    if files[start].can_be_read_together:
-        fs = files[start].location_root.fs
-        while end < len(files) and files[end].can_be_read_together and files[end].location_root.fs is fs:
-            end += 1
-    return files[start:end]
-
-
-def _read_group(
-    group: Sequence[StorageFile], on_bytes: Callable[[int], None] | None
-) -> Sequence[HashedContent | Exception]:
-    try:
-        if len(group) == 1:
-            return [read_content(group[0], in_memory_bytes=group[0].size, on_bytes=on_bytes)]
-        if on_bytes:
-            on_bytes(0)
-        return [MemoryContent(found) if isinstance(found, bytes) else found for found in read_together(group)]
-    except Exception as error:  # noqa: BLE001 - whatever a storage raises is the outcome of these files
-        return [error] * len(group)
-
-
-def _wrong_length(file: StorageFile, got: int | str) -> AmiliStorageError:
-    return AmiliStorageError(
-        f"{file.url} was listed with {file.size} bytes, but {got} could be read: it is being written, was replaced, "
-        f"or the storage failed. Nothing of it was sent."
-    )
-
-
-def _read_local(
-    file: StorageFile, path: str, in_memory_bytes: int, on_bytes: Callable[[int], None] | None
-) -> HashedContent:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise AmiliStorageError(f"{file.url} is not a regular file.")
-        if status.st_size != file.size:
-            raise _wrong_length(file, status.st_size)
-        if file.size <= in_memory_bytes:
-            # One byte more than listed, to notice a file that grew after fstat.
-            data = os.pread(descriptor, file.size + 1, 0)
-            if len(data) != file.size or _state(os.fstat(descriptor)) != _state(status):
-                raise _wrong_length(file, len(data))
-            if on_bytes:
-                on_bytes(len(data))
-            return MemoryContent(data)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        digest = hashlib.sha256()
-        position = 0
-        for block in _blocks_ahead(descriptor):
-            digest.update(block)
-            position += len(block)
-            if on_bytes:
-                on_bytes(len(block))
-        if position != file.size or _state(os.fstat(descriptor)) != _state(status):
-            raise _wrong_length(file, position)
-        content = DescriptorContent(descriptor, file.size, digest.hexdigest(), shown=file.url, state=_state(status))
-        descriptor = -1
-        return content
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
-
-
-def _blocks_of(file: StorageFile, on_bytes: Callable[[int], None] | None) -> Iterator[bytes]:
-    """Yield what the storage gives, and check that it is exactly as long as the listing said."""
-    got = 0
-    with file.open() as stream:
-        while block := stream.read(_READ_BYTES):
-            got += len(block)
-            if got > file.size:
-                raise _wrong_length(file, f"more than {file.size}")
-            if on_bytes:
-                on_bytes(len(block))
-            yield block
-    if got != file.size:
-        raise _wrong_length(file, got)
-
-
-def _read_to_memory(file: StorageFile, on_bytes: Callable[[int], None] | None) -> HashedContent:
-    return MemoryContent(b"".join(_blocks_of(file, on_bytes)))
-
-
-def _spool(file: StorageFile, spool_dir: str | None, on_bytes: Callable[[int], None] | None) -> HashedContent:
-    digest = hashlib.sha256()
-    try:
-        spool: IO[bytes] = tempfile.TemporaryFile(dir=spool_dir, prefix="amili-spool-", buffering=0)  # noqa: SIM115
-    except OSError as error:
-        raise _spool_failed(file, spool_dir, error) from error
-    with spool:
-        for block in _blocks_of(file, on_bytes):
-            digest.update(block)
-            try:
-                view = memoryview(block)
-                while view:
-                    view = view[spool.write(view) :]
-            except OSError as error:
-                raise _spool_failed(file, spool_dir, error) from error
-        return DescriptorContent(os.dup(spool.fileno()), file.size, digest.hexdigest(), shown=file.url, state=None)
-
-
-def _spool_failed(file: StorageFile, spool_dir: str | None, error: OSError) -> AmiliStorageError:
-    where = spool_dir or tempfile.gettempdir()
-    if error.errno == errno.ENOSPC:
-        return AmiliStorageError(
-            f"No room in {where} to spool {file.url} ({file.size} bytes). Nothing of it was sent. Free some space, or "
-            f"set 'spool_dir' to a larger disk."
-        )
-    return AmiliStorageError(
-        f"{file.url} cannot be spooled in {where}: {error.strerror}. Nothing of it was sent. Set 'spool_dir' to a "
-        f"folder that the worker can write."
-    )

@@ -45,8 +45,13 @@ class StorageFile:
     @property
     def can_be_read_together(self) -> bool:
         """Whether :func:`read_together` costs the storage's library less than one :meth:`open` after the other."""
+        return self.can_be_read_in_parallel and 0 < self.size <= BLOCK_BYTES
+
+    @property
+    def can_be_read_in_parallel(self) -> bool:
+        """Whether several ranges of it are on their way at once, so that reading is as fast as the line."""
         root = self.location_root
-        return root.storage.kind.object_store and bool(root.fs.async_impl) and 0 < self.size <= BLOCK_BYTES
+        return root.storage.kind.object_store and bool(root.fs.async_impl)
 
     def open(self) -> BinaryIO:
         """

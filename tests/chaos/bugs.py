@@ -202,14 +202,14 @@ def _changes_go_unnoticed() -> None:
 
 def _short_reads_go_unnoticed() -> None:
     """A storage that ends a file early has its way."""
-    from amili_provider.storage import contents
+    from amili_provider.storage import contents, reading
 
     def lenient(_: Any, file: Any, on_bytes: Any) -> Any:
         assert on_bytes
         with file.open() as stream:
             return contents.MemoryContent(stream.read(file.size))
 
-    wrap(contents, "_read_to_memory", lenient)
+    wrap(reading, "_read_to_memory", lenient)
 
 
 def _missing_receipts() -> None:

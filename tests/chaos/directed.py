@@ -34,6 +34,8 @@ _BUSY = {"on": "upload", "status": 429, "headers": {"Retry-After": "0"}}
 _COME_BACK = {"on": "upload", "status": 429, "headers": {"Retry-After": "600"}, "times": None}
 _THREE = {f"f{n}.csv": SMALL + b"%d" % n for n in range(3)}
 _ALWAYS = 10_000
+_IN_A_STREAM: dict[str, Any] = {"files": {"f0.csv": LARGE}, "extras": {"max_request_bytes": 100_000}}
+_ON_ITS_WAY = {"sizes": "forgotten"}
 
 DIRECTED: dict[str, Scenario] = dict([
     _scenario("killed with the tail on its way", Step(deeds=_kill("byte", share=1.0)), _LATER),
@@ -91,8 +93,44 @@ DIRECTED: dict[str, Scenario] = dict([
         "changed while it is sent",
         Step(deeds=_worker({"change": {"path": "f0.csv", "how": "edit", "when": "sending", "chunk": 0}})),
         Step(),
-        files={"f0.csv": LARGE},
-        extras={"max_request_bytes": 100_000},
+        **_IN_A_STREAM,
+    ),
+    _scenario(
+        "changed while it is sent, hashed before",
+        Step(deeds=_worker({"change": {"path": "f0.csv", "how": "edit", "when": "sending", "chunk": 0}})),
+        Step(),
+        **_IN_A_STREAM,
+        always={"sizes": "known"},
+    ),
+    _scenario(
+        "killed with the tail on its way, hashed on its way",
+        Step(deeds=_kill("byte", share=1.0)),
+        _LATER,
+        **_IN_A_STREAM,
+        always=_ON_ITS_WAY,
+    ),
+    _scenario(
+        "two at once, hashed on their way",
+        Step(sync="meet"),
+        Step(),
+        **_IN_A_STREAM,
+        kind="two runs",
+        always=_ON_ITS_WAY,
+    ),
+    _scenario(
+        "one sends, another looks, hashed on their way",
+        Step(sync="order"),
+        Step(),
+        **_IN_A_STREAM,
+        kind="two runs",
+        always=_ON_ITS_WAY,
+    ),
+    _scenario(
+        "a month again, read and hashed on its way",
+        Step(again="backfill completed"),
+        Step(again="backfill completed"),
+        **_IN_A_STREAM,
+        always={**_ON_ITS_WAY, "remote": "stays"},
     ),
     _scenario(
         "storage ends a file early",

@@ -45,7 +45,7 @@ def carry_out(plan: dict[str, Any]) -> None:
     os.environ.update(plan["environment"])
     _hurry()
     _set_clock(plan["clock"])
-    for name in ("storage", "change", "ledger", "shared", "remote", "meet", "order"):
+    for name in ("storage", "change", "ledger", "shared", "remote", "sizes", "meet", "order"):
         if plan.get(name):
             _DEEDS[name](plan[name])
     if plan.get("bug"):
@@ -100,10 +100,10 @@ class Countdown:
 
 
 def _hurry() -> None:
-    """Shorten pauses; how often something is tried stays as it is."""
+    """Shorten pauses, and call files large that are not; how often something is tried stays as it is."""
     from amili_provider import waiting
     from amili_provider.delivery import pipeline
-    from amili_provider.ledger import attempts, folders, ledger, server_folder
+    from amili_provider.ledger import attempts, folders, ledger, server_folder, sizes
 
     waiting._FIRST_BACKOFF_SECONDS = 0.02
     folders.RETRY_PAUSES = (0.01, 0.02)
@@ -111,6 +111,7 @@ def _hurry() -> None:
         module.READ_BACK_SECONDS = 0.05  # type: ignore[attr-defined]
     ledger.SETTLE_WITHIN_SECONDS = 1.5
     pipeline.GRACE_SECONDS = 0.5
+    sizes.LARGE_BYTES = 50_000
 
 
 def _set_clock(ahead: float) -> None:
@@ -315,7 +316,7 @@ def _break_storage(plan: dict[str, Any]) -> None:
 def _change_file(plan: dict[str, Any]) -> None:
     """Let somebody write to a file between the listing and the end of its upload."""
     from amili_provider.payload import UploadBody
-    from amili_provider.storage import contents
+    from amili_provider.storage import contents, reading
 
     path, countdown = Path(plan["path"]), Countdown(1)
 
@@ -324,7 +325,7 @@ def _change_file(plan: dict[str, Any]) -> None:
             data = path.read_bytes()
             path.write_bytes(data + b"+" if plan["how"] == "grow" else data[:-1] + bytes([(data[-1] + 1) % 256]))
 
-    def reading(original: Callable[..., Any], file: Any, *args: Any) -> Any:
+    def read(original: Callable[..., Any], file: Any, *args: Any) -> Any:
         if file.url.endswith(path.name):
             change()
         return original(file, *args)
@@ -336,20 +337,38 @@ def _change_file(plan: dict[str, Any]) -> None:
             yield chunk
 
     if plan["when"] == "reading":
-        wrap(contents, "_read_local", reading)
-        wrap(contents, "_blocks_of", reading)
+        for owner, name in (
+            (reading, "_read_local"),
+            (reading, "_open_local"),
+            (reading, "blocks_of"),
+            (contents, "blocks_of"),
+        ):
+            wrap(owner, name, read)
     else:
         wrap(UploadBody, "__iter__", sending)
 
 
-def _read_as_remote(_: Any) -> None:
-    """Hide that files are local: they are read as a stream, and large ones are spooled."""
-    from amili_provider.delivery import deliver
+def _read_as_remote(how: Any) -> None:
+    """Hide that files are local: they are read as a stream, and large ones are spooled, or read while they are sent."""
+    from amili_provider.delivery import deliver, reading
 
     def listing(original: Callable[..., list[Any]], *args: Any, **kwargs: Any) -> list[Any]:
         return [dataclasses.replace(file, local_path=None) for file in original(*args, **kwargs)]
 
     wrap(deliver, "list_files", listing)
+    if how == "stays":
+        wrap(reading, "can_stay", lambda *_: True)
+
+
+def _sizes(how: str) -> None:
+    """Let the ledger know every size or forget each: large files are hashed before, or while, they are sent."""
+    from amili_provider.ledger import Ledger
+
+    def around(original: Callable[..., bool], *args: Any) -> bool:
+        original(*args)
+        return how == "forgotten"
+
+    wrap(Ledger, "first_of_size", around)
 
 
 # Two tasks at once
@@ -413,6 +432,7 @@ _DEEDS: dict[str, Callable[[Any], None]] = {
     "storage": _break_storage,
     "change": _change_file,
     "remote": _read_as_remote,
+    "sizes": _sizes,
     "meet": _meet,
     "order": _order,
 }

@@ -110,7 +110,9 @@ def scenario(seed: int) -> Scenario:
         extras["max_request_bytes"] = rng.choice((4_000, 100_000, 2_000_000))
     always: dict[str, Any] = {}
     if rng.random() < 0.3:
-        always["remote"] = True
+        always["remote"] = rng.choice((True, "stays"))
+    if rng.random() < 0.5:
+        always["sizes"] = rng.choice(("known", "forgotten"))
     if kind == "alone" and rng.random() < 0.15:
         always["shared"] = True
     steps = tuple(_step(rng, list(files), blind=blind) for _ in range(rng.choice((1, 2, 2, 3, 4))))

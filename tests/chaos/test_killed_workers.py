@@ -18,14 +18,25 @@ def _outcomes(ended: dict[str, Any]) -> Counter[str]:
     return Counter(r["outcome"] for r in ended["receipts"] or ())
 
 
-@pytest.mark.parametrize("extras", [{}, {"max_request_bytes": 50_000}], ids=["in memory", "streamed"])
-def test_killed_at_any_byte_before_the_tail_it_is_sent_and_not_unknown(place: Place, extras: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("extras", "more"),
+    [
+        ({}, {}),
+        ({"max_request_bytes": 50_000}, {"sizes": "known"}),
+        ({"max_request_bytes": 50_000}, {"sizes": "forgotten"}),
+        ({"max_request_bytes": 50_000}, {"sizes": "forgotten", "remote": "stays"}),
+    ],
+    ids=["in memory", "streamed", "hashed on its way", "read and hashed on its way"],
+)
+def test_killed_at_any_byte_before_the_tail_it_is_sent_and_not_unknown(
+    place: Place, extras: dict[str, Any], more: dict[str, Any]
+) -> None:
     """The very next run sends: no receipt, no waiting for a claim to expire."""
     place.extras |= extras
     for left in (0.0, 0.001, 0.1, 0.5, 0.9, 1.0):
         place.begin(a=b"x" * 600_001)
         whole = {"at": "byte", "share": left, "short_of": TAIL}
-        assert place.run("first", plan={"kill": whole})["how"] == "killed"
+        assert place.run("first", plan={**more, "kill": whole})["how"] == "killed"
         assert not list((place.room / "ledger").rglob("*.json"))
         assert not place.sandbox.uploads
         second = place.run("second")

@@ -12,9 +12,9 @@ import pytest
 from pytest_mock import MockerFixture
 
 from amili_provider.exceptions import AmiliError, AmiliStorageError
-from amili_provider.storage.contents import read_content
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.listing import list_files
+from amili_provider.storage.reading import read_content
 from tests.storage.backends.base import Backend
 from tests.storage.backends.ftp import Ftp
 from tests.storage.backends.smb import Smb
@@ -29,7 +29,7 @@ def _one(store: Backend, path: str) -> StorageFile:
 
 def _digest(file: StorageFile) -> str:
     with contextlib.closing(read_content(file, in_memory_bytes=1_000_000)) as content:
-        return content.sha256
+        return content.hash_now()
 
 
 def _sha(data: bytes) -> str:

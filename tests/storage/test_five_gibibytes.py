@@ -44,7 +44,7 @@ _MOST_MIB = 64
 # In a process of its own: some of the servers live in this one, and its memory is not the reader's.
 _READ = """
 import contextlib, json, pathlib, re, sys
-from amili_provider.storage.contents import read_content
+from amili_provider.storage.reading import read_content
 from amili_provider.storage.listing import list_files
 
 def peak_mib():

@@ -18,6 +18,7 @@ from amili_provider.ledger import ClaimFacts, ClaimLost, Ledger, SetAside, Stand
 from amili_provider.ledger.folders import READ_BACK_SECONDS
 from amili_provider.ledger.places import folder_at, open_folder
 from amili_provider.ledger.server_folder import LOCK_SECONDS, ServerFolder
+from amili_provider.ledger.sizes import LARGE_BYTES
 from amili_provider.storage.filesystems import open_location
 from tests.ledger_cases import ACCEPTED, LOST, NOT_SENT, REFUSED, Clock, facts, file_id_of, ledger_over, other_run
 from tests.storage.backends.base import Backend, OnDisk
@@ -98,6 +99,18 @@ def test_a_file_goes_its_way(ledger: Ledger, clock: Clock, place: Place) -> None
     assert standing.state is State.UPLOADED
     assert standing.first_receipt is not None
     assert standing.first_receipt.attempt == 3
+
+
+def test_the_first_large_file_of_a_size_is_met_once(ledger: Ledger, place: Place, clock: Clock) -> None:
+    """Of many threads one meets it first, and everybody later knows; small files are not kept account of."""
+    assert not ledger.first_of_size(LARGE_BYTES)
+    with ThreadPoolExecutor(4) as pool:
+        first = list(pool.map(ledger.first_of_size, [LARGE_BYTES + 1] * 4))
+    assert first.count(True) == 1 or not ledger.folder.exclusive
+    assert True in first
+    with place.open(clock) as later:
+        assert [later.first_of_size(LARGE_BYTES + n) for n in (1, 2, 2)] == [False, True, False]
+    assert not ledger.first_of_size(LARGE_BYTES + 2)
 
 
 def test_a_whole_request_goes_its_way(ledger: Ledger) -> None:

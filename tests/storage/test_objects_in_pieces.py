@@ -14,8 +14,8 @@ import pytest
 
 from amili_provider.exceptions import AmiliStorageError
 from amili_provider.storage import streams
-from amili_provider.storage.contents import read_content, read_small_contents
 from amili_provider.storage.files import StorageFile
+from amili_provider.storage.reading import read_content, read_small_contents
 from amili_provider.storage.streams import Blocks, ShortReadError
 
 

@@ -13,6 +13,7 @@ from amili_provider.ledger import ClaimLost, Ledger, State
 from amili_provider.ledger.adoption import adopt
 from amili_provider.ledger.copying import copy_ledger
 from amili_provider.ledger.local_folder import LocalFolder
+from amili_provider.ledger.sizes import LARGE_BYTES
 from amili_provider.ledger.ways_out import ByHand, list_unknown, settle_unknown
 from tests.ledger_cases import ACCEPTED, FILE_TYPE, LOST, REFUSED, Clock, facts, file_id_of, local_ledger
 
@@ -178,6 +179,21 @@ def _folder(path: Path) -> LocalFolder:
     folder = LocalFolder(str(path), path.as_uri())
     folder.probe()
     return folder
+
+
+def test_the_sizes_of_large_files_are_adopted_and_copied(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    """So that later runs ask about such files before they send them."""
+    sent = tmp_path / "sent"
+    sent.mkdir()
+    with (sent / "large.csv").open("wb") as file:
+        file.truncate(LARGE_BYTES + 7)
+    adopt(ledger, sent.as_uri(), file_type=FILE_TYPE, dry_run=True, **_SAID)
+    assert not list((tmp_path / "ledger").rglob("sizes"))
+    adopt(ledger, sent.as_uri(), file_type=FILE_TYPE, **_SAID)
+    copy_ledger(ledger.folder, _folder(tmp_path / "copy"), clock=clock)
+    with local_ledger(tmp_path / "copy", clock) as copied:
+        for knows in (ledger, copied):
+            assert [knows.first_of_size(LARGE_BYTES + n) for n in (7, 8)] == [False, True]
 
 
 def test_a_copied_ledger_knows_all_that_the_first_knew(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:

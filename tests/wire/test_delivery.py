@@ -23,7 +23,7 @@ from amili_provider.exceptions import (
     AmiliUploadRejected,
 )
 from amili_provider.sandbox.server import SandboxServer
-from amili_provider.storage.contents import read_content, read_small_contents
+from amili_provider.storage.reading import read_content, read_small_contents
 from tests.wire.conftest import FakeTaskInstance, Upload
 
 FIELDS = [

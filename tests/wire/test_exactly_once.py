@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliOutcomeUnknown, AmiliUploadRejected
-from amili_provider.ledger import Ledger
+from amili_provider.ledger import Claim, Ledger
 from amili_provider.sandbox.results import Step
 from amili_provider.sandbox.server import SandboxServer
 from tests.wire.conftest import FakeTaskInstance, Upload
@@ -287,10 +287,12 @@ def test_a_live_claim_of_somebody_else_is_respected_whatever_was_asked(
     claimed, go_on = threading.Event(), threading.Event()
     check_margin = Ledger.check_margin
 
-    def hold(ledger: Ledger, claims: Any) -> None:
-        check_margin(ledger, claims)
-        claimed.set()
-        go_on.wait(20)
+    def hold(ledger: Ledger, claims: Iterable[Claim]) -> None:
+        mine = list(claims)
+        check_margin(ledger, mine)
+        if mine:
+            claimed.set()
+            go_on.wait(20)
 
     monkeypatch.setattr(Ledger, "check_margin", hold)
     first = threading.Thread(target=upload, args=(FakeTaskInstance(run_id="the first run"),))
