@@ -60,7 +60,7 @@ def _descriptors() -> int:
 
 
 def _amili_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith(("amili-read", "amili-send", "amili-move"))]
+    return [t.name for t in threading.enumerate() if t.name.startswith(("amili-read", "amili-hash", "amili-send", "amili-move"))]
 
 
 def test_stopped_while_waiting_for_an_answer_is_unknown(
