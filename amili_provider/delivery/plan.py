@@ -52,7 +52,7 @@ class Plan:
     :param max_files_per_request: files in a request.
     :param max_concurrent_requests: requests in flight at once.
     :param max_memory_bytes: bytes of content held at once.
-    :param spool_dir: folder for large files that are not local.
+    :param spool_dir: folder where large remote files are spooled that are hashed first.
     :param run: which task run this is.
     """
 
