@@ -60,7 +60,8 @@ class AmiliFileUploadOperator(BaseOperator):
     :param max_files_per_request: files in one request; default: the connection's, or 500.
     :param max_concurrent_requests: requests in flight at once.
     :param max_memory_bytes: bytes of content held in memory at once.
-    :param spool_dir: folder where large remote files are spooled that are hashed first; default: the system's temporary folder.
+    :param spool_dir: folder where large remote files are spooled that are hashed first; default: the system's temporary
+        folder.
     :raises AmiliArgumentError: for a wrong argument, before anything is sent; also a ``ValueError``; no retry.
     :raises FileNotFoundError: if a named file is missing, or nothing matches and *if_no_files* is ``fail``.
     :raises AmiliStorageError: if the storage cannot be listed; Airflow retries.

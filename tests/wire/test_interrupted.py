@@ -60,7 +60,8 @@ def _descriptors() -> int:
 
 
 def _amili_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith(("amili-read", "amili-hash", "amili-send", "amili-move"))]
+    of_runs = ("amili-read", "amili-hash", "amili-send", "amili-move")
+    return [t.name for t in threading.enumerate() if t.name.startswith(of_runs)]
 
 
 def test_stopped_while_waiting_for_an_answer_is_unknown(
