@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [one for one in wanted if one not in MEASUREMENTS]:
         parser.error(f"there is no measurement {', '.join(unknown)}; there are {', '.join(MEASUREMENTS)}")
     asked.out.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="amili-benchmarks-", dir=asked.data))
+    folder = Path(tempfile.mkdtemp(prefix="amili-benchmarks-", dir=asked.data)).resolve()
     kept = _kept(asked.out, wanted, quick=asked.quick)
     rows: list[Row] = []
     began = time.monotonic()
@@ -74,7 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             note(f"{name}: {MEASUREMENTS[name].__doc__}")
             rows += MEASUREMENTS[name](scale_of(folder, quick=asked.quick, rounds=asked.rounds))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         rows = sorted([*kept, *rows], key=lambda row: list(MEASUREMENTS).index(row.part.partition(":")[0]))
         result = {
             "python": platform.python_version(),
@@ -87,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (asked.out / "benchmarks.json").write_text(json.dumps(result, indent=1) + "\n")
         (asked.out / "benchmarks.md").write_text(table(rows) + "\n")
         (asked.out / "benchmarks.svg").write_text(plot(rows))
+        # Last: clearing up takes minutes, and may be interrupted.
+        shutil.rmtree(folder, ignore_errors=True)
     print(table(rows))  # noqa: T201 - the result
     return 1 if any(row.held is False for row in rows) else 0
 
