@@ -205,7 +205,7 @@ def wrong_length(file: StorageFile, got: int | str) -> AmiliStorageError:
     """Return the error for a file that is not as long as it was listed."""
     return AmiliStorageError(
         f"{file.url} was listed with {file.size} bytes, but {got} could be read: it is being written, was replaced, "
-        f"or the storage failed. Nothing of it was sent."
+        f"or the storage failed. Nothing of it was accepted."
     )
 
 

@@ -10,17 +10,18 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from pytest_mock import MockerFixture
 
+from amili_provider.delivery import deliver, reading
 from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliStorageError, AmiliUploadRejected
 from amili_provider.ledger import Claim, Ledger
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.storage import contents
 from amili_provider.storage.contents import StoredContent
-from amili_provider.storage.listing import list_files
+from amili_provider.storage.listing import StorageFile, list_files
 from tests.wire.conftest import FakeTaskInstance, Upload
 
 LARGE = random.Random(7).randbytes(9_000_001)
@@ -168,6 +169,37 @@ def test_what_changes_while_it_is_sent_is_not_accepted(
     assert (_posts(amili_sandbox), len(amili_sandbox.uploads)) == (1, 0)
     assert [r["outcome"] for r in upload()] == ["uploaded"]
     assert [u.sha256 for u in amili_sandbox.uploads] == [_sha(OTHER)]
+
+
+def test_an_object_that_is_replaced_while_it_is_sent_is_not_accepted(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, mocker: MockerFixture
+) -> None:
+    """Read from its storage as it is sent, in pieces: the storage says at the end that it is another."""
+    file = outbound / "a.csv"
+    file.write_bytes(LARGE)
+    mocker.patch.object(reading, "can_stay", autospec=True, return_value=True)
+    mocker.patch.object(deliver, "list_files", autospec=True, side_effect=_as_if_remote)
+    read = contents._read_block
+    seen: list[int] = []
+
+    def changing(stream: BinaryIO, block_bytes: int) -> bytes:
+        seen.append(block_bytes)
+        if len(seen) == 3:
+            file.write_bytes(OTHER)
+        return read(stream, block_bytes)
+
+    mocker.patch.object(contents, "_read_block", autospec=True, side_effect=changing)
+    ti = FakeTaskInstance()
+    with pytest.raises(AmiliDeliveryIncomplete, match=r"a\.csv.*replaced or written to"):
+        upload(ti)
+    assert [r["outcome"] for r in ti.pushed["return_value"]] == ["not_sent"]
+    assert (_posts(amili_sandbox), len(amili_sandbox.uploads)) == (1, 0)
+    assert [r["outcome"] for r in upload()] == ["uploaded"]
+    assert [u.sha256 for u in amili_sandbox.uploads] == [_sha(OTHER)]
+
+
+def _as_if_remote(*args: Any, **more: Any) -> list[StorageFile]:
+    return [dataclasses.replace(file, local_path=None) for file in list_files(*args, **more)]
 
 
 def test_a_dry_run_writes_nothing(upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path) -> None:
