@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from amili_provider.ledger import Claim, Ledger
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.sandbox.server import SandboxServer
 
@@ -61,3 +64,28 @@ def _upload(connect: Callable[..., SandboxServer], outbound: Path) -> Upload:
         return operator.execute({"ti": ti} if ti else {})  # type: ignore[typeddict-item]
 
     return upload
+
+
+@contextmanager
+def a_run_that_has_claimed(upload: Upload) -> Iterator[None]:
+    """Begin "the first run", and hold it when its claims stand, its tail not yet released; at the end it goes on."""
+    claimed, go_on = threading.Event(), threading.Event()
+    check_margin = Ledger.check_margin
+
+    def hold(ledger: Ledger, claims: Iterable[Claim]) -> None:
+        mine = list(claims)
+        check_margin(ledger, mine)
+        if mine:
+            claimed.set()
+            go_on.wait(20)
+
+    first = threading.Thread(target=upload, args=(FakeTaskInstance(run_id="the first run"),))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Ledger, "check_margin", hold)
+        first.start()
+        try:
+            assert claimed.wait(20)
+            yield
+        finally:
+            go_on.set()
+            first.join(30)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliOutcomeUnknown, AmiliUploadRejected
-from amili_provider.ledger import Claim, Ledger
+from amili_provider.ledger import Ledger
 from amili_provider.sandbox.results import Step
 from amili_provider.sandbox.server import SandboxServer
-from tests.wire.conftest import FakeTaskInstance, Upload
+from tests.wire.conftest import FakeTaskInstance, Upload, a_run_that_has_claimed
 
 LOST = {"drop": "reset", "stage": "accepted"}
 UNHEARD = {"drop": "reset", "stage": "body"}
@@ -276,35 +276,14 @@ def test_many_threads_meet_the_same_files_and_one_sends(
 
 @pytest.mark.parametrize("arguments", [{}, {"if_unknown": "resend"}, {"if_unknown": "check"}, {"force": True}], ids=str)
 def test_a_live_claim_of_somebody_else_is_respected_whatever_was_asked(
-    upload: Upload,
-    outbound: Path,
-    amili_sandbox: SandboxServer,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: dict[str, Any],
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, arguments: dict[str, Any]
 ) -> None:
     """In flight elsewhere: not sent, retryable; the message says who has it."""
     _write(outbound, a=b"one")
-    claimed, go_on = threading.Event(), threading.Event()
-    check_margin = Ledger.check_margin
-
-    def hold(ledger: Ledger, claims: Iterable[Claim]) -> None:
-        mine = list(claims)
-        check_margin(ledger, mine)
-        if mine:
-            claimed.set()
-            go_on.wait(20)
-
-    monkeypatch.setattr(Ledger, "check_margin", hold)
-    first = threading.Thread(target=upload, args=(FakeTaskInstance(run_id="the first run"),))
-    first.start()
-    try:
-        assert claimed.wait(20)
+    with a_run_that_has_claimed(upload):
         with pytest.raises(AmiliDeliveryIncomplete, match=r"In flight elsewhere.*the first run"):
             upload(FakeTaskInstance(run_id="second"), **arguments)
         assert not amili_sandbox.uploads
-    finally:
-        go_on.set()
-        first.join(30)
     assert _accepted(amili_sandbox) == {"a.csv": 1}
 
 

@@ -7,8 +7,7 @@ import hashlib
 import os
 import random
 import shutil
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,12 +16,12 @@ from pytest_mock import MockerFixture
 
 from amili_provider.delivery import deliver, reading
 from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliStorageError, AmiliUploadRejected
-from amili_provider.ledger import Claim, Ledger
+from amili_provider.ledger import Ledger
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.storage import contents
 from amili_provider.storage.contents import StoredContent
 from amili_provider.storage.listing import StorageFile, list_files
-from tests.wire.conftest import FakeTaskInstance, Upload
+from tests.wire.conftest import FakeTaskInstance, Upload, a_run_that_has_claimed
 
 LARGE = random.Random(7).randbytes(9_000_001)
 OTHER = random.Random(8).randbytes(len(LARGE))
@@ -88,29 +87,12 @@ def test_two_runs_that_both_hash_on_the_way_send_once(
     """Both believe that theirs is the first of its size; the claim decides, before the second's tail."""
     (outbound / "a.csv").write_bytes(LARGE)
     monkeypatch.setattr(Ledger, "first_of_size", lambda *_: True)
-    claimed, go_on = threading.Event(), threading.Event()
-    check_margin = Ledger.check_margin
-
-    def hold(ledger: Ledger, claims: Iterable[Claim]) -> None:
-        mine = list(claims)
-        check_margin(ledger, mine)
-        if mine:
-            claimed.set()
-            go_on.wait(20)
-
-    monkeypatch.setattr(Ledger, "check_margin", hold)
-    first = threading.Thread(target=upload, args=(FakeTaskInstance(run_id="the first run"),))
-    first.start()
-    try:
-        assert claimed.wait(20)
+    with a_run_that_has_claimed(upload):
         ti = FakeTaskInstance(run_id="second")
         with pytest.raises(AmiliDeliveryIncomplete, match=r"In flight elsewhere.*the first run"):
             upload(ti)
         assert [r["outcome"] for r in ti.pushed["return_value"]] == ["not_sent"]
         assert (_posts(amili_sandbox), len(amili_sandbox.uploads)) == (2, 0)
-    finally:
-        go_on.set()
-        first.join(30)
     assert [u.sha256 for u in amili_sandbox.uploads] == [_sha(LARGE)]
 
 
