@@ -61,7 +61,7 @@ def test_a_gibibyte_from_disk_survives_a_token_that_expires(
 def test_a_gibibyte_from_s3_is_read_once_and_arrives(
     connect: Callable[..., SandboxServer], outbound: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Spooled while it is hashed; byte-identical, in less than 64 MiB beyond idling."""
+    """Hashed while it is sent, without a spool; byte-identical, in less than 64 MiB beyond idling."""
     amili = connect()
     sha256 = _write_gibibyte(outbound / "big.csv")
     with warnings.catch_warnings():
