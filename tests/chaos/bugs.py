@@ -242,7 +242,7 @@ BUGS: dict[str, Bug] = {
     "unwritten outcomes are ignored": Bug(_unwritten_outcomes_are_ignored, ("outcomes cannot be written",)),
     "chain is ignored": Bug(_chain_is_ignored, ("force, then a retry",)),
     "resend without asking": Bug(_resend_without_asking, ("answer lost, then resend",)),
-    "changes go unnoticed": Bug(_changes_go_unnoticed, ("changed while it is sent",)),
+    "changes go unnoticed": Bug(_changes_go_unnoticed, ("changed while it is sent, hashed before",)),
     "short reads go unnoticed": Bug(_short_reads_go_unnoticed, ("storage ends a file early",)),
     "missing receipts": Bug(_missing_receipts, ("storage fails",)),
     "unknown is green": Bug(_unknown_is_green, ("answer lost",)),
