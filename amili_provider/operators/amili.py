@@ -55,8 +55,8 @@ class AmiliFileUploadOperator(BaseOperator):
     :param archive_to: folder to which delivered files are moved. (templated)
     :param reject_to: folder to which refused files are moved. (templated)
     :param dry_run: list, hash and ask the ledger, send nothing, end as skipped. (templated)
-    :param max_request_bytes: encoded bytes of a request with several files; a larger file travels alone; default: the
-        connection's, or 32 MiB.
+    :param max_request_bytes: encoded bytes of a request with several files, which also holds at most an eighth of
+        max_memory_bytes by default; a larger file travels alone; default: the connection's, or 32 MiB.
     :param max_files_per_request: files in one request; default: the connection's, or 500.
     :param max_concurrent_requests: requests in flight at once.
     :param max_memory_bytes: bytes of content held in memory at once.
