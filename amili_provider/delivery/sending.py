@@ -236,10 +236,19 @@ class Sender:
         return []
 
     def _identified_late(self, group: list[Item]) -> Result | None:
-        """Read what was not read yet, to know who the files are; return what becomes of them where that fails."""
+        """
+        Read what was not read yet, to know who the files are.
+
+        :returns: what becomes of them where that fails, or where the ledger knows one: a refusal changes nothing then.
+        """
         try:
             for item in group:
+                assert item.content is not None
                 self._books.identify(item, lambda _: self._stop_if_asked())
+                item.content.check_unchanged()
+                known = self._books.consult(item)
+                if known is not None:
+                    return known
         except Stopped:
             return not_sent("The run was stopped while this file was read.")
         except Exception as error:  # noqa: BLE001 - whatever a storage raises is these files' outcome

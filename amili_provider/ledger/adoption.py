@@ -101,8 +101,10 @@ def _adopt_one(
         request="adopted",
     )
     verdict = Verdict(Outcome.UPLOADED, message="Adopted: delivered by other means, somebody says.")
-    if standing.state in (State.FREE, State.UNKNOWN) and not dry_run:
+    if not dry_run:
+        # Also of what is known already: a ledger of an older version does not know its sizes.
         ledger.first_of_size(file.size)
+    if standing.state in (State.FREE, State.UNKNOWN) and not dry_run:
         try:
             ledger.resolve(standing, verdict, facts, origin=Origin.ADOPTED, settled_by=who, reason=why)
         except ClaimLost as lost:

@@ -115,7 +115,11 @@ def _read_group(
 def _opened(file: StorageFile, path: str) -> tuple[int, os.stat_result]:
     """Return a descriptor of a local file that is as long as it was listed, and its status."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    status = os.fstat(descriptor)
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
     if stat.S_ISREG(status.st_mode) and status.st_size == file.size:
         return descriptor, status
     os.close(descriptor)

@@ -130,6 +130,19 @@ def test_refused_before_it_was_hashed_it_still_has_a_whole_receipt(
     assert (receipt["outcome"], receipt["sha256"], len(receipt["file_id"])) == ("rejected", _sha(LARGE), 32)
 
 
+def test_refused_before_it_was_hashed_it_is_still_what_the_ledger_says(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    """A refusal of what was accepted before, and sent again up to its tail, changes nothing about it."""
+    (outbound / "a.csv").write_bytes(LARGE)
+    upload()
+    (sizes,) = (tmp_path / "ledger").rglob("sizes")
+    shutil.rmtree(sizes)
+    amili_sandbox.faults.add("upload", status=413, stage="head")
+    assert [r["outcome"] for r in upload()] == ["already_uploaded"]
+    assert len(amili_sandbox.uploads) == 1
+
+
 def test_what_changes_while_it_is_sent_is_not_accepted(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, mocker: MockerFixture
 ) -> None:
