@@ -57,7 +57,7 @@ class Books:
 
     def first_of_size(self, size: int) -> bool:
         """
-        Return whether the ledger cannot know a file of *size* bytes, so that it need not be asked before it is sent.
+        Return whether a file of *size* bytes is new, so that asking the ledger can wait until just before its tail.
 
         :raises AmiliLedgerUnavailable: if that cannot be told.
         """

@@ -2,7 +2,7 @@
 The run: reading ahead, asking the ledger, packing and sending overlap, within one bound on memory.
 
 One coordinator, the task's own thread, decides everything; reader and sender threads only do and report. Nothing
-needs a lock: readers and senders put events in a queue, and only the coordinator changes items and counts.
+needs a lock: readers and senders put events in a queue, and an item belongs to one of them or to the coordinator.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class Delivery:
         if not self._held_bytes:
             return True
         if self._reader.streams(item) and self._streams > self._plan.max_concurrent_requests:
-            # One more than can be sent at once, so that the next is hashed meanwhile; it also bounds the spool.
+            # One more than can be sent at once, so that the next is at hand; it also bounds spool and descriptors.
             return False
         return self._held_bytes + self._cost(item) <= self._plan.max_memory_bytes
 

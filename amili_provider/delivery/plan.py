@@ -17,7 +17,7 @@ DEFAULT_MAX_CONCURRENT_REQUESTS = 4
 DEFAULT_MAX_MEMORY_BYTES = 64 * 1024 * 1024
 """Bytes of content held at once."""
 STREAM_BYTES = 3 * 1024 * 1024
-"""Memory that a streamed file takes while it is read or sent: a block, its base64 text, and what the socket holds."""
+"""Memory that a streamed file takes while it is read or sent: two blocks, base64 text, and what the socket holds."""
 
 
 @dataclass(frozen=True, slots=True)

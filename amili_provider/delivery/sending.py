@@ -209,7 +209,7 @@ class Sender:
         """Judge an answer that only its content can explain."""
         if not all(item.identified for item in group):
             # Refused before it was hashed. Its receipt is to say what was refused.
-            result = self._identified_late(group)
+            result = self._identified_late(group, reply)
             if result is not None:
                 self._close(group, result, sent)
                 return []
@@ -235,7 +235,7 @@ class Sender:
         self._close(group, Result(verdict, refused_itself=len(group) == 1, at=at), sent)
         return []
 
-    def _identified_late(self, group: list[Item]) -> Result | None:
+    def _identified_late(self, group: list[Item], reply: UploadReply) -> Result | None:
         """
         Read what was not read yet, to know who the files are.
 
@@ -252,7 +252,8 @@ class Sender:
         except Stopped:
             return not_sent("The run was stopped while this file was read.")
         except Exception as error:  # noqa: BLE001 - whatever a storage raises is these files' outcome
-            return not_sent(error)
+            words = f"Amili answered {reply.status_code}: {read_message(reply.body)}"
+            return not_sent(f"{words}; then it could not be read to its end: {error}", passing=not_sent(error).passing)
         return None
 
     def _named(self, group: list[Item], reply: UploadReply) -> dict[str, Verdict]:

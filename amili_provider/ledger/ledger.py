@@ -19,10 +19,10 @@ somebody who settles cannot overwrite each other. ::
     ledger.resolve(standing, verdict, facts, *, origin, settled_by, reason) -> LedgerReceipt     # ClaimLost
     ledger.close()                                                      # or use it as a context manager
 
-The order that keeps a file from being sent twice: look up, send all but the tail, claim, check the margin,
-release the tail, read the answer, settle. A claim whose tail was not released, or of which Amili took
-provably nothing, is settled as ``not_sent``; the next try begins with a look-up, and is an attempt of its
-own.
+The order that keeps a file from being sent twice: look up, claim, check the margin, release the tail, read
+the answer, settle. All but the tail may be sent at any time before. A claim whose tail was not released, or
+of which Amili took provably nothing, is settled as ``not_sent``; the next try begins with a look-up, and is
+an attempt of its own.
 """
 
 from __future__ import annotations
@@ -139,9 +139,9 @@ class Ledger:
 
     def first_of_size(self, size: int) -> bool:
         """
-        Return whether no file of *size* bytes was met before, so that a look-up would find none; it is met now.
+        Return whether no file of *size* bytes was met before, so that a look-up can wait; it is met now.
 
-        Always no for small files, see :mod:`amili_provider.ledger.sizes`.
+        Always no for small files. It saves a reading and decides nothing, see :mod:`amili_provider.ledger.sizes`.
 
         :raises AmiliLedgerUnavailable: if that cannot be told.
         """

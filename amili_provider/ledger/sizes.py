@@ -2,8 +2,9 @@
 Which sizes of large files a ledger has met: whether a look-up can be answered before a file is read.
 
 Who a file is follows from its content, so the ledger can be asked about a large file only when all of it was read. But
-if no file of its size was ever met, it cannot be there, and the file can be hashed while it is sent. This saves reading
-it twice, and decides nothing: whether the file may be sent is asked again, and claimed, before the request's tail.
+if no file of its size was ever met, it is most likely not there (only receipts of older versions have no size written
+down), and the file can be hashed while it is sent. This saves reading it twice, and decides nothing: whether the file
+may be sent is asked again, and claimed, before the request's tail.
 """
 
 from __future__ import annotations

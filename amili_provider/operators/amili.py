@@ -199,10 +199,11 @@ class AmiliFileUploadOperator(BaseOperator):
         self, run: DeliveryRun, order: Order, context: Context, *, stopped: bool, seconds: float
     ) -> list[dict[str, Any]]:
         """Tell what became of the files, and return their receipts if the task succeeds."""
+        from amili_provider.delivery.progress import tell_end
         from amili_provider.exceptions import AmiliDeliveryIncomplete
 
         receipts = run.receipts
-        self._tell(receipts, seconds)
+        tell_end(cast("logging.Logger", self.log), receipts, seconds)
         published = [receipt.as_dict() for receipt in receipts]
         if (failure := run.failure()) is not None:
             self._publish(context, receipts)
@@ -242,6 +243,7 @@ class AmiliFileUploadOperator(BaseOperator):
         """Check every argument, before anything is sent."""
         from amili_provider.delivery.order import Order
         from amili_provider.operators import arguments
+        from amili_provider.operators.naming import renamer
         from amili_provider.operators.runs import this_run
         from amili_provider.storage.names import KINDS_LEFT
 
@@ -260,7 +262,7 @@ class AmiliFileUploadOperator(BaseOperator):
             file_type=arguments.file_type_of(self.file_type),
             client_no=self.client_no,
             user_id=optional("user_id", self.user_id),
-            rename=self._renamer(context),
+            rename=renamer(self, self.file_name, context),
             leave=arguments.kinds_of(self.leave, KINDS_LEFT),
             stable_for=arguments.seconds_of("stable_for", self.stable_for),
             max_files=arguments.number_of("max_files", self.max_files),
@@ -278,24 +280,6 @@ class AmiliFileUploadOperator(BaseOperator):
             **limits,
         )
 
-    def _renamer(self, context: Context) -> Any:
-        """Return a function from file facts to the name for Amili, or None for the base name."""
-        if self.file_name is None:
-            return None
-        # Always text: with render_template_as_native_obj a name like 20250101_001 would become a number.
-        dag = self.get_dag()
-        environment = self.get_template_env() if dag is None else dag.get_template_env(force_sandboxed=True)
-        template = environment.from_string(str(self.file_name))
-
-        def rename(facts: Any) -> str:
-            name = template.render({**context, "file": facts})
-            if not name.strip():
-                # Jinja renders what it does not know as nothing, so the template is where to look.
-                raise ValueError(f"the template file_name={self.file_name!r} rendered to an empty name")
-            return name
-
-        return rename
-
     def _no_files(self, order: Order, context: Context) -> None:
         if order.if_no_files == "fail":
             self._publish(context, [])
@@ -309,17 +293,6 @@ class AmiliFileUploadOperator(BaseOperator):
         ti = context.get("ti")
         if ti is not None and self.do_xcom_push:
             ti.xcom_push(key="return_value", value=[receipt.as_dict() for receipt in receipts])
-
-    def _tell(self, receipts: Sequence[Receipt], seconds: float) -> None:
-        from amili_provider.delivery.progress import receipt_lines, summary
-
-        if receipts:
-            # Airflow's log view folds what stands between these two.
-            self.log.info("::group::Receipts of %d file(s)", len(receipts))
-            # One event: Airflow's logger takes longer over a line than a small file takes to be sent.
-            self.log.info("%s", "\n".join(receipt_lines(receipts)))
-            self.log.info("::endgroup::")
-        self.log.info("Outcomes\n%s", summary(receipts, seconds))
 
     def _fill_outlets(self, context: Context, receipts: Sequence[Receipt]) -> None:
         from amili_provider.operators.assets import fill_outlet_events

@@ -9,20 +9,20 @@ that closed an idle connection, is noticed but does no harm.
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import logging
 import posixpath
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from fsspec import AbstractFileSystem
 
 from amili_provider.storage.kinds import split_host
 from amili_provider.storage.pool import Pool
+from amili_provider.storage.server_operations import C, ServerOperations
 from amili_provider.storage.transfers import Download, Upload
 from amili_provider.storage.troubles import WrongSettings
 
@@ -30,12 +30,6 @@ _PAUSES = (0.2, 0.8)
 """Seconds before a connection that was refused is tried again."""
 _QUICK_SECONDS = 5.0
 """A refusal that took longer is not a busy server's, and is not tried again."""
-_NO_SOCKET = frozenset(
-    {errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
-)
-"""What the kernel says of a socket that is closed or leads nowhere, without a ConnectionError of its own."""
-
-C = TypeVar("C")
 T = TypeVar("T")
 
 
@@ -46,7 +40,7 @@ def quiet(logger: str, level: int = logging.WARNING) -> None:
         found.setLevel(level)
 
 
-class ServerFiles(AbstractFileSystem, Generic[C]):  # type: ignore[misc] # fsspec is not typed
+class ServerFiles(ServerOperations[C], AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
     """
     What SFTP, FTP and SMB have in common.
 
@@ -83,56 +77,6 @@ class ServerFiles(AbstractFileSystem, Generic[C]):  # type: ignore[misc] # fsspe
                     raise
                 time.sleep(pause)
         return self._connect()
-
-    # What each kind of server says for itself.
-
-    def _connect(self) -> C:
-        raise NotImplementedError
-
-    @staticmethod
-    def _disconnect(connection: C) -> None:
-        raise NotImplementedError
-
-    @staticmethod
-    def _alive(connection: C) -> bool:
-        raise NotImplementedError
-
-    def _is_answer(self, error: BaseException) -> bool:
-        """Return whether *error* is the server's answer to this call, so that the connection is in order."""
-        return isinstance(error, (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError))
-
-    def _is_lost(self, error: BaseException) -> bool:
-        """Return whether *error* says that the connection broke."""
-        if isinstance(error, (EOFError, ConnectionError, TimeoutError)):
-            return True
-        return isinstance(error, OSError) and error.errno in _NO_SOCKET
-
-    def _list(self, connection: C, path: str) -> list[dict[str, Any]]:
-        raise NotImplementedError
-
-    def _stat(self, connection: C, path: str) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def _reader(self, connection: C, path: str) -> io.RawIOBase:
-        raise NotImplementedError
-
-    def _write(self, connection: C, path: str, mode: str) -> contextlib.AbstractContextManager[Any]:
-        raise NotImplementedError
-
-    def _rename_over(self, connection: C, old: str, new: str) -> None:
-        """Rename, replacing *new* in one step; OSError if the server does not do that."""
-        raise NotImplementedError
-
-    def _remove(self, connection: C, path: str) -> None:
-        raise NotImplementedError
-
-    def _mkdir(self, connection: C, path: str) -> None:
-        raise NotImplementedError
-
-    def _rmdir(self, connection: C, path: str) -> None:
-        raise NotImplementedError
-
-    # What follows from it.
 
     def mkdir(self, path: str, create_parents: bool = False, **_: Any) -> None:
         """Make one folder; :class:`FileExistsError` if there is something already, decided by the server."""

@@ -143,6 +143,22 @@ def test_refused_before_it_was_hashed_it_is_still_what_the_ledger_says(
     assert len(amili_sandbox.uploads) == 1
 
 
+def test_refused_and_then_unreadable_it_says_both(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, mocker: MockerFixture
+) -> None:
+    """Who the file is cannot be found out any more, but what Amili said of it is told, and the next run may send it."""
+    (outbound / "a.csv").write_bytes(LARGE)
+    amili_sandbox.faults.add("upload", status=413, stage="head")
+    mocker.patch.object(
+        contents.HashedContent, "hash_now", autospec=True, side_effect=AmiliStorageError("The disk is gone.")
+    )
+    ti = FakeTaskInstance()
+    with pytest.raises(AmiliDeliveryIncomplete, match=r"Amili answered 413.*The disk is gone"):
+        upload(ti)
+    (receipt,) = ti.pushed["return_value"]
+    assert (receipt["outcome"], receipt["file_id"], receipt["sha256"]) == ("not_sent", None, None)
+
+
 def test_what_changes_while_it_is_sent_is_not_accepted(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, mocker: MockerFixture
 ) -> None:
