@@ -175,7 +175,7 @@ class StoredContent(HashedContent):
         self._file = file
 
     def _blocks(self, block_bytes: int) -> Iterator[bytes | memoryview]:
-        return blocks_of(self._file, block_bytes)
+        return blocks_of(self._file, block_bytes, _read_block)
 
 
 def state_of(status: os.stat_result) -> tuple[int, ...]:
@@ -183,16 +183,26 @@ def state_of(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def blocks_of(file: StorageFile, block_bytes: int) -> Iterator[bytes]:
-    """
-    Yield what the storage gives in blocks of exactly *block_bytes* but for the last.
+def _read_some(stream: BinaryIO, most_bytes: int) -> bytes:
+    """Return what the storage gives at once: whoever may be told to stop does not wait for more."""
+    return stream.read(most_bytes)
 
+
+def blocks_of(
+    file: StorageFile, block_bytes: int, read: Callable[[BinaryIO, int], bytes] = _read_some
+) -> Iterator[bytes]:
+    """
+    Yield what the storage gives, in blocks of at most *block_bytes*.
+
+    :param file: a file of a listing.
+    :param block_bytes: bytes of a block at most.
+    :param read: how a block is read; no bytes mean the end.
     :raises AmiliStorageError: if it cannot be read, or is not exactly as long as the listing said.
     :raises FileNotFoundError: if it is gone since it was listed.
     """
     got = 0
     with file.open() as stream:
-        while block := _read_block(stream, block_bytes):
+        while block := read(stream, block_bytes):
             got += len(block)
             if got > file.size:
                 raise wrong_length(file, f"more than {file.size}")
