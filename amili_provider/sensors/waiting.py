@@ -195,26 +195,31 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
 
     def execute_complete(
         self,
-        context: Context,  # noqa: ARG002 - the name that Airflow's users know
+        context: Context,
         event: Any = None,
-        settled: Sequence[Any] = (),
+        settled: Sequence[Any] | None = None,
     ) -> Any:
         """
         Judge what the trigger says; what is not understood fails.
 
         :param context: Airflow's.
         :param event: the trigger's.
-        :param settled: what was settled before the task was deferred.
+        :param settled: what was settled before the task was deferred; None if Airflow did not keep it, as
+            ``dag.test()`` of Airflow 3 does not: Amili is asked for it again.
         """
         ended = read_event(event)
         try:
-            known = [*(Settled.model_validate(one) for one in settled), *ended.settled]
+            known = [*(Settled.model_validate(one) for one in settled or ()), *ended.settled]
         except ValidationError:
             raise AmiliError(f"What this task knew before it was deferred cannot be read. {CLEAR}") from None
         if ended.ending == "failed":
             ended.raise_error()
         if ended.ending == "timed_out":
             raise self._time_is_up(known, ended.open)
+        if settled is None and (lost := self._missing(known)):
+            with self._opened(context, lost, self.time.now()) as poking:
+                poking.poll()
+                known += poking.wait.settled
         return self._judged(known, ended.open)
 
     def _opened(self, context: Context, wanted: list[tuple[str | None, str]], started: float) -> Poking:
@@ -249,14 +254,20 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
         refused = [one for one in known if one.meaning == "refused"]
         if refused:
             raise self._refused(refused, still_open, len(known) + len(still_open))
-        by_key = {(one.client_no, one.id): one for one in known}
-        ids = {one.id for one in known}
-        missing = [
-            one for number, one in self._wanted() if (one not in ids if number is None else (number, one) not in by_key)
-        ]
+        missing = self._missing(known)
         if missing or still_open:
             raise AmiliError(f"The trigger ended without a result of {len(missing) or len(still_open)}. {CLEAR}")
-        return self._result(by_key)
+        return self._result({(one.client_no, one.id): one for one in known})
+
+    def _missing(self, known: list[Settled]) -> list[tuple[str | None, str]]:
+        """Return what of :meth:`_wanted` is not among *known*."""
+        keys = {(one.client_no, one.id) for one in known}
+        ids = {one.id for one in known}
+        return [
+            (number, one)
+            for number, one in self._wanted()
+            if (one not in ids if number is None else (number, one) not in keys)
+        ]
 
     def _time_is_up(self, known: list[Settled], still_open: list[Open]) -> Exception:
         """Return what to raise when no time is left: that something was refused weighs more than that it is late."""

@@ -22,10 +22,11 @@ with DAG(dag_id="mapped_receipts", schedule=None, start_date=datetime(2025, 1, 1
     upload = AmiliFileUploadOperator.partial(
         task_id="upload", file_type="InvoiciaFormatDocFile"
     ).expand(source=["{folder}/one.csv", "{folder}/two.csv"])
-    AmiliFileResultSensor(task_id="together", receipts=upload.output, deferrable=True, poke_interval=1)
-    AmiliFileResultSensor.partial(
+    together = AmiliFileResultSensor(task_id="together", receipts=upload.output, deferrable=True, poke_interval=1)
+    each = AmiliFileResultSensor.partial(
         task_id="each", deferrable=True, poke_interval=1
     ).expand(receipts=upload.output)
+    together >> each
 """
 
 
@@ -49,4 +50,13 @@ def test_receipts_of_mapped_uploads_are_waited_for(
     assert [one["name"] for one in outcome.xcom["together"]] == ["one.csv", "two.csv"]
     # Per file two answers without a result, which a deferral outlasts, and one result for each of the two sensors.
     assert amili_sandbox.count("result") == 2 * (2 + 2)
+    assert len(amili_sandbox.uploads) == 2
+
+    # Once more, when one of the results is there before the deferral: it is not lost over it.
+    ids = [receipt["file_id"] for receipt in outcome.xcom["together"]]
+    amili_sandbox.results.set(ids[0], "created")
+    amili_sandbox.results.set(ids[1], "queued", "created")
+    again = run_dag("mapped_receipts", file=file)
+    assert again.state == "success"
+    assert [one["file_id"] for one in again.xcom["together"]] == ids
     assert len(amili_sandbox.uploads) == 2

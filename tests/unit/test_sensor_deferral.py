@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from amili_provider.exceptions import AmiliAuthenticationError, AmiliError, AmiliResultFailed
+from amili_provider.exceptions import AmiliAuthenticationError, AmiliConnectionError, AmiliError, AmiliResultFailed
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
 from amili_provider.triggers.events import Open, Settled, WaitEvent
 from tests.unit.simulated import ACCEPTED, EPOCH, QUEUED, REFUSED, World, first_event, rebuilt, says, settle_in
@@ -140,7 +141,7 @@ def test_no_time_at_all_means_one_question(world: World) -> None:
 def test_only_results_of_all_files_are_success(event: Any) -> None:
     """An event that is missing, strange, or says nothing of one file, fails; Airflow may retry."""
     with pytest.raises(AmiliError) as caught:
-        sensor().resume_execution("execute_complete", {"event": event}, {})
+        sensor().resume_execution("execute_complete", {"event": event, "settled": []}, {})
     assert not isinstance(caught.value, AirflowFailException)
 
 
@@ -149,7 +150,23 @@ def test_a_result_for_another_client_does_not_count() -> None:
     other = Settled(client_no="1", id="a", meaning="accepted")
     event = WaitEvent(ending="settled", settled=[other]).payload()
     with pytest.raises(AmiliError, match="without a result"):
-        sensor(file_ids=["a"], client_no="2218").execute_complete({}, event)
+        sensor(file_ids=["a"], client_no="2218").execute_complete({}, event, settled=[])
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure"),
+    [(ACCEPTED, None), (REFUSED, AmiliResultFailed), (QUEUED, AmiliError), (500, AmiliConnectionError)],
+    ids=str,
+)
+def test_what_airflow_did_not_keep_is_asked_for_again(
+    answer: Any, failure: type[Exception] | None, world: World
+) -> None:
+    """``dag.test()`` of Airflow 3 resumes a task with its event alone; what was settled before is asked for anew."""
+    world.scripts = {"a": [answer]}
+    event = WaitEvent(ending="settled", settled=[settled("b")]).payload()
+    with pytest.raises(failure) if failure else nullcontext():
+        assert [one["file_id"] for one in sensor().execute_complete({}, event)] == ["a", "b"]
+    assert len(world.requests) == 1
 
 
 def test_what_was_known_before_must_be_readable() -> None:
