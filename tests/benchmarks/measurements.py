@@ -56,9 +56,13 @@ def _ours(scale: Scale, **asked: Any) -> Contestant:
     return run
 
 
+def _amount(size: int) -> str:
+    return f"{size // GIB} GiB" if size >= GIB else f"{size // MIB} MiB"
+
+
 def large_local(scale: Scale) -> list[Row]:
     """One large local file: against curl with a ready-made body, and against the obvious code."""
-    part = "a: one large local file"
+    part = f"a: a local file of {_amount(scale.large)}"
     file = make_file(scale.folder / "large.csv", scale.large)
     body = make_body(scale.folder / "large.json", file)
     with server("sink") as sink:
@@ -82,7 +86,7 @@ def large_local(scale: Scale) -> list[Row]:
 
 def large_s3(scale: Scale) -> list[Row]:
     """One large object: against pulling it only, on a line like a data centre's, and on an endless one."""
-    part = "b: one large object from S3"
+    part = f"b: an S3 object of {_amount(scale.large)}"
     objects = scale.folder / "s3"
     (objects / "day").mkdir(parents=True, exist_ok=True)
     make_file(objects / "day" / "large.csv", scale.large)
@@ -115,12 +119,12 @@ def large_s3(scale: Scale) -> list[Row]:
 
 def small_files(scale: Scale) -> list[Row]:
     """Many small files from disk: against a loop of one request a file."""
-    part = "c: many small files"
+    part = f"c: {scale.files:,} files of 10 KiB"
     options = {"max_files": scale.files}
     rows = []
     for words, latency, files in (
         ("answers at once", "0", scale.files),
-        ("answers after 10 ms", "0.01", scale.files // 5),
+        (f"answers after 10 ms ({scale.files // 5:,} files)", "0.01", scale.files // 5),
     ):
         some = make_files(scale.folder / "local" / str(files), files, 10 * KIB)
         with server("sink", latency) as sink:
@@ -150,7 +154,7 @@ def small_files(scale: Scale) -> list[Row]:
 
 def small_objects(scale: Scale) -> list[Row]:
     """Many small objects from S3: against pulling only, and against a loop of one request a file."""
-    part = "c-s3: many small objects"
+    part = f"c-s3: {scale.files:,} objects of 10 KiB"
     objects = scale.folder / "s3"
     make_files(objects / f"many{scale.files}", scale.files, 10 * KIB)
     make_files(objects / "warm", 1, KIB)
@@ -212,29 +216,25 @@ def _sparse(scale: Scale, size: int) -> Path:
 
 def doubling(scale: Scale) -> list[Row]:
     """Twice the files, twice the time; twice the bytes, twice the time."""
-    part = "h: doubling"
     rows = []
     with server("sink") as sink:
         for unit, steps in (("files", scale.numbers), ("bytes", scale.sizes)):
-            seconds: dict[int, float] = {}
+            runs: dict[str, Contestant] = {}
             for step in steps:
-                # Small steps take too little time to be measured once, and the first reading of a file that was just
-                # made measures how the machine finds memory to cache it.
-                rounds = scale.rounds if step <= steps[len(steps) // 2] else 1
                 if unit == "files":
                     folder = make_files(scale.folder / "s3" / f"many{step}", step, 10 * KIB)
                     run = _ours(scale, sink=sink, source=f"{folder}/*", options={"max_files": step})
                 else:
                     run = _ours(scale, sink=sink, source=str(_sparse(scale, step)))
+                # The first reading of a file that was just made measures how the machine finds memory to cache it.
                 run()
-                seconds[step] = statistics.median(run()["seconds"] for _ in range(rounds))
-                note(f"  {step} {unit}: {seconds[step]:.2f} s")
+                runs[str(step)] = run
+            figures = in_turn(runs, scale.rounds)
             pairs = [(a, b) for a, b in itertools.pairwise(steps) if b <= 2 * a]
-            worst = max((seconds[b] / seconds[a] / (b / a) for a, b in pairs), default=1.0)
-            detail = {"seconds": {str(step): round(taken, 4) for step, taken in seconds.items()}}
-            rows.append(
-                Row(part, f"worst growth of time for twice the {unit}, as part of 2", worst, promise=1.1, detail=detail)
-            )
+            worst = max(ratio(figures, str(b), str(a)) / (b / a) for a, b in pairs)
+            ends = (f"{step:,}" if unit == "files" else _amount(step) for step in (pairs[0][0], pairs[-1][1]))
+            part, what = f"h: doubling, {' to '.join(ends)}", f"worst growth of time for twice the {unit}, as part of 2"
+            rows.append(Row(part, what, worst, promise=1.1, detail=shown(figures)))
     return rows
 
 
