@@ -22,14 +22,13 @@ from amili_provider.delivery.outcomes import Halt, Result, Sent, not_sent, unkno
 from amili_provider.delivery.packing import Packer
 from amili_provider.delivery.plan import STREAM_BYTES, Item, Plan
 from amili_provider.delivery.progress import Progress
+from amili_provider.delivery.readers import MOST_READERS, Readers
 from amili_provider.delivery.reading import Reader
 from amili_provider.delivery.sending import Sender
 from amili_provider.models import Outcome, Verdict
 from amili_provider.storage.contents import StoredContent
 from amili_provider.storage.streams import STREAM_MEMORY_BYTES
 
-FEWEST_READERS, MOST_READERS = 2, 16
-"""Threads that read ahead: many where they wait for storage and ledger, few where they only compete for Python."""
 FILES_PER_READ = 32
 """Small files read by one job at most; a job costs the coordinator more than a small file does."""
 BYTES_PER_READ = 1024 * 1024
@@ -62,7 +61,7 @@ class Delivery:
         self._leaders: dict[str, Item] = {}
         self._todo: deque[Item] = deque()
         self._reading = 0
-        self._readers = FEWEST_READERS
+        self._readers = Readers()
         self._sending = 0
         self._streams = 0
         self._held_bytes = 0
@@ -143,10 +142,9 @@ class Delivery:
             while self._todo:
                 self._finish(self._todo.popleft(), not_sent(self.halt.reason, passing=self.halt.passing))
             return
-        while self._todo and self._reading < self._readers and self._has_room(self._todo[0]):
+        while self._todo and self._reading < self._readers.number and self._has_room(self._todo[0]):
             if self._reader.streams(self._todo[0]):
-                # It holds its reader for long; what comes behind it must not wait.
-                self._readers = MOST_READERS
+                self._readers.on_stream()
             job = [self._take()]
             wanted = min(FILES_PER_READ, max(1, len(self._todo) // MOST_READERS))
             size = job[0].held_bytes
@@ -184,16 +182,16 @@ class Delivery:
         return item
 
     def _reader_job(self, job: list[Item]) -> None:
+        began = time.monotonic()
         try:
             outcomes, slow = self._reader.read(job)
         except BaseException as error:  # noqa: BLE001 - the coordinator waits for this job, whatever happened to it
             outcomes, slow = [(item, not_sent(error)) for item in job], False
-        self._events.put(lambda: self._on_read(outcomes, slow=slow))
+        self._events.put(lambda: self._on_read(outcomes, began, slow=slow))
 
-    def _on_read(self, outcomes: list[tuple[Item, Result | None]], *, slow: bool) -> None:
+    def _on_read(self, outcomes: list[tuple[Item, Result | None]], began: float, *, slow: bool) -> None:
         self._reading -= 1
-        if slow:
-            self._readers = min(self._readers * 2, MOST_READERS)
+        self._readers.on_read(began, slow=slow)
         for item, result in outcomes:
             leader = self._leaders.get(item.receipt.file_id or "")
             if leader is not None:
