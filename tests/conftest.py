@@ -9,7 +9,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+
+# A machine that pauses is no failure of a property; and a failure shows up for whoever runs the tests next.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 
 pytest_plugins = ["amili_provider.sandbox.pytest_plugin"]
 

@@ -11,7 +11,6 @@ import pytest
 
 from amili_provider.sandbox.server import SandboxServer
 from tests.chaos import station
-from tests.chaos.scenarios import ANSWER_TIMEOUT
 
 Worker = Callable[..., dict[str, Any]]
 
@@ -45,7 +44,7 @@ class Place:
         self._forge = forge
         self.sandbox = sandbox
         self.folder = folder
-        self.extras: dict[str, Any] = {"answer_timeout": ANSWER_TIMEOUT}
+        self.extras: dict[str, Any] = {"answer_timeout": 10}
         self._rooms = 0
 
     def begin(self, **files: bytes) -> None:

@@ -146,13 +146,16 @@ DIRECTED: dict[str, Scenario] = dict([
         always={"remote": True},
         files=_THREE,
     ),
-    _scenario("a long pause", Step(faults=(_COME_BACK,), pause=600.0), Step()),
+    _scenario(
+        "a long pause", Step(faults=(_COME_BACK,), pause=600.0), Step(), extras={"answer_timeout": 5.0}
+    ),
     # One after the other: at the same time the second may find the file in flight, and hear of no pause.
     _scenario(
         "a long pause for mapped tasks",
         Step(faults=(_COME_BACK,), pause=600.0, together=False),
         Step(),
         kind="mapped",
+        extras={"answer_timeout": 5.0},
     ),
     _scenario("a month again", Step(again="backfill completed"), Step(again="backfill completed"), files=_THREE),
 ])  # fmt: skip

@@ -14,6 +14,8 @@ from tests.chaos import running
 from tests.chaos.bugs import BUGS
 from tests.chaos.directed import DIRECTED
 
+pytestmark = pytest.mark.timeout(2400)
+"""Whichever test comes first plays everything."""
 DRAWN = (1, 2, 3)
 CAUGHT = (
     "no claim",

@@ -36,6 +36,8 @@ def test_lineage_of_a_run_reaches_the_transport(
         **os.environ,
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps({"type": "file", "log_file_path": str(events), "append": True}),
         "AIRFLOW__OPENLINEAGE__NAMESPACE": "tests",
+        # What takes longer than ten seconds to be told is not told at all, by default.
+        "AIRFLOW__OPENLINEAGE__EXECUTION_TIMEOUT": "120",
     }
     command = [sys.executable, "-W", "ignore", "-m", "airflow", "dags", "test", "amili_daily_upload", DAY]
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=240)

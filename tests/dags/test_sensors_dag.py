@@ -73,7 +73,7 @@ def test_soft_fail_skips(check: Check, amili: SandboxServer, deferrable: bool) -
 def test_the_time_runs_out_without_airflows_help(check: Check, amili: SandboxServer) -> None:
     """``dag.test()`` ignores the time-out of a deferral; the trigger's own deadline ends the wait nevertheless."""
     amili.results.set("*", "queued")
-    outcome = check(timeout=3)
+    outcome = check(timeout=8)
     assert outcome.task_states["check_results"] == "failed"
     assert "is an assumption" in outcome.log
     assert amili.count("result") >= 4

@@ -35,7 +35,7 @@ class FakeObjects(fsspec.asyn.AsyncFileSystem):  # type: ignore[misc] # fsspec i
         self.now += 1
         self.most = max(self.most, self.now)
         try:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.02)
             if path not in self.objects:
                 raise FileNotFoundError(path)
             return self.objects[path][start:end]

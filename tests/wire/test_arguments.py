@@ -223,7 +223,7 @@ def test_a_file_still_being_written_is_left_for_the_next_run_and_named_in_the_lo
     with ThreadPoolExecutor(1) as pool, caplog.at_level(logging.INFO):
         writing = pool.submit(write)
         try:
-            receipts = upload(stable_for=0.3)
+            receipts = upload(stable_for=1)
         finally:
             done.set()
         writing.result()

@@ -178,7 +178,7 @@ def test_reading_is_tried_again(ask: Ask, step: Step) -> None:
 def test_both_clients_fail_alike(ask: Ask, step: Step, kind: type[AmiliError], requests: int) -> None:
     """Each failure is of the same class for tasks and triggers, after the same number of requests."""
     slow = requests == 1 and kind is AmiliConnectionError
-    bounds: dict[str, Any] = {"answer_timeout": 0.3, "connect_timeout": 0.2} if slow else {}
+    bounds: dict[str, Any] = {"answer_timeout": 0.3, "connect_timeout": 2} if slow else {}
     with scripted_amili(otherwise=step, **bounds) as amili, pytest.raises(kind):
         ask(amili.settings, "get_batch", "2218", "u", attempts=1 if slow else 3)
     assert len(amili.api.requests) == requests

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from email.utils import formatdate
 
 import pytest
@@ -351,7 +350,7 @@ def test_packed_answer_is_unpacked_within_the_bound(waits: Waits) -> None:
 @pytest.mark.parametrize("step", [trickle(b" ", first=head(403, {})), raw_answer(head(403, {"Content-Length": "99"}))])
 def test_code_that_decides_needs_no_body(step: Step, waits: Waits) -> None:
     """A 403 is a 403, even if its body never ends or never comes."""
-    with scripted_amili(step, answer_timeout=0.4) as amili, pytest.raises(AmiliAuthenticationError):
+    with scripted_amili(step, answer_timeout=2) as amili, pytest.raises(AmiliAuthenticationError):
         AmiliClient(amili.settings, sleep=waits).post_files("2218", Body())
 
 
@@ -411,10 +410,18 @@ def test_abort_ends_uploads_in_flight(waits: Waits) -> None:
     assert len(amili.api.requests) == 1
 
 
-def test_abort_ends_waiting_between_attempts() -> None:
+def test_abort_ends_waiting_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Told to stop, a back-off ends at once."""
+    waiting = threading.Event()
     with scripted_amili(answer(429, b"", {"Retry-After": "50"})) as amili:
         client = AmiliClient(amili.settings)
+        back_off = client._wire._sleep
+
+        def wait(seconds: float) -> object:
+            waiting.set()
+            return back_off(seconds)
+
+        monkeypatch.setattr(client._wire, "_sleep", wait)
         failures: list[Exception] = []
 
         def upload() -> None:
@@ -425,8 +432,7 @@ def test_abort_ends_waiting_between_attempts() -> None:
 
         thread = threading.Thread(target=upload)
         thread.start()
-        while not amili.api.requests:
-            time.sleep(0.01)
+        assert waiting.wait(10)
         client.abort()
         thread.join(10)
         assert not thread.is_alive()

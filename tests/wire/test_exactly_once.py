@@ -246,7 +246,7 @@ def test_many_threads_meet_the_same_files_and_one_sends(
             waits = chain is not None and chain not in arrived
             arrived.add(chain or "")
         if waits:
-            barrier.wait(10)
+            barrier.wait(30)
         return standing
 
     monkeypatch.setattr(Ledger, "look_up", look_up_together)

@@ -150,7 +150,7 @@ def test_many_threads_refused_at_once_mint_one_token() -> None:
     """A token that is revoked under many uploads in flight is renewed once for all of them."""
     threads = 12
     step = _accepting_only(f"{TOKEN_CANARY}-2", threading.Barrier(threads))
-    with scripted_amili(otherwise=step) as amili, ThreadPoolExecutor(threads) as pool:
+    with scripted_amili(otherwise=step, answer_timeout=20) as amili, ThreadPoolExecutor(threads) as pool:
         client = AmiliClient(amili.settings)
         replies = list(pool.map(lambda _: client.post_files("2218", Body()), range(threads)))
     assert [r.status_code for r in replies] == [200] * threads
@@ -170,7 +170,7 @@ def test_many_tasks_of_one_loop_mint_one_token() -> None:
             await client.aclose()
         return [a.status_code for a in answers]
 
-    with scripted_amili(otherwise=step) as amili:
+    with scripted_amili(otherwise=step, answer_timeout=20) as amili:
         assert asyncio.run(ask(amili)) == [200] * tasks
     assert (len(amili.tokens.requests), len(amili.api.requests)) == (2, 2 * tasks)
 
@@ -183,7 +183,7 @@ def test_waiting_threads_share_the_refusal() -> None:
     def refuse(talk: Conversation) -> None:
         talk.read_head()
         talk.read_body()
-        threading.Event().wait(0.3)
+        threading.Event().wait(2)
         talk.send(whole_answer(401, {"error": "invalid_client"}))
 
     def request(client: AmiliClient) -> str:

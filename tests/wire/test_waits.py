@@ -261,7 +261,7 @@ def test_a_batch_is_waited_for_over_the_wire(amili_sandbox: SandboxServer) -> No
 def test_an_endpoint_that_knows_nothing_times_out(amili_sandbox: SandboxServer) -> None:
     """Where Amili's result endpoint is not what we assume, the wait ends with the reason."""
     amili_sandbox.knows_uploads = False
-    sensor = AmiliFileResultSensor(task_id="wait", file_ids=["a"], poke_interval=0.05, timeout=0.2)
+    sensor = AmiliFileResultSensor(task_id="wait", file_ids=["a"], poke_interval=0.05, timeout=1)
     with pytest.raises(AirflowSensorTimeout, match="is an assumption"):
         sensor.execute({})
 

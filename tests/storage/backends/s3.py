@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,17 @@ UNKNOWN = (
 BUCKET = "contract"
 
 
+def _one_at_a_time(answer: Callable[..., Any]) -> Callable[..., Any]:
+    lock = threading.Lock()
+
+    @functools.wraps(answer)
+    def alone(*given: Any, **named: Any) -> Any:
+        with lock:
+            return answer(*given, **named)
+
+    return alone
+
+
 class S3(Backend):
     """An S3 bucket, through an ``aws`` connection with an endpoint of its own."""
 
@@ -37,9 +50,14 @@ class S3(Backend):
 
     def start(self) -> None:
         import boto3
+        import moto.s3.responses
         import s3fs
         from moto.server import ThreadedMotoServer
 
+        # Amazon's If-None-Match is atomic; moto looks first, and then writes, in many threads.
+        response = moto.s3.responses.S3Response
+        if not hasattr(response.put_object, "__wrapped__"):
+            response.put_object = _one_at_a_time(response.put_object)
         # A server that is gone must not cost minutes of polite retries here.
         s3fs.S3FileSystem.retries = 1
 
