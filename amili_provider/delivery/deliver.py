@@ -127,6 +127,7 @@ class DeliveryRun:
                 files = self._list()
                 self._items = self._prepare(files, plan)
                 moving = Moving(self._order, self._items, log=self._log)
+            gc.freeze()  # the items of a large run are what there would be most of to look through
             self._deliver(plan, ledger)
             moving.move(complete=self.failure() is None)
         finally:
