@@ -90,7 +90,7 @@ class Books:
         if not self._plan.dry_run or (result is not None and result.outcome.delivered):
             return result
         note = "would be sent" if result is None else f"would be {result.outcome}: {result.verdict.message}"
-        return Result(Verdict(Outcome.LEFT, message=one_line(f"Dry run: {note}")))
+        return Result(Verdict(Outcome.SKIPPED, message=one_line(f"Dry run: {note}")))
 
     def _consult(self, item: Item) -> Result | None:
         standing = self._look_up(item.file_id)

@@ -144,11 +144,10 @@ class DeliveryRun:
             if_unknown=order.if_unknown,
             force=order.force,
             dry_run=order.dry_run,
-            max_request_bytes=order.max_request_bytes or settings.max_request_bytes,
-            max_files_per_request=order.max_files_per_request or settings.max_files_per_request,
+            max_request_bytes=settings.max_request_bytes,
+            max_files_per_request=settings.max_files_per_request,
             max_concurrent_requests=order.max_concurrent_requests,
             max_memory_bytes=order.max_memory_bytes,
-            spool_dir=order.spool_dir,
             run=order.run,
         )
 
@@ -185,13 +184,13 @@ class DeliveryRun:
             for index, file in enumerate(files)
         ]
         for item in items:
-            if (reason := names.reason_to_leave(item.file, self._order.leave)) is not None:
-                self._settle(item, Outcome.LEFT, reason)
-        self._leave_unstable([item for item in items if not item.done])
+            if (reason := names.reason_to_ignore(item.file, self._order.ignore)) is not None:
+                self._settle(item, Outcome.SKIPPED, reason)
+        self._skip_unstable([item for item in items if not item.done])
         self._name([item for item in items if not item.done])
         return items
 
-    def _leave_unstable(self, items: Sequence[Item]) -> None:
+    def _skip_unstable(self, items: Sequence[Item]) -> None:
         if not self._order.stable_for or not items:
             return
         seconds = self._order.stable_for
@@ -200,7 +199,7 @@ class DeliveryRun:
         unstable = unstable_files([item.file for item in items], self._list(), seconds)
         for item in items:
             if (reason := unstable.get(item.file.url)) is not None:
-                self._settle(item, Outcome.LEFT, reason)
+                self._settle(item, Outcome.SKIPPED, reason)
 
     def _name(self, items: Sequence[Item]) -> None:
         """Give each file the name that Amili gets, and refuse names that cannot be used."""

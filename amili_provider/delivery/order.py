@@ -43,7 +43,7 @@ class Order:
     client_no: str | int | None = None
     user_id: str | None = None
     rename: Callable[[FileFacts], str] | None = None
-    leave: tuple[str, ...] = ("hidden", "temporary", "empty")
+    ignore: tuple[str, ...] = ("hidden", "temporary", "empty")
     stable_for: float = 0.0
     max_files: int = 10_000
     if_no_files: str = "skip"
@@ -53,9 +53,6 @@ class Order:
     archive_to: str | None = None
     reject_to: str | None = None
     dry_run: bool = False
-    max_request_bytes: int | None = None
-    max_files_per_request: int | None = None
     max_concurrent_requests: int = DEFAULT_MAX_CONCURRENT_REQUESTS
     max_memory_bytes: int = DEFAULT_MAX_MEMORY_BYTES
-    spool_dir: str | None = None
     run: Run = field(default_factory=Run)

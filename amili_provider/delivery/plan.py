@@ -52,7 +52,6 @@ class Plan:
     :param max_files_per_request: files in a request.
     :param max_concurrent_requests: requests in flight at once.
     :param max_memory_bytes: bytes of content held at once.
-    :param spool_dir: folder where large remote files are spooled that are hashed first.
     :param run: which task run this is.
     """
 
@@ -67,7 +66,6 @@ class Plan:
     max_files_per_request: int = 500
     max_concurrent_requests: int = DEFAULT_MAX_CONCURRENT_REQUESTS
     max_memory_bytes: int = DEFAULT_MAX_MEMORY_BYTES
-    spool_dir: str | None = None
     run: Run = field(default_factory=Run)
 
     @property

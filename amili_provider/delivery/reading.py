@@ -78,7 +78,6 @@ class Reader:
         yield read_content(
             file,
             in_memory_bytes=self._in_memory_bytes,
-            spool_dir=self._plan.spool_dir,
             on_bytes=self._keep_reading,
         )
 

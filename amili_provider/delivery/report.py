@@ -43,7 +43,7 @@ _REMEDIES = {
 
 def failure(receipts: Sequence[Receipt], *, halt: Halt | None, has_ledger: bool) -> AmiliError | None:
     """
-    Return the error that the task must end with, or None if every file is delivered or left by choice.
+    Return the error that the task must end with, or None if every file is delivered or skipped by choice.
 
     The order where several kinds occur: a cause that passes (Airflow retries), then unknown (an outcome that the
     ledger could not be told comes before all), then a wrong configuration, then refused, then what cannot be sent.

@@ -12,7 +12,7 @@ class Outcome(StrEnum):
 
     UPLOADED = "uploaded"
     ALREADY_UPLOADED = "already_uploaded"
-    LEFT = "left"
+    SKIPPED = "skipped"
     REJECTED = "rejected"
     UNKNOWN = "unknown"
     NOT_SENT = "not_sent"

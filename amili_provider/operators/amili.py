@@ -43,8 +43,8 @@ class AmiliFileUploadOperator(BaseOperator):
     :param amili_conn_id: connection of type ``amili``. (templated)
     :param file_name: template for the name that Amili gets, rendered for each file with ``file.name``, ``file.stem``,
         ``file.suffix``, ``file.path``, ``file.index`` and the task's context; default: the file's base name.
-    :param leave: kinds of files that are left alone: any of ``hidden``, ``temporary``, ``empty``.
-    :param stable_for: seconds for which a file must not have changed; others are left for the next run.
+    :param ignore: kinds of files that are skipped: any of ``hidden``, ``temporary``, ``empty``.
+    :param stable_for: seconds for which a file must not have changed; others are skipped until the next run.
     :param max_files: more files than this are an error before anything is sent.
     :param if_no_files: ``skip``, ``fail`` or ``succeed`` if nothing matches.
     :param if_unknown: what to do about files whose earlier outcome is unknown: ``fail``; ``check`` asks Amili's result
@@ -55,13 +55,8 @@ class AmiliFileUploadOperator(BaseOperator):
     :param archive_to: folder to which delivered files are moved. (templated)
     :param reject_to: folder to which refused files are moved. (templated)
     :param dry_run: list, hash and ask the ledger, send nothing, end as skipped. (templated)
-    :param max_request_bytes: encoded bytes of a request with several files, which also holds at most an eighth of
-        max_memory_bytes by default; a larger file travels alone; default: the connection's, or 32 MiB.
-    :param max_files_per_request: files in one request; default: the connection's, or 500.
     :param max_concurrent_requests: requests in flight at once.
     :param max_memory_bytes: bytes of content held in memory at once.
-    :param spool_dir: folder where large remote files are spooled that are hashed first; default: the system's temporary
-        folder.
     :raises AmiliArgumentError: for a wrong argument, before anything is sent; also a ``ValueError``; no retry.
     :raises FileNotFoundError: if a named file is missing, or nothing matches and *if_no_files* is ``fail``.
     :raises AmiliStorageError: if the storage cannot be listed; Airflow retries.
@@ -106,7 +101,7 @@ class AmiliFileUploadOperator(BaseOperator):
         user_id: str | None = None,
         amili_conn_id: str = "amili_default",
         file_name: str | None = None,
-        leave: Sequence[str] = ("hidden", "temporary", "empty"),
+        ignore: Sequence[str] = ("hidden", "temporary", "empty"),
         stable_for: float | timedelta | None = None,
         max_files: int = 10_000,
         if_no_files: Literal["skip", "fail", "succeed"] = "skip",
@@ -116,11 +111,8 @@ class AmiliFileUploadOperator(BaseOperator):
         archive_to: str | None = None,
         reject_to: str | None = None,
         dry_run: bool | str = False,
-        max_request_bytes: int | None = None,
-        max_files_per_request: int | None = None,
         max_concurrent_requests: int = 4,
         max_memory_bytes: int = 64 * 1024 * 1024,
-        spool_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -131,7 +123,7 @@ class AmiliFileUploadOperator(BaseOperator):
         self.user_id = user_id
         self.amili_conn_id = amili_conn_id
         self.file_name = file_name
-        self.leave = leave
+        self.ignore = ignore
         self.stable_for = stable_for
         self.max_files = max_files
         self.if_no_files = if_no_files
@@ -142,11 +134,8 @@ class AmiliFileUploadOperator(BaseOperator):
         self.reject_to = reject_to
         # An attribute has its parameter's name, so this one hides BaseOperator.dry_run(), which renders and prints.
         self.dry_run = dry_run  # type: ignore[method-assign,assignment]
-        self.max_request_bytes = max_request_bytes
-        self.max_files_per_request = max_files_per_request
         self.max_concurrent_requests = max_concurrent_requests
         self.max_memory_bytes = max_memory_bytes
-        self.spool_dir = spool_dir
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """
@@ -245,17 +234,9 @@ class AmiliFileUploadOperator(BaseOperator):
         from amili_provider.operators import arguments
         from amili_provider.operators.naming import renamer
         from amili_provider.operators.runs import this_run
-        from amili_provider.storage.names import KINDS_LEFT
+        from amili_provider.storage.names import KINDS_IGNORED
 
         optional = arguments.optional_text
-        limits = {
-            name: arguments.number_of(name, value)
-            for name, value in (
-                ("max_request_bytes", self.max_request_bytes),
-                ("max_files_per_request", self.max_files_per_request),
-            )
-            if value is not None
-        }
         return Order(
             source=arguments.source_of(self.source),
             source_conn_id=optional("source_conn_id", self.source_conn_id),
@@ -263,7 +244,7 @@ class AmiliFileUploadOperator(BaseOperator):
             client_no=self.client_no,
             user_id=optional("user_id", self.user_id),
             rename=renamer(self, self.file_name, context),
-            leave=arguments.kinds_of(self.leave, KINDS_LEFT),
+            ignore=arguments.kinds_of(self.ignore, KINDS_IGNORED),
             stable_for=arguments.seconds_of("stable_for", self.stable_for),
             max_files=arguments.number_of("max_files", self.max_files),
             if_no_files=arguments.choice_of("if_no_files", self.if_no_files, ("skip", "fail", "succeed")),
@@ -275,9 +256,7 @@ class AmiliFileUploadOperator(BaseOperator):
             dry_run=arguments.bool_of("dry_run", self.dry_run),
             max_concurrent_requests=arguments.number_of("max_concurrent_requests", self.max_concurrent_requests),
             max_memory_bytes=arguments.number_of("max_memory_bytes", self.max_memory_bytes, least=1024 * 1024),
-            spool_dir=arguments.folder_of("spool_dir", self.spool_dir),
             run=this_run(context, self.task_id),
-            **limits,
         )
 
     def _no_files(self, order: Order, context: Context) -> None:

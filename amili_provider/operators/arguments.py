@@ -6,7 +6,6 @@ Templated values arrive as text, so numbers and booleans are read from text too.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
@@ -105,11 +104,11 @@ def seconds_of(name: str, value: Any) -> float:
 
 
 def kinds_of(value: Any, allowed: Sequence[str]) -> tuple[str, ...]:
-    """Return *leave*: the kinds of files that are left alone; ValueError if one is not known."""
+    """Return *ignore*: the kinds of files that are skipped; ValueError if one is not known."""
     kinds = [value] if isinstance(value, str) else list(value or ())
     for kind in kinds:
         if kind not in allowed:
-            raise ValueError(f"leave takes any of {', '.join(map(repr, allowed))}, not {kind!r}.")
+            raise ValueError(f"ignore takes any of {', '.join(map(repr, allowed))}, not {kind!r}.")
     return tuple(kinds)
 
 
@@ -138,12 +137,3 @@ def ledger_of(value: Any) -> str | None:
             "ledger=None (as text: 'none') to work without one and accept that a re-run may send files twice."
         )
     return None if text.casefold() == "none" else text
-
-
-def folder_of(name: str, value: Any) -> str | None:
-    """Return *value*, an existing folder of this machine, or None; ValueError if it is not one."""
-    if value is None:
-        return None
-    if not isinstance(value, str | os.PathLike) or not os.path.isdir(value):  # noqa: PTH112 - a plain question
-        raise ValueError(f"{name} must be an existing folder on the worker, not {value!r}.")
-    return os.fspath(value)

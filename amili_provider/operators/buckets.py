@@ -29,7 +29,7 @@ class AmiliFileBucketsOperator(BaseOperator):
         ).expand(source=buckets.output)
 
     A bucket is a list of paths. The same listing always gives the same buckets, about equal in bytes and files.
-    Files that are left alone are named in the log and in the XCom ``left``, with the reason.
+    Files that are skipped are named in the log and in the XCom ``skipped``, with the reason.
 
     :param source: a file, a folder, a glob, or a list of these, as for the upload. (templated)
     :param source_conn_id: connection of the storage, the same as the upload's. (templated)
@@ -37,7 +37,7 @@ class AmiliFileBucketsOperator(BaseOperator):
     :param max_bytes_per_bucket: bytes in one bucket at most; a larger file gets a bucket of its own.
     :param max_buckets: more buckets than this are an error; Airflow's own bound is ``[core] max_map_length``.
     :param max_files: more files than this are an error: all paths together are one XCom.
-    :param leave: kinds of files that are left alone: any of ``hidden``, ``temporary``, ``empty``.
+    :param ignore: kinds of files that are skipped: any of ``hidden``, ``temporary``, ``empty``.
     :param if_no_files: ``skip``, ``fail`` or ``succeed`` if nothing matches; no bucket skips the mapped task.
     :raises ValueError: for a wrong argument.
     :raises FileNotFoundError: if a named file is missing, or nothing matches and *if_no_files* is ``fail``.
@@ -57,7 +57,7 @@ class AmiliFileBucketsOperator(BaseOperator):
         max_bytes_per_bucket: int = 10 * 1024**3,
         max_buckets: int = MOST_BUCKETS,
         max_files: int = 200_000,
-        leave: Sequence[str] = ("hidden", "temporary", "empty"),
+        ignore: Sequence[str] = ("hidden", "temporary", "empty"),
         if_no_files: Literal["skip", "fail", "succeed"] = "skip",
         **kwargs: Any,
     ) -> None:
@@ -68,7 +68,7 @@ class AmiliFileBucketsOperator(BaseOperator):
         self.max_bytes_per_bucket = max_bytes_per_bucket
         self.max_buckets = max_buckets
         self.max_files = max_files
-        self.leave = leave
+        self.ignore = ignore
         self.if_no_files = if_no_files
 
     def execute(self, context: Context) -> list[list[str]]:
@@ -101,7 +101,7 @@ class AmiliFileBucketsOperator(BaseOperator):
         listed = list_files(source, conn_id, max_files=max_files) if source else []
         if not listed:
             return self._no_files(if_no_files)
-        files = self._without_left(listed, context)
+        files = self._without_skipped(listed, context)
         buckets = balanced_buckets(files, bounds)
         if len(buckets) > most:
             raise AmiliStorageSettingsError(
@@ -112,25 +112,25 @@ class AmiliFileBucketsOperator(BaseOperator):
         self._tell(files, buckets)
         return [[_address(files[position], conn_id) for position in bucket] for bucket in buckets]
 
-    def _without_left(self, listed: Sequence[StorageFile], context: Context) -> list[StorageFile]:
-        """Leave out what the upload would leave: it takes a file that is named, as those in a bucket are, as meant."""
+    def _without_skipped(self, listed: Sequence[StorageFile], context: Context) -> list[StorageFile]:
+        """Leave out what the upload would skip: it takes a file that is named, as those in a bucket are, as meant."""
         from amili_provider.operators import arguments
-        from amili_provider.storage.names import KINDS_LEFT, reason_to_leave
+        from amili_provider.storage.names import KINDS_IGNORED, reason_to_ignore
 
-        kinds = arguments.kinds_of(self.leave, KINDS_LEFT)
+        kinds = arguments.kinds_of(self.ignore, KINDS_IGNORED)
         files: list[StorageFile] = []
-        left: list[dict[str, str]] = []
+        skipped: list[dict[str, str]] = []
         for file in listed:
-            reason = reason_to_leave(file, kinds)
+            reason = reason_to_ignore(file, kinds)
             if reason is None:
                 files.append(file)
             else:
-                left.append({"source": file.url, "message": reason})
-        for reason, number in Counter(one["message"] for one in left).items():
-            self.log.info("%d file(s) left alone: %s", number, reason)
+                skipped.append({"source": file.url, "message": reason})
+        for reason, number in Counter(one["message"] for one in skipped).items():
+            self.log.info("%d file(s) skipped: %s", number, reason)
         ti = context.get("ti")
-        if left and ti is not None and self.do_xcom_push:
-            ti.xcom_push(key="left", value=left)
+        if skipped and ti is not None and self.do_xcom_push:
+            ti.xcom_push(key="skipped", value=skipped)
         return files
 
     def _no_files(self, if_no_files: str) -> list[list[str]]:
@@ -142,7 +142,7 @@ class AmiliFileBucketsOperator(BaseOperator):
 
     def _tell(self, files: Sequence[StorageFile], buckets: Sequence[Sequence[int]]) -> None:
         if not buckets:
-            self.log.info("Every file is left alone: no bucket.")
+            self.log.info("Every file is skipped: no bucket.")
             return
         sizes = [sum(files[position].size for position in bucket) for bucket in buckets]
         self.log.info(

@@ -29,7 +29,7 @@ class AmiliFileResultSensor(AmiliSensor):
     Returns a list with ``file_id, name, client_no, status, result, message`` of each file that was asked for.
 
     :param receipts: what an upload returned (``upload.output``), mapped or not. Files that were ``rejected`` or
-        ``not_sent`` fail the wait at once; those that were ``left`` need nothing.
+        ``not_sent`` fail the wait at once; those that were ``skipped`` need nothing.
     :param file_ids: ids instead of receipts.
     :param result_path: the path of a file's result, with ``{clientno}`` and ``{fileid}`` in it; None for the
         connection's.

@@ -28,13 +28,13 @@ class Asked:
     :param files: per file its client number (None: the connection's) and its id; each once, in the order given.
     :param names: the names of the files, by id.
     :param hopeless: receipts of files that never arrived.
-    :param left: how many files were left by choice, and need nothing.
+    :param skipped: how many files were skipped by choice, and need nothing.
     """
 
     files: list[tuple[str | None, str]] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     hopeless: list[dict[str, Any]] = field(default_factory=list)
-    left: int = 0
+    skipped: int = 0
 
 
 def asked_for(receipts: Any, file_ids: Any, client_no: Any) -> Asked:
@@ -92,8 +92,8 @@ def _add_receipt(asked: Asked, receipt: Any, number: str | None) -> None:
             f"receipts holds something that is no receipt (its outcome is "
             f"{one_line(receipt.get('outcome'), 40)!r}); {_REMEDY['receipts']}."
         ) from None
-    if outcome is Outcome.LEFT:
-        asked.left += 1
+    if outcome is Outcome.SKIPPED:
+        asked.skipped += 1
         return
     if outcome in _HOPELESS:
         asked.hopeless.append(dict(receipt))

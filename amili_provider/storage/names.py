@@ -1,5 +1,5 @@
 """
-What a file is called at Amili, and which files are left alone.
+What a file is called at Amili, and which files are skipped.
 
 Amili documents no rule for names. Ours refuse what no receiver handles well, and two files that a receiver which
 does not look at case could not tell apart.
@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.patterns import is_pattern
 
-KINDS_LEFT = ("hidden", "temporary", "empty")
-"""Kinds of files that can be left alone."""
+KINDS_IGNORED = ("hidden", "temporary", "empty")
+"""Kinds of files that can be skipped."""
 LONGEST_NAME_BYTES = 255
 """As UTF-8: what common file systems take."""
 _TEMPORARY_ENDINGS = (
@@ -49,15 +49,15 @@ def checked_name(name: str) -> str:
     return normal
 
 
-def reason_to_leave(file: StorageFile, kinds: Sequence[str]) -> str | None:
+def reason_to_ignore(file: StorageFile, kinds: Sequence[str]) -> str | None:
     """
-    Return why *file* is left alone, or None.
+    Return why *file* is skipped, or None.
 
     A file that was named, rather than found, was meant, and so was a kind that the pattern itself asks for: these are
-    left only if they are empty.
+    skipped only if they are empty.
 
     :param file: a file of a listing.
-    :param kinds: any of :data:`KINDS_LEFT`.
+    :param kinds: any of :data:`KINDS_IGNORED`.
     """
     if "empty" in kinds and file.size == 0:
         return "It is empty (0 bytes)."

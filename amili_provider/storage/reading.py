@@ -35,7 +35,6 @@ def read_content(
     file: StorageFile,
     *,
     in_memory_bytes: int,
-    spool_dir: str | None = None,
     on_bytes: Callable[[int], None] | None = None,
 ) -> HashedContent:
     """
@@ -43,7 +42,6 @@ def read_content(
 
     :param file: a file of a listing.
     :param in_memory_bytes: files up to this size are kept in memory.
-    :param spool_dir: folder for the spool of larger files that are not local; default: the system's temporary folder.
     :param on_bytes: called with the length of each block read; what it raises ends the reading.
     :raises AmiliStorageError: if the file is not as long as it was listed, cannot be read, or the spool's disk is full.
     :raises FileNotFoundError: if it is gone since it was listed.
@@ -52,7 +50,7 @@ def read_content(
         return _read_local(file, file.local_path, in_memory_bytes, on_bytes)
     if file.size <= in_memory_bytes:
         return _read_to_memory(file, on_bytes)
-    return _spool(file, spool_dir, on_bytes)
+    return _spool(file, on_bytes)
 
 
 def can_stay(file: StorageFile) -> bool:
@@ -172,12 +170,12 @@ def _read_to_memory(file: StorageFile, on_bytes: Callable[[int], None] | None) -
     return MemoryContent(b"".join(_blocks_of(file, on_bytes)))
 
 
-def _spool(file: StorageFile, spool_dir: str | None, on_bytes: Callable[[int], None] | None) -> HashedContent:
+def _spool(file: StorageFile, on_bytes: Callable[[int], None] | None) -> HashedContent:
     digest = hashlib.sha256()
     try:
-        spool: IO[bytes] = tempfile.TemporaryFile(dir=spool_dir, prefix="amili-spool-", buffering=0)  # noqa: SIM115
+        spool: IO[bytes] = tempfile.TemporaryFile(prefix="amili-spool-", buffering=0)  # noqa: SIM115
     except OSError as error:
-        raise _spool_failed(file, spool_dir, error) from error
+        raise _spool_failed(file, error) from error
     with spool:
         for block in _blocks_of(file, on_bytes):
             digest.update(block)
@@ -186,18 +184,18 @@ def _spool(file: StorageFile, spool_dir: str | None, on_bytes: Callable[[int], N
                 while view:
                     view = view[spool.write(view) :]
             except OSError as error:
-                raise _spool_failed(file, spool_dir, error) from error
+                raise _spool_failed(file, error) from error
         return DescriptorContent(os.dup(spool.fileno()), file.size, digest.hexdigest(), shown=file.url, state=None)
 
 
-def _spool_failed(file: StorageFile, spool_dir: str | None, error: OSError) -> AmiliStorageError:
-    where = spool_dir or tempfile.gettempdir()
+def _spool_failed(file: StorageFile, error: OSError) -> AmiliStorageError:
+    where = tempfile.tempdir or "any temporary folder"
     if error.errno == errno.ENOSPC:
         return AmiliStorageError(
             f"No room in {where} to spool {file.url} ({file.size} bytes). Nothing of it was sent. Free some space, or "
-            f"set 'spool_dir' to a larger disk."
+            "let TMPDIR of the worker name a larger disk."
         )
     return AmiliStorageError(
-        f"{file.url} cannot be spooled in {where}: {error.strerror}. Nothing of it was sent. Set 'spool_dir' to a "
-        f"folder that the worker can write."
+        f"{file.url} cannot be spooled in {where}: {error.strerror}. Nothing of it was sent. Let TMPDIR of the "
+        "worker name a folder that it can write."
     )

@@ -216,7 +216,7 @@ def _missing_receipts() -> None:
     """Files whose reading failed are left out of the report."""
     from amili_provider.delivery.deliver import DeliveryRun
 
-    kept = property(lambda run: [i.receipt for i in run._items if i.receipt.sha256 or i.receipt.outcome == "left"])
+    kept = property(lambda run: [i.receipt for i in run._items if i.receipt.sha256 or i.receipt.outcome == "skipped"])
     DeliveryRun.receipts = kept  # type: ignore[assignment]
 
 

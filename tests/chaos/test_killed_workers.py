@@ -59,9 +59,10 @@ def _goes_on(place: Place) -> None:
 @pytest.mark.parametrize("at", [at for at in POINTS if at not in ("byte", "moment", "ledger step")])
 def test_killed_at_any_point(place: Place, at: str) -> None:
     """Each file in a request of its own, killed at the first or the second."""
+    place.extras["max_files_per_request"] = 1
     for nth in (1, 2):
         place.begin(**FILES)
-        place.run("first", plan={"kill": {"at": at, "nth": nth}}, max_files_per_request=1)
+        place.run("first", plan={"kill": {"at": at, "nth": nth}})
         _goes_on(place)
 
 

@@ -52,7 +52,7 @@ def peak_mib():
 
 def read(url):
     [file] = list_files(url, "partner")
-    with contextlib.closing(read_content(file, in_memory_bytes=8 * 1024**2, spool_dir=sys.argv[3])) as content:
+    with contextlib.closing(read_content(file, in_memory_bytes=8 * 1024**2)) as content:
         return file.size, content.size, content.sha256
 
 read(sys.argv[1])  # what the libraries themselves need
@@ -200,8 +200,8 @@ def test_five_gibibytes_are_read_to_the_end(name: str, tmp_path: Path) -> None:
     """As many bytes as listed, with the hash of the source, in less than 64 MiB beyond what a small file takes."""
     with _place(name, tmp_path) as place:
         done = subprocess.run(
-            [sys.executable, "-c", _READ, place.small, place.large, str(tmp_path)],
-            env={**os.environ, "AIRFLOW_CONN_PARTNER": json.dumps(place.connection)},
+            [sys.executable, "-c", _READ, place.small, place.large],
+            env={**os.environ, "AIRFLOW_CONN_PARTNER": json.dumps(place.connection), "TMPDIR": str(tmp_path)},
             capture_output=True,
             text=True,
             timeout=850,

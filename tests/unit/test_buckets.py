@@ -121,17 +121,17 @@ def test_the_operator_returns_paths_that_list_again_to_the_same_files(tmp_path: 
     assert all(file.literal for file in again)
 
 
-def test_what_the_upload_would_leave_is_left_out_and_told(tmp_path: Path) -> None:
+def test_what_the_upload_would_skip_is_left_out_and_told(tmp_path: Path) -> None:
     """A file named in a bucket counts as meant, so hidden, temporary and empty ones must not get into one."""
     for name, data in {".hidden.csv": b"1", "b.csv.tmp": b"1", "empty.csv": b"", "good.csv": b"1"}.items():
         (tmp_path / name).write_bytes(data)
     ti = FakeTaskInstance()
     assert execute(ti, source=str(tmp_path)) == [[f"file://{tmp_path}/good.csv"]]
-    assert {Path(one["source"]).name for one in ti.pushed["left"]} == {".hidden.csv", "b.csv.tmp", "empty.csv"}
-    assert all(one["message"] for one in ti.pushed["left"])
+    assert {Path(one["source"]).name for one in ti.pushed["skipped"]} == {".hidden.csv", "b.csv.tmp", "empty.csv"}
+    assert all(one["message"] for one in ti.pushed["skipped"])
     assert execute(source=f"{tmp_path}/emp*") == []
     assert execute(source=f"{tmp_path}/.hid*") == [[f"file://{tmp_path}/.hidden.csv"]]
-    assert len(execute(source=str(tmp_path), leave=(), max_files_per_bucket=1)) == 4
+    assert len(execute(source=str(tmp_path), ignore=(), max_files_per_bucket=1)) == 4
 
 
 def test_nothing_that_matches_is_skipped_failed_or_empty_as_asked(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_too_many_buckets_or_files_are_an_error_before_anything_is_mapped(tmp_pa
         {"max_bytes_per_bucket": "many"},
         {"max_buckets": -1},
         {"if_no_files": "x"},
-        {"leave": ("odd",)},
+        {"ignore": ("odd",)},
     ],
     ids=str,
 )

@@ -210,10 +210,10 @@ def test_a_live_claim_is_not_resolved(ledger: Ledger) -> None:
 
 
 def test_wrong_endings_are_bugs(ledger: Ledger) -> None:
-    """An attempt cannot end as 'left', and an unknown outcome settles nothing."""
+    """An attempt cannot end as 'skipped', and an unknown outcome settles nothing."""
     claim = _claim(ledger)
-    with pytest.raises(ValueError, match="left"):
-        ledger.settle(claim, Verdict(Outcome.LEFT))
+    with pytest.raises(ValueError, match="skipped"):
+        ledger.settle(claim, Verdict(Outcome.SKIPPED))
     ledger.settle(claim, LOST)
     with pytest.raises(ValueError, match="resolves nothing"):
         ledger.resolve(ledger.look_up(claim.file_id), LOST, facts())

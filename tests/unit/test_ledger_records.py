@@ -126,7 +126,7 @@ def test_json_of_another_shape_is_torn(value: Any) -> None:
         {"format": 2},
         {"outcome": None},
         {"state": "claimed"},
-        {"outcome": "left"},
+        {"outcome": "skipped"},
         {"outcome": "already_uploaded"},
         {"expires_at": "2026-11-22T05:11:01"},
         {"expires_at": "soon"},

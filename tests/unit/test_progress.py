@@ -42,11 +42,11 @@ def test_the_log_of_a_huge_run_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_summary_counts_every_outcome() -> None:
     """One line per outcome that occurs, and one for all."""
-    receipts = [_receipt("a", Outcome.UPLOADED), _receipt("b", Outcome.UPLOADED), _receipt("c", Outcome.LEFT)]
+    receipts = [_receipt("a", Outcome.UPLOADED), _receipt("b", Outcome.UPLOADED), _receipt("c", Outcome.SKIPPED)]
     assert [line.split() for line in summary(receipts, 2.0).splitlines()] == [
         ["outcome", "files", "bytes"],
         ["uploaded", "2", "6", "B"],
-        ["left", "1", "3", "B"],
+        ["skipped", "1", "3", "B"],
         ["in", "all", "3", "9", "B", "in", "2.0", "s"],
     ]
 

@@ -51,7 +51,7 @@ class Lazy:
         Lazy([receipt("a")], Lazy([receipt("b")])),
         [receipt("a"), receipt("a"), receipt("b")],
         [receipt("a", "already_uploaded"), receipt("b", "unknown")],
-        [receipt("a"), receipt("x", "left"), receipt("b")],
+        [receipt("a"), receipt("x", "skipped"), receipt("b")],
     ],
     ids=range(7),
 )
@@ -127,11 +127,11 @@ def test_a_batch_uuid_that_is_none_is_refused(uuid: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("given", [{"receipts": []}, {"file_ids": []}, {"receipts": [[], [receipt("x", "left")]]}])
+@pytest.mark.parametrize("given", [{"receipts": []}, {"file_ids": []}, {"receipts": [[], [receipt("x", "skipped")]]}])
 def test_nothing_to_wait_for_succeeds_without_a_question(
     mode: str, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Empty lists, and files that were left, need nothing: not even the connection."""
+    """Empty lists, and files that were skipped, need nothing: not even the connection."""
     monkeypatch.delenv("AIRFLOW_CONN_AMILI_DEFAULT", raising=False)
     ending = run(mode, World(), AmiliFileResultSensor, **given)
     assert (ending.state, ending.xcom) == ("success", [])

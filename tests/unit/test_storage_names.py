@@ -17,11 +17,11 @@ from amili_provider.storage.files import StorageFile
 from amili_provider.storage.kinds import Kind, split_url
 from amili_provider.storage.locations import Location, Storage
 from amili_provider.storage.names import (
-    KINDS_LEFT,
+    KINDS_IGNORED,
     checked_name,
     comparable,
     equal_names,
-    reason_to_leave,
+    reason_to_ignore,
     with_suffix,
 )
 from amili_provider.storage.patterns import Levels, natural_key
@@ -85,7 +85,7 @@ def test_comparing_is_stable(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "asked", "left"),
+    ("path", "asked", "skipped"),
     [
         ("/in/a.csv", "/in/*", None),
         ("/in/.a.csv", "/in/*", "hidden"),
@@ -103,17 +103,17 @@ def test_comparing_is_stable(name: str) -> None:
         ("/in/a.csv", "/in", None),
     ],
 )
-def test_kinds_that_are_left(path: str, asked: str, left: str | None) -> None:
-    """Hidden and temporary files are left, unless the pattern itself asks for them."""
-    reason = reason_to_leave(_file(path, asked=asked), KINDS_LEFT)
-    assert (reason is None) if left is None else (reason is not None and left in reason)
-    assert reason_to_leave(_file(path, asked=asked), ()) is None
+def test_kinds_that_are_skipped(path: str, asked: str, skipped: str | None) -> None:
+    """Hidden and temporary files are skipped, unless the pattern itself asks for them."""
+    reason = reason_to_ignore(_file(path, asked=asked), KINDS_IGNORED)
+    assert (reason is None) if skipped is None else (reason is not None and skipped in reason)
+    assert reason_to_ignore(_file(path, asked=asked), ()) is None
 
 
 def test_what_is_named_is_meant() -> None:
-    """A named file is left only if it is empty."""
-    assert reason_to_leave(_file("/in/.a.csv.tmp", literal=True), KINDS_LEFT) is None
-    assert "empty" in str(reason_to_leave(_file("/in/a.csv", literal=True, size=0), KINDS_LEFT))
+    """A named file is skipped only if it is empty."""
+    assert reason_to_ignore(_file("/in/.a.csv.tmp", literal=True), KINDS_IGNORED) is None
+    assert "empty" in str(reason_to_ignore(_file("/in/a.csv", literal=True, size=0), KINDS_IGNORED))
 
 
 def test_a_suffix_keeps_the_extension_and_the_limit() -> None:
@@ -183,7 +183,7 @@ def test_urls_are_taken_as_they_are() -> None:
 
 
 def test_unfinished_files_are_named_with_the_reason() -> None:
-    """Another size, version or time, or gone: left for the next run; the rest is finished."""
+    """Another size, version or time, or gone: skipped until the next run; the rest is finished."""
     before = [_file(f"/in/{name}") for name in ("same", "grown", "rewritten", "touched", "gone")]
     after = [
         _file("/in/same"),

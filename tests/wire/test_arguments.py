@@ -36,19 +36,16 @@ from tests.wire.conftest import FakeTaskInstance, Upload
         ({"ledger": ""}, "ledger is empty"),
         ({"max_files": 0}, "max_files must be at least 1"),
         ({"max_files": "many"}, "max_files must be a whole number"),
-        ({"max_request_bytes": -1}, "max_request_bytes must be at least 1"),
-        ({"max_files_per_request": 0}, "max_files_per_request must be at least 1"),
         ({"max_concurrent_requests": -2}, "max_concurrent_requests must be at least 1"),
         ({"max_memory_bytes": 10}, "max_memory_bytes must be at least"),
         ({"stable_for": -1}, "stable_for must be 0 or more"),
-        ({"leave": "odd"}, "leave takes any of"),
+        ({"ignore": "odd"}, "ignore takes any of"),
         ({"source": ""}, "source is empty"),
         ({"source": None}, "source must be a path or a list"),
         ({"source": 7}, "source must be a path or a list"),
         ({"source": "['/a.csv', '/b.csv']"}, r"printed as text.*\.output"),
         ({"source": ["/a.csv", ""]}, "source is empty"),
         ({"user_id": "a\nb"}, "user_id must be one line"),
-        ({"spool_dir": 5}, "spool_dir"),
     ],
     ids=str,
 )
@@ -125,7 +122,7 @@ def test_templated_booleans_are_read_in_any_case(
     if said in (True, "true", "1", "YES"):
         with pytest.raises(AirflowSkipException, match="Dry run"):
             upload(ti, dry_run=said)
-        assert ti.pushed["return_value"][0]["outcome"] == "left"
+        assert ti.pushed["return_value"][0]["outcome"] == "skipped"
         assert "Dry run: would be sent" in ti.pushed["return_value"][0]["message"]
         assert not amili_sandbox.uploads
     else:
@@ -183,7 +180,7 @@ def test_too_many_files_are_an_error_before_anything_is_sent(
     assert not amili_sandbox.requests
 
 
-def test_hidden_temporary_and_empty_files_are_left_with_the_reason(
+def test_hidden_temporary_and_empty_files_are_skipped_with_the_reason(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer
 ) -> None:
     """What a partner's transfer program leaves around is not an invoice; a parameter says otherwise."""
@@ -191,18 +188,18 @@ def test_hidden_temporary_and_empty_files_are_left_with_the_reason(
         (outbound / name).write_bytes(data)
     receipts = upload(source=f"{outbound}/")
     assert {r["name"]: r["outcome"] for r in receipts} == {
-        ".hidden.csv": "left",
-        "a.csv.part": "left",
-        "empty.csv": "left",
+        ".hidden.csv": "skipped",
+        "a.csv.part": "skipped",
+        "empty.csv": "skipped",
         "a.csv": "uploaded",
     }
     assert all(r["message"] for r in receipts)
     assert len(amili_sandbox.uploads) == 1
-    assert {r["outcome"] for r in upload(source=f"{outbound}/", leave=())} == {"uploaded", "already_uploaded"}
+    assert {r["outcome"] for r in upload(source=f"{outbound}/", ignore=())} == {"uploaded", "already_uploaded"}
     assert len(amili_sandbox.uploads) == 4
 
 
-def test_a_file_still_being_written_is_left_for_the_next_run_and_named_in_the_log(
+def test_a_file_still_being_written_is_skipped_until_the_next_run_and_named_in_the_log(
     upload: Upload,
     outbound: Path,
     amili_sandbox: SandboxServer,
@@ -227,7 +224,7 @@ def test_a_file_still_being_written_is_left_for_the_next_run_and_named_in_the_lo
         finally:
             done.set()
         writing.result()
-    assert {r["name"]: r["outcome"] for r in receipts} == {"growing.csv": "left", "whole.csv": "uploaded"}
+    assert {r["name"]: r["outcome"] for r in receipts} == {"growing.csv": "skipped", "whole.csv": "uploaded"}
     assert [u.sha256 for u in amili_sandbox.uploads] == [hashlib.sha256(b"whole").hexdigest()]
     # Airflow's versions differ in where a task's logger writes.
     said = (caplog.text + capfd.readouterr().out).splitlines()
@@ -238,15 +235,16 @@ def test_a_file_still_being_written_is_left_for_the_next_run_and_named_in_the_lo
 
 
 def test_without_a_ledger_a_task_that_sent_something_is_not_retried(
-    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+    upload: Upload, connect: Callable[..., SandboxServer], outbound: Path
 ) -> None:
     """A retry would send the accepted file again, so the failure is permanent and says so."""
+    amili_sandbox = connect(max_files_per_request=1)
     (outbound / "a.csv").write_bytes(b"1")
     (outbound / "b.csv").write_bytes(b"2")
     busy = {"status": 503, "headers": {"Retry-After": "900"}, "times": None}
     amili_sandbox.faults.add("upload", nth=2, **busy)
     with pytest.raises(AmiliPermanentError, match=r"(?s)[ab]\.csv.*ledger=None"):
-        upload(ledger="None", max_files_per_request=1, max_concurrent_requests=1)
+        upload(ledger="None", max_concurrent_requests=1)
     amili_sandbox.faults.clear()
     amili_sandbox.faults.add("upload", **busy)
     with pytest.raises(AmiliDeliveryIncomplete):

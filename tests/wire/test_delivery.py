@@ -241,15 +241,21 @@ def test_a_pause_that_is_too_long_to_hold_a_worker_is_left_to_airflow(
     ids=str,
 )
 def test_a_wrong_configuration_is_permanent_and_the_rest_is_not_tried(
-    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, fault: dict[str, Any], error: type[Exception]
+    upload: Upload,
+    connect: Callable[..., SandboxServer],
+    outbound: Path,
+    amili_sandbox: SandboxServer,
+    fault: dict[str, Any],
+    error: type[Exception],
 ) -> None:
     """It is not the files' fault, and more requests would not help."""
+    connect(max_files_per_request=1)
     for number in range(20):
         (outbound / f"{number}.csv").write_bytes(b"%d" % number)
     amili_sandbox.faults.add("upload", **{"times": None, **fault})
     ti = FakeTaskInstance()
     with pytest.raises(error) as caught:
-        upload(ti, max_files_per_request=1, max_concurrent_requests=1)
+        upload(ti, max_concurrent_requests=1)
     assert isinstance(caught.value, AmiliPermanentError)
     assert len(caught.value.receipts) == 20  # type: ignore[attr-defined]
     assert Counter(_outcomes(ti.pushed["return_value"]).values()) == {"not_sent": 20}

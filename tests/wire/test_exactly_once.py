@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +93,16 @@ def test_another_client_and_another_file_type_are_another_delivery(
 
 
 def test_force_sends_again_once_per_clear_and_not_once_per_retry(
-    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+    upload: Upload, connect: Callable[..., SandboxServer], outbound: Path, amili_sandbox: SandboxServer
 ) -> None:
     """A retry keeps max_tries, and with it the chain of attempts; a clear raises it."""
+    connect(max_files_per_request=1)
     _write(outbound, a=b"one", b=b"two")
     upload(FakeTaskInstance(run_id="first"))
     forced = FakeTaskInstance(run_id="second", max_tries=2)
     amili_sandbox.faults.add("upload", nth=2, times=3, status=429, headers={"Retry-After": "0"})
     with pytest.raises(AmiliDeliveryIncomplete):
-        upload(forced, force=True, max_files_per_request=1, max_concurrent_requests=1)
+        upload(forced, force=True, max_concurrent_requests=1)
     assert sorted(_accepted(amili_sandbox).values()) == [1, 2]
     forced.try_number = 2
     assert sorted(_outcomes(upload(forced, force="true")).values()) == ["already_uploaded", "uploaded"]
@@ -187,13 +188,16 @@ def test_what_is_known_later_settles_what_was_unknown(
         assert amili_sandbox.count("result") == asked
 
 
-def test_resend_does_not_resend_what_amili_knows(upload: Upload, outbound: Path, amili_sandbox: SandboxServer) -> None:
+def test_resend_does_not_resend_what_amili_knows(
+    upload: Upload, connect: Callable[..., SandboxServer], outbound: Path, amili_sandbox: SandboxServer
+) -> None:
     """One of two requests arrived although both answers were lost: only the other is sent."""
+    connect(max_files_per_request=1)
     _write(outbound, a=b"one", b=b"two")
     amili_sandbox.faults.add("upload", **LOST)
     amili_sandbox.faults.add("upload", **UNHEARD)
     with pytest.raises(AmiliOutcomeUnknown):
-        upload(FakeTaskInstance(run_id="first"), max_files_per_request=1, max_concurrent_requests=1)
+        upload(FakeTaskInstance(run_id="first"), max_concurrent_requests=1)
     receipts = upload(FakeTaskInstance(run_id="second"), if_unknown="resend")
     assert sorted(_outcomes(receipts).values()) == ["already_uploaded", "uploaded"]
     assert _accepted(amili_sandbox) == {"a.csv": 1, "b.csv": 1}
@@ -333,12 +337,17 @@ def test_a_receipt_says_to_a_person_what_was_delivered_when_and_by_whom(
 
 
 def test_an_outcome_that_the_ledger_cannot_be_told_is_never_green(
-    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upload: Upload,
+    connect: Callable[..., SandboxServer],
+    outbound: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Accepted, but not written down: the task fails for good, sends and moves nothing more, and says the way on."""
     from amili_provider.ledger import ledger
     from amili_provider.ledger.local_folder import LocalFolder
 
+    amili_sandbox = connect(max_files_per_request=1)
     _write(outbound, a=b"one", b=b"two", c=b"three")
     monkeypatch.setattr(ledger, "SETTLE_WITHIN_SECONDS", 0.0)
     replace = LocalFolder._replace
@@ -352,7 +361,7 @@ def test_an_outcome_that_the_ledger_cannot_be_told_is_never_green(
     ti = FakeTaskInstance(run_id="first")
     (tmp_path / "archive").mkdir()
     with pytest.raises(AmiliOutcomeUnknown, match=r"(?s)not delivered.*could not be written to the ledger.*_ledger"):
-        upload(ti, max_files_per_request=1, max_concurrent_requests=1, archive_to=f"{tmp_path}/archive/")
+        upload(ti, max_concurrent_requests=1, archive_to=f"{tmp_path}/archive/")
     outcomes = Counter(_outcomes(ti.pushed["return_value"]).values())
     assert outcomes == {"uploaded": 1, "not_sent": 2}
     assert _posts(amili_sandbox) == 1

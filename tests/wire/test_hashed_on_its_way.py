@@ -220,7 +220,7 @@ def test_a_dry_run_writes_nothing(upload: Upload, outbound: Path, amili_sandbox:
     with pytest.raises(Exception, match="Dry run"):
         upload(ti, dry_run=True)
     (receipt,) = ti.pushed["return_value"]
-    assert (receipt["outcome"], receipt["sha256"]) == ("left", _sha(LARGE))
+    assert (receipt["outcome"], receipt["sha256"]) == ("skipped", _sha(LARGE))
     assert not _posts(amili_sandbox)
     assert not list((tmp_path / "ledger").rglob("sizes"))
 

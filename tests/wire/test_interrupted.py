@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -88,6 +89,7 @@ def test_stopped_before_the_tail_is_not_sent_and_the_next_run_sends(
     outbound: Path,
     amili_sandbox: SandboxServer,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     stop_when: Callable[[Callable[[], bool]], None],
 ) -> None:
     """Nothing can have been accepted, so nothing is unknown; no spool and no descriptor stay behind."""
@@ -95,13 +97,14 @@ def test_stopped_before_the_tail_is_not_sent_and_the_next_run_sends(
         (outbound / f"{number}.csv").write_bytes(os.urandom(24 * 1024 * 1024))
     spools = tmp_path / "spool"
     spools.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(spools))
     # The server stops reading in the middle of each body.
     amili_sandbox.faults.add("upload", after_bytes=100_000, delay=60, times=None)
     descriptors = _descriptors()
     ti = FakeTaskInstance()
     stop_when(lambda: any(r.body_bytes >= 100_000 for r in amili_sandbox.requests))
     with pytest.raises(Timeout):
-        upload(ti, spool_dir=str(spools))
+        upload(ti)
     assert {r["outcome"] for r in ti.pushed["return_value"]} == {"not_sent"}
     assert not _amili_threads()
     assert not list(spools.iterdir())
@@ -120,12 +123,11 @@ def test_a_task_that_is_told_to_stop_waits_for_the_answer_on_its_way(
     outbound: Path, connect: Callable[..., SandboxServer]
 ) -> None:
     """Airflow 3 calls on_kill from a signal handler and kills five seconds later: what is known by then is written."""
-    amili = connect()
+    amili = connect(max_files_per_request=1)
     for name in ("a", "b"):
         (outbound / f"{name}.csv").write_bytes(name.encode())
     operator = AmiliFileUploadOperator(
-        task_id="upload", source=f"{outbound}/*", file_type="InvoiciaFormatDocFile", max_files_per_request=1,
-        max_concurrent_requests=1,
+        task_id="upload", source=f"{outbound}/*", file_type="InvoiciaFormatDocFile", max_concurrent_requests=1
     )  # fmt: skip
     amili.faults.add("upload", delay=1.0, stage="accepted")
     over = threading.Event()
@@ -157,6 +159,7 @@ def test_a_task_that_is_told_to_stop_waits_for_the_answer_on_its_way(
 @pytest.mark.parametrize("books", ["ledger", "none"])
 def test_a_time_out_after_something_was_accepted_is_final_without_a_ledger(
     upload: Upload,
+    connect: Callable[..., SandboxServer],
     outbound: Path,
     amili_sandbox: SandboxServer,
     stop_when: Callable[[Callable[[], bool]], None],
@@ -167,14 +170,14 @@ def test_a_time_out_after_something_was_accepted_is_final_without_a_ledger(
         (outbound / f"{name}.csv").write_bytes(name.encode())
     amili_sandbox.faults.add("upload", delay=1.0, stage="accepted")
     stop_when(lambda: bool(amili_sandbox.uploads))
-    one_by_one = {"max_files_per_request": 1, "max_concurrent_requests": 1}
+    connect(max_files_per_request=1)
     ti = FakeTaskInstance()
     if books == "ledger":
         with pytest.raises(Timeout):
-            upload(ti, **one_by_one)
+            upload(ti, max_concurrent_requests=1)
     else:
         with pytest.raises(AmiliDeliveryFailed, match=r"(?s)[ab]\.csv.*ledger=None.*not retried") as caught:
-            upload(ti, ledger=None, **one_by_one)
+            upload(ti, ledger=None, max_concurrent_requests=1)
         assert isinstance(caught.value.__cause__, Timeout)
     assert sorted(r["outcome"] for r in ti.pushed["return_value"]) == ["not_sent", "uploaded"]
 

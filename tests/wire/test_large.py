@@ -77,8 +77,9 @@ def test_a_gibibyte_from_s3_is_read_once_and_arrives(
         client.upload_file(str(outbound / "big.csv"), "big", "big.csv")
         connection = {"conn_type": "aws", "login": "testing", "password": "testing", "extra": {"endpoint_url": url}}
         monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
         try:
-            arguments = {"source": "s3://big/big.csv", "source_conn_id": "aws_default", "spool_dir": str(tmp_path)}
+            arguments = {"source": "s3://big/big.csv", "source_conn_id": "aws_default"}
             result = _upload(arguments, ["s3://big/small.csv"])
         finally:
             client.close()

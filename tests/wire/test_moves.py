@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,15 +87,15 @@ def test_a_file_refused_with_its_whole_request_stays_unless_another_was_accepted
 
 
 def test_files_named_one_by_one_stay_until_the_task_succeeds(
-    upload: Upload, outbound: Path, tmp_path: Path, amili_sandbox: SandboxServer
+    upload: Upload, connect: Callable[..., SandboxServer], outbound: Path, tmp_path: Path
 ) -> None:
     """A retry is given the same names, and would not find a file that was moved: the others would never be sent."""
+    amili_sandbox = connect(max_files_per_request=1)
     for name in ("a", "b"):
         (outbound / f"{name}.csv").write_bytes(name.encode())
     arguments = {
         "source": [f"{outbound}/a.csv", f"{outbound}/b.csv"],
         "archive_to": str(tmp_path / "archive"),
-        "max_files_per_request": 1,
         "max_concurrent_requests": 1,
     }
     amili_sandbox.faults.add("upload", nth=2, status=429, headers={"Retry-After": "600"})

@@ -16,7 +16,7 @@ _COLOURS = {"good": "32", "bad": "31", "dim": "2", "bold": "1"}
 _OUTCOMES = {
     "uploaded": ("good", "Amili accepted it now"),
     "already_uploaded": ("good", "accepted before, or the same bytes in this run"),
-    "left": ("dim", "left alone by choice"),
+    "skipped": ("dim", "skipped by choice"),
     "rejected": ("bad", "Amili refused it, and says why"),
     "unknown": ("bad", "sent, answer lost: never resent on its own"),
     "not_sent": ("bad", "could not be tried"),
