@@ -201,6 +201,71 @@ def test_their_words_become_one_safe_line() -> None:
     assert len(one_line("x" * 10_000_000)) == 300
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "01019012345",
+        "010190 12345",
+        "010190\xa012345",
+        "010190\u202f12345",
+        "010190-12345",
+        "010190\u201112345",
+        "010190 - 12345",
+        "010190\u201312345",
+        "010190.12345",
+        "010190/12345",
+        "010190_12345",
+        "010190 123 45",
+        "01.01.90 12345",
+        "01.01.90-12345",
+        "01 01 90 12345",
+        "01-01-90-12345",
+        "01/01/90 12345",
+        "01.01.1990 12345",
+        "01.01.2003 12345",
+        "410190 12345",  # a D-number
+        "014190 12345",  # an auxiliary number
+        "018190 12345",  # a made-up person
+    ],
+)
+@pytest.mark.parametrize("around", ["fnr {} is wrong", "{}", "row 1:{},{}.", "kvittering_{}.pdf", "nr.7-{}"])
+def test_a_national_id_is_masked_however_people_write_it(written: str, around: str) -> None:
+    """No form in which people write a national id survives, whatever stands around it."""
+    shown = one_line(around.replace("{}", written))
+    assert not any(part in shown for part in ("010190", "410190", "014190", "018190", "90", "123"))
+    assert "***********" in shown
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "invoice 123456-78901 of customer 543210",  # no month is the 34th
+        "invoices 1001234, 1001235 and 2025-10-12345",
+        "amount 110190.50, 12 345 678,90 and 12.345.678",
+        "due 01.01.2025 12345 kr",
+        "due 01.01.90 12345,50 kr",
+        "2025-01-10 1234567",
+        "faktura_2025-01-10-1234567.csv",
+        "2025-01-10T12:34:56.12345Z",
+        "12.10.2025 12:34:56",
+        "kid 010170123456, account 9 digits 123456785",
+        "port 22 33 44 55 of 10.12.25.130:12345",
+        "invoices_20250110_12345.csv",
+    ],
+)
+def test_other_numbers_stay_readable(words: str) -> None:
+    """Numbers of invoices, amounts, dates and times are not taken for national ids."""
+    assert one_line(words) == words
+
+
+@pytest.mark.parametrize("written", ["01019012345", "010190 12345", "01.01.90 12345"])
+def test_no_national_id_is_shown_in_part(written: str) -> None:
+    """Where a long text is cut, no part of an id is left at its end."""
+    for before in range(300 * 4 + 64 - len(written), 300 * 4 + 64 + 2):
+        shown = one_line("x" + " " * (before - 1) + written + " and more of it" * 100)
+        assert not any(digit in shown for digit in "0123459")
+
+
 def test_error_answers_show_only_a_message() -> None:
     """A page that repeats what was sent is not shown."""
     assert read_message(b'{"message": "bad\\nclient"}') == "bad client"

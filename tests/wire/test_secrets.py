@@ -16,6 +16,8 @@ from amili_provider.sandbox.server import SandboxServer
 from tests.wire.conftest import FakeTaskInstance, Upload
 
 CONTENT = b"CANARY-CONTENT-5d1f; 01017012345; Ola Nordmann"
+IDS = ("010170 12345", "010170-12345", "010170.12345", "01.01.70 12345", "010170\xa0123 45")
+"""A national id as people write it."""
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,7 @@ CONTENT = b"CANARY-CONTENT-5d1f; 01017012345; Ola Nordmann"
         {"on": "token", "status": 401, "body": "CANARY-TOKEN-BODY", "times": None},
         {"on": "upload", "status": 500, "body": CONTENT.decode()},
         {"on": "upload", "status": 400, "body": {"message": "bad fnr 01017012345", "content": CONTENT.decode()}},
+        {"on": "upload", "status": 400, "body": {"message": f"bad: {', '.join(IDS)}"}},
         {"on": "upload", "drop": "reset", "stage": "accepted"},
         {"on": "upload", "status": 403, "times": None},
         {"on": "upload", "garbage": "html"},
@@ -56,7 +59,7 @@ def test_canaries_appear_nowhere(
     seen += [caplog.text, json.dumps(ti.pushed)]
     seen += [p.read_text() for p in (tmp_path / "ledger").rglob("*.json")]
     text = "\n".join(seen)
-    canaries = [amili.client_secret, "CANARY-CONTENT", "Q0FOQVJZ", "CANARY-TOKEN-BODY", "01017012345", "Nordmann"]
+    canaries = [amili.client_secret, "CANARY-CONTENT", "Q0FOQVJZ", "CANARY-TOKEN-BODY", "01017012345", *IDS, "Nordmann"]
     canaries += list(amili.tokens._expiry)
     for canary in canaries:
         assert canary not in text, f"{canary} leaked"
