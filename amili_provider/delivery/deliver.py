@@ -87,6 +87,7 @@ class DeliveryRun:
         self._sleep = sleep
         self._items: list[Item] = []
         self._halt: Halt | None = None
+        self._abandoned = False
         self._has_ledger = False
 
     @property
@@ -131,7 +132,7 @@ class DeliveryRun:
             self._deliver(plan, ledger)
             moving.move(complete=self.failure() is None)
         finally:
-            if ledger is not None:
+            if ledger is not None and not self._abandoned:
                 ledger.close()
 
     def _plan(self, settings: AmiliSettings) -> Plan:
@@ -243,4 +244,4 @@ class DeliveryRun:
         try:
             delivery.run(going)
         finally:
-            self._halt = delivery.halt
+            self._halt, self._abandoned = delivery.halt, delivery.abandoned

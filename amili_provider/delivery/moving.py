@@ -51,8 +51,14 @@ class Moving:
             return
         if not complete:
             wanted = [one for one in wanted if not self._must_stay(one[1])]
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="amili-move") as pool:
+        pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="amili-move")
+        try:
             stayed = sum(pool.map(self._move_one, wanted))
+        except BaseException:
+            # A task that is told to stop has to publish its receipts, and waits for no storage.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
         self._log.info("Moved %d file(s)", len(wanted) - stayed)
         if stayed:
             self._log.warning("%d file(s) could not be moved; their receipts say why, the next run tries again", stayed)

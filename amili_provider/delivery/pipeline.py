@@ -13,8 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from amili_provider.client import AmiliClient
 from amili_provider.delivery.books import Books
@@ -32,8 +31,11 @@ from amili_provider.storage.streams import STREAM_MEMORY_BYTES
 FILES_PER_READ = 32
 """Small files read by one job at most; a job costs the coordinator more than a small file does."""
 BYTES_PER_READ = 1024 * 1024
-GRACE_SECONDS = 3.0
+GRACE_SECONDS = 2.0
 """How long a stopped run waits for answers that are on their way."""
+SETTLE_SECONDS = 1.5
+"""How long it then waits for its cut requests to be settled. Airflow kills five seconds after its signal; by then
+the receipts have to be published."""
 UNREACHABLE_REQUESTS = 3
 """After so many requests in a row that did not reach Amili, each tried several times, the rest is not tried."""
 
@@ -66,8 +68,11 @@ class Delivery:
         self._streams = 0
         self._held_bytes = 0
         self._unreachable = 0
+        self._sends: list[Future[None]] = []
         self.halt: Halt | None = None
         """Why not everything was tried, if so."""
+        self.abandoned = False
+        """Whether a stopped run has left threads behind that wait for a storage or ledger that does not answer."""
 
     def run(self, items: Iterable[Item]) -> None:
         """
@@ -94,12 +99,21 @@ class Delivery:
                 self._settle_rest(everything)
 
     def _end(self, *pools: ThreadPoolExecutor) -> None:
-        """End the threads, also where a second exception strikes meanwhile: nobody may send when we are gone."""
-        if self._stop.is_set():
-            self._client.abort()
-        with ExitStack() as stack:
+        """
+        End the threads, also where a second exception strikes meanwhile.
+
+        In a stopped run a thread that waits for a storage is left to itself: it can send nothing any more, since the
+        stop is asked for before a tail is released, and what it was about to do is in its items' results.
+        """
+        stopped = self._stop.is_set()
+        try:
+            if stopped:
+                self._client.abort()
+                wait(self._sends, timeout=SETTLE_SECONDS)
+        finally:
+            self.abandoned = stopped and (bool(self._reading) or any(not send.done() for send in self._sends))
             for pool in pools:
-                stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+                pool.shutdown(wait=not self.abandoned, cancel_futures=True)
 
     def _settle_rest(self, items: Sequence[Item]) -> None:
         """
@@ -116,7 +130,7 @@ class Delivery:
         for item in items:
             for follower in item.followers:
                 self._finish(follower, _as_follower(item))
-            item.let_go()
+            self._release(item)
 
     def _loop(self, readers: ThreadPoolExecutor, senders: ThreadPoolExecutor) -> None:
         while True:
@@ -236,11 +250,10 @@ class Delivery:
             if batch is None:
                 break
             self._sending += 1
-            senders.submit(self._sender_job, batch)
+            self._sends = [send for send in self._sends if not send.done()]
+            self._sends.append(senders.submit(self._sender_job, batch))
 
     def _sender_job(self, batch: list[Item]) -> None:
-        for item in batch:
-            item.result = unknown("The run ended while this file was being sent.")
         try:
             sent = self._sender.send(batch)
         except BaseException as error:  # noqa: BLE001 - see below
@@ -287,20 +300,15 @@ class Delivery:
             self._streams -= self._reader.streams(item)
             self._held_bytes -= item.held_bytes
             item.held_bytes = 0
-        item.let_go()
+        if not self.abandoned:
+            item.let_go()
 
     def _end_early(self) -> None:
         """Stop promptly: nothing more is sent, answers on their way get a moment, and what is known is settled."""
         self._stop.set()
         self.halt = Halt("The run was stopped before this file was sent.", passing=True)
         deadline = time.monotonic() + GRACE_SECONDS
-        aborted = False
-        while self._reading or self._sending:
-            if not aborted and time.monotonic() >= deadline:
-                self._client.abort()
-                aborted = True
-            if aborted and time.monotonic() >= deadline + GRACE_SECONDS:
-                break
+        while (self._reading or self._sending) and time.monotonic() < deadline:
             self._next_event(timeout=0.1)
         stopped = not_sent(self.halt.reason, passing=True)
         for item in [*self._todo, *self._packer.drain()]:

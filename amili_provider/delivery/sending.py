@@ -46,6 +46,8 @@ REQUEST_TIMEOUT = 408
 NOT_IDENTIFIED = "0" * FILE_ID_CHARACTERS
 """Stands for the id of a file that is hashed on its way, so that the request's length is known."""
 
+_STOPPED = not_sent("The run was stopped before this file was sent.", passing=True)
+
 
 class Stopped(Exception):  # noqa: N818 - the run ends; nothing went wrong with this request
     """The run is being stopped; the tail of this request was not released."""
@@ -101,6 +103,7 @@ class Sender:
     def _post(self, group: list[Item], sent: Sent) -> list[list[Item]]:
         """Send one request; write results into *sent*; return the groups that are to be sent again."""
         label = f"#{next(self._numbers)}"
+        _foretell(group, _STOPPED)
         body = self._body(group, label)
         sent.requests.append(label)
         sent.unreachable = False
@@ -113,7 +116,7 @@ class Sender:
         except NotOurs as news:
             return self._without(group, news.results, sent)
         except Stopped:
-            self._close(group, not_sent("The run was stopped before this file was sent."), sent)
+            self._close(group, _STOPPED, sent)
         except AmiliConnectionError as error:
             self._close(group, not_sent(error), sent)
             sent.unreachable = True
@@ -151,15 +154,20 @@ class Sender:
             self._stop_if_asked()
             self._identify(group, parts)
             self._books.claim(group, label)
+            _foretell(group, unknown("The run ended while this file was being sent."))
             # Claiming takes a while; a claim whose tail is not released is given back by whoever catches this.
             self._stop_if_asked()
             self._books.check_margin(group)
+
+        def before_replay() -> None:
+            self._books.release(group)
+            _foretell(group, _STOPPED)
 
         return UploadBody(
             parts,
             user_id=self._plan.user_id,
             before_tail=before_tail,
-            before_replay=lambda: self._books.release(group),
+            before_replay=before_replay,
             on_bytes=lambda _: self._stop_if_asked(),
         )
 
@@ -179,11 +187,12 @@ class Sender:
 
     def _without(self, group: list[Item], results: Mapping[Item, Result], sent: Sent) -> list[list[Item]]:
         """Nothing of *group* was accepted: take out those with *results*, send the others again, claimed or not."""
-        sent.results |= results
+        self._tell(results, sent)
         rest = [item for item in group if item not in results]
         return [rest] if rest else []
 
     def _let_go_of_claims(self, group: list[Item], sent: Sent) -> None:
+        _foretell(group, _STOPPED)
         try:
             self._books.release(group)
         except AmiliLedgerUnavailable as error:
@@ -203,7 +212,13 @@ class Sender:
                 if item.receipt.file_id in unwritten:
                     results[item] = _unwritten(results[item], error)
             sent.halt = Halt(f"Not tried: {error}", passing=False, error=error)
+        self._tell(results, sent)
+
+    def _tell(self, results: Mapping[Item, Result], sent: Sent) -> None:
+        """Write down what has become of files, also for a run that does not wait for this sender."""
         sent.results |= results
+        for item, result in results.items():
+            item.result = result
 
     def _understand(self, group: list[Item], reply: UploadReply, sent: Sent) -> list[list[Item]]:
         """Judge an answer that only its content can explain."""
@@ -282,6 +297,12 @@ class Sender:
         self._let_go_of_claims(again, sent)
         self._settle([item for item in group if item in results], results, sent)
         return [again] if again else []
+
+
+def _foretell(group: Sequence[Item], result: Result) -> None:
+    """Write down what has become of *group* should the run end without waiting for this sender."""
+    for item in group:
+        item.result = result
 
 
 def _unwritten(result: Result, error: SettlingFailed) -> Result:

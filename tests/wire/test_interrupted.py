@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import signal
 import tempfile
@@ -271,3 +272,172 @@ def test_a_reader_that_breaks_does_not_hold_up_the_run(
         upload(ti)
     assert [r["outcome"] for r in ti.pushed["return_value"]] == ["not_sent"]
     assert not amili_sandbox.uploads
+
+
+class Hang:
+    """What a storage does that does not answer: it holds whoever waits, until the test lets go, or for a long time."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self.waited_for = False
+        """Whether somebody waited until the end of the long time."""
+
+    def wait(self) -> None:
+        """Do not answer."""
+        self.waited_for = not self._over.wait(30) or self.waited_for
+
+    def let_go(self) -> None:
+        """Answer at last."""
+        self._over.set()
+
+
+@pytest.fixture(name="hang")
+def _hang() -> Iterator[Hang]:
+    """Something that hangs until the end of a test."""
+    hang = Hang()
+    yield hang
+    hang.let_go()
+    for thread in threading.enumerate():
+        if thread.name.startswith("amili-"):
+            thread.join(10)
+
+
+def test_a_stopped_run_does_not_wait_for_a_reader_whose_storage_hangs(
+    upload: Upload,
+    outbound: Path,
+    amili_sandbox: SandboxServer,
+    hang: Hang,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_when: Callable[[Callable[[], bool]], None],
+) -> None:
+    """What was delivered is published while the storage still hangs, and the next run sends the rest."""
+
+    class Storage(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            hang.wait()
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    storage = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Storage)
+    threading.Thread(target=storage.serve_forever, daemon=True).start()
+    (outbound / "a.csv").write_bytes(b"1")
+    ti = FakeTaskInstance()
+    sources = [f"{outbound}/a.csv", f"http://127.0.0.1:{storage.server_port}/b.csv"]
+    monkeypatch.setattr("amili_provider.delivery.pipeline.FILES_PER_READ", 1)
+    # A batch that is not full waits for what is still being read: the first goes alone.
+    monkeypatch.setattr("amili_provider.delivery.plan.Plan.batch_bytes", 1)
+    stop_when(lambda: bool(amili_sandbox.uploads))
+    try:
+        with pytest.raises(Timeout):
+            upload(ti, source=sources)
+        assert not hang.waited_for
+        told = {r["name"]: r["outcome"] for r in ti.pushed["return_value"]}
+        assert told == {"a.csv": "uploaded", "b.csv": "not_sent"}
+    finally:
+        hang.let_go()
+        storage.shutdown()
+        storage.server_close()
+
+
+@pytest.mark.parametrize("books", ["ledger", "none"])
+def test_a_stopped_run_does_not_wait_for_a_sender_whose_storage_hangs(
+    upload: Upload,
+    outbound: Path,
+    amili_sandbox: SandboxServer,
+    hang: Hang,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_when: Callable[[Callable[[], bool]], None],
+    books: str,
+) -> None:
+    """A large file of which the storage gives the beginning only: its tail is never released, so it is not sent."""
+    from amili_provider.storage import contents
+
+    (outbound / "large.csv").write_bytes(os.urandom(24 * 1024 * 1024))
+    read_fully, reached = contents._read_fully, threading.Event()
+
+    def read(descriptor: int, buffer: memoryview, position: int) -> int:
+        if position > 8 * 1024 * 1024:
+            reached.set()
+            hang.wait()
+        return read_fully(descriptor, buffer, position)
+
+    monkeypatch.setattr(contents, "_read_fully", read)
+    stop_when(reached.is_set)
+    ti = FakeTaskInstance()
+    with pytest.raises(Timeout):
+        upload(ti, **({} if books == "ledger" else {"ledger": None}))
+    assert not hang.waited_for
+    assert [r["outcome"] for r in ti.pushed["return_value"]] == ["not_sent"]
+    hang.let_go()
+    assert {r["outcome"] for r in upload()} == {"uploaded"}
+    assert len(amili_sandbox.uploads) == 1
+
+
+def test_a_stopped_run_does_not_wait_for_a_ledger_that_hangs(
+    upload: Upload,
+    outbound: Path,
+    amili_sandbox: SandboxServer,
+    hang: Hang,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_when: Callable[[Callable[[], bool]], None],
+) -> None:
+    """Accepted, but the outcome cannot be written now: the receipt says unknown, as the ledger will."""
+    from amili_provider.delivery.books import Books
+
+    (outbound / "a.csv").write_bytes(b"1")
+    settle, reached = Books.settle, threading.Event()
+
+    def hanging(*given: Any) -> None:
+        reached.set()
+        hang.wait()
+        settle(*given)
+
+    monkeypatch.setattr(Books, "settle", hanging)
+    stop_when(reached.is_set)
+    ti = FakeTaskInstance()
+    with pytest.raises(Timeout):
+        upload(ti)
+    assert not hang.waited_for
+    assert [r["outcome"] for r in ti.pushed["return_value"]] == ["unknown"]
+    assert len(amili_sandbox.uploads) == 1
+
+
+def test_a_stopped_run_does_not_wait_for_a_move_that_hangs(
+    upload: Upload,
+    outbound: Path,
+    tmp_path: Path,
+    hang: Hang,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_when: Callable[[Callable[[], bool]], None],
+) -> None:
+    """The files are delivered and settled; where they lie is the next run's business."""
+    from amili_provider.storage.moves import Mover
+
+    (outbound / "a.csv").write_bytes(b"1")
+    move, reached = Mover.move, threading.Event()
+
+    def hanging(*given: Any, **more: Any) -> Any:
+        reached.set()
+        hang.wait()
+        return move(*given, **more)
+
+    monkeypatch.setattr(Mover, "move", hanging)
+    stop_when(reached.is_set)
+    ti = FakeTaskInstance()
+    with pytest.raises(Timeout):
+        upload(ti, archive_to=f"{tmp_path}/archive/")
+    assert not hang.waited_for
+    assert [r["outcome"] for r in ti.pushed["return_value"]] == ["uploaded"]
+
+
+def test_a_stopped_run_publishes_within_what_airflow_gives() -> None:
+    """Airflow's supervisor kills five seconds after its signal; a second is kept for the receipts themselves."""
+    from amili_provider.delivery.pipeline import GRACE_SECONDS, SETTLE_SECONDS
+
+    assert GRACE_SECONDS + SETTLE_SECONDS <= 4
