@@ -16,7 +16,7 @@ def vocabulary_of(settings: AmiliSettings) -> Vocabulary:
     words = Vocabulary()
     return Vocabulary(
         accepted=words.accepted if settings.accepted_results is None else settings.accepted_results,
-        refused=words.refused if settings.refused_results is None else settings.refused_results,
+        refused=settings.refused_results or (),
         pending=words.pending if settings.pending_results is None else settings.pending_results,
     )
 

@@ -169,11 +169,9 @@ FIELDS: tuple[ConnectionField, ...] = (
     ConnectionField(
         "refused_results",
         "Refused results",
-        "Words that mean refused, in the same form.",
+        "More words that mean refused; FAILED, REJECTED, ERROR, INVALID and BATCH-REJECTED always do.",
         _TEXT,
-        "FAILED, REJECTED",
-        "FAILED, REJECTED, ERROR, INVALID, BATCH-REJECTED",
-        assumed=True,
+        "DENIED, PROCESSED/SKIPPED",
     ),
     ConnectionField(
         "pending_results",

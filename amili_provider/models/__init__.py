@@ -13,12 +13,19 @@ from amili_provider.models.answers import (
 from amili_provider.models.judging import judge_upload
 from amili_provider.models.outcomes import Outcome, Receipt, Verdict
 from amili_provider.models.text import LONGEST_SHOWN, one_line
-from amili_provider.models.vocabulary import DEFAULT_ACCEPTED, DEFAULT_PENDING, DEFAULT_REFUSED, Meaning, Vocabulary
+from amili_provider.models.vocabulary import (
+    ALWAYS_REFUSED,
+    DEFAULT_ACCEPTED,
+    DEFAULT_PENDING,
+    Meaning,
+    Vocabulary,
+    word,
+)
 
 __all__ = [
+    "ALWAYS_REFUSED",
     "DEFAULT_ACCEPTED",
     "DEFAULT_PENDING",
-    "DEFAULT_REFUSED",
     "LONGEST_SHOWN",
     "FileResult",
     "Meaning",
@@ -33,4 +40,5 @@ __all__ = [
     "read_json_object",
     "read_message",
     "read_upload_answer",
+    "word",
 ]

@@ -9,8 +9,8 @@ from typing import Any
 
 DEFAULT_ACCEPTED = ("PROCESSED/CREATED",)
 """Documented: "POST (upload) one or more OS files", example answer."""
-DEFAULT_REFUSED = ("FAILED", "REJECTED", "ERROR", "INVALID", "BATCH-REJECTED")
-"""Assumed, but for FAILED and BATCH-REJECTED, which the auto-postings page names."""
+ALWAYS_REFUSED = ("FAILED", "REJECTED", "ERROR", "INVALID", "BATCH-REJECTED")
+"""Assumed, but for FAILED and BATCH-REJECTED, which the auto-postings page names. Nothing takes one of them away."""
 DEFAULT_PENDING = ("QUEUED", "PENDING", "RECEIVED", "PROCESSING")
 """Assumed, but for QUEUED, which the Collection API names."""
 
@@ -35,13 +35,18 @@ class Vocabulary:
     Which words of Amili mean accepted, refused or pending. Values are compared without case (page "About").
 
     :param accepted: entries ``STATUS/RESULT`` (both must match) or ``WORD`` (status or result matches).
-    :param refused: the same; refused wins over accepted.
+    :param refused: the same, besides :data:`ALWAYS_REFUSED`; refused wins over accepted.
     :param pending: the same; for the sensor only.
     """
 
     accepted: tuple[str, ...] = DEFAULT_ACCEPTED
-    refused: tuple[str, ...] = DEFAULT_REFUSED
+    refused: tuple[str, ...] = ()
     pending: tuple[str, ...] = DEFAULT_PENDING
+
+    @property
+    def refused_words(self) -> frozenset[str]:
+        """The single words that refuse, as :func:`word` gives them."""
+        return frozenset(word(entry) for entry in (*ALWAYS_REFUSED, *self.refused) if "/" not in entry)
 
     @staticmethod
     def _matches(entries: Iterable[str], status: str, result: str) -> bool:
@@ -57,7 +62,7 @@ class Vocabulary:
     def meaning(self, status: Any, result: Any) -> Meaning:
         """Return what *status* and *result* mean together."""
         words = word(status), word(result)
-        if self._matches(self.refused, *words):
+        if self._matches((*ALWAYS_REFUSED, *self.refused), *words):
             return Meaning.REFUSED
         if self._matches(self.accepted, *words):
             return Meaning.ACCEPTED

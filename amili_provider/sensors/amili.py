@@ -110,7 +110,8 @@ class AmiliBatchSensor(AmiliSensor):
 
     For what is posted through ``AmiliHook.request``, such as batches of documents or customers; uploaded files have
     no batch. 200 is done, 202 still working, 206 done in part; 404 for some minutes, and every other code, fails.
-    Words in the answer that mean refused or pending outweigh a 200.
+    A word that means refused, anywhere in the answer, outweighs a 200; one that means pending, or that nobody knows,
+    is no acceptance either: the wait goes on.
 
     Returns ``batch_uuid, client_no, status, result, message``.
 
@@ -152,7 +153,9 @@ class AmiliBatchSensor(AmiliSensor):
     def _time_is_up_words(self, still_open: str) -> str:
         return (
             f"The batch was not processed within {self.timeout:g} s: {still_open or self.batch_uuid}. A batch that is "
-            "processed in part (206) counts as unfinished; if_partial says otherwise."
+            "processed in part (206) counts as unfinished; if_partial says otherwise. If words shown here mean that it "
+            f"is processed, put them into {field_label('accepted_results')} of connection {self.amili_conn_id!r}, or "
+            "into the sensor's argument accepted_results."
         )
 
 

@@ -36,7 +36,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
     :param amili_conn_id: the connection.
     :param client_no: the client number; None for the connection's.
     :param accepted_results: words that mean accepted, ``STATUS/RESULT`` or ``WORD``; None for the connection's.
-    :param refused_results: words that mean refused; None for the connection's.
+    :param refused_results: more words that mean refused, besides the connection's and those that always do.
     :param pending_results: words that mean "not yet"; None for the connection's.
     :param deferrable: whether to wait in the triggerer; by default as ``[operators] default_deferrable`` says.
     :param timeout: seconds, or a timedelta; one hour by default.

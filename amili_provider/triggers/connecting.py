@@ -35,7 +35,7 @@ class Overrides:
 
     :param result_path: the path of a file's result, with ``{clientno}`` and ``{fileid}`` in it.
     :param accepted_results: the words that mean accepted.
-    :param refused_results: the words that mean refused.
+    :param refused_results: words that mean refused, besides the connection's.
     :param pending_results: the words that mean "not yet".
     """
 
@@ -57,6 +57,8 @@ class Overrides:
             for field in dataclasses.fields(self)
             if (value := getattr(self, field.name)) is not None
         }
+        if "refused_results" in changed:
+            changed["refused_results"] += settings.refused_results or ()
         return dataclasses.replace(settings, **changed) if changed else settings
 
 

@@ -1,26 +1,29 @@
 """
 The questions of a wait, and what the answers mean: one reading for poke, reschedule and triggers.
 
-"GET one batch" documents 200, 202 and 206 as codes. Words in the body can take a 200 back, never add to it.
+"GET one batch" documents 200, 202 and 206 as codes, and no body. Words in the body can take a 200 back, never add to
+it: one refusal anywhere refuses, and a word that nobody knows is no acceptance.
 """
 
 from __future__ import annotations
 
+import functools
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from amili_provider.exceptions import AmiliError, AmiliRequestError, AmiliResponseError
-from amili_provider.models import FileResult, Meaning, Vocabulary, one_line
+from amili_provider.models import FileResult, Meaning, Vocabulary, one_line, word
 
 Key = tuple[str, str]
 """A client number, and a file's id or a batch's uuid."""
 
 _WORKING, _PARTLY, _NOT_FOUND = 202, 206, 404
-_PARTLY_WORDS = Vocabulary(accepted=("PARTIAL", "PARTLY"), refused=(), pending=())
+_DONE_WORDS = frozenset({"processed", "created", "success"})
+"""Each by itself. Assumed: the first two are an upload's, SUCCESS is the Collection API's."""
+_PARTLY_WORDS = frozenset({"partial", "partly"})
 """Assumed: PARTIAL is what the Collection API calls a batch that failed in part."""
-_INNER = ("batch", "summary", "data")
-"""Where the answer may keep its words, besides its top. Assumed: the body is not documented."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,28 +113,52 @@ def judge_batch(answer: Answer, vocabulary: Vocabulary, partly: Meaning) -> Said
         return Said(Meaning.PENDING, message="202, still being processed")
     if code not in (200, _PARTLY):
         raise AmiliResponseError(f"Amili answered {code} about a batch, which says nothing.", status_code=code)
-    entries = list(_wordy(answer.json(), code))
-    meanings = {vocabulary.meaning(e.get("status"), e.get("result")): e for e in reversed(entries)}
-    if Meaning.REFUSED in meanings:
-        return _said(Meaning.REFUSED, meanings[Meaning.REFUSED])
-    if code == _PARTLY:
-        return _said(partly, entries[0], "206, processed in part")
-    for entry in entries:
-        if Meaning.ACCEPTED in (_PARTLY_WORDS.meaning(entry.get(k), None) for k in ("status", "result")):
-            return _said(partly, entry)
-    if Meaning.PENDING in meanings:
-        return _said(Meaning.PENDING, meanings[Meaning.PENDING])
-    return _said(Meaning.ACCEPTED, entries[0], "200, processed")
-
-
-def _wordy(data: Any, code: int) -> Iterator[dict[str, Any]]:
-    """Yield the objects that can hold words: the answer itself, or those of a list, and what they enclose."""
+    data = answer.json()
     tops = data if isinstance(data, list) else [data]
     if not tops or not all(isinstance(top, dict) for top in tops):
         raise AmiliResponseError("The answer about a batch is JSON, but not an object.", status_code=code)
-    for top in tops:
-        yield top
-        yield from (top[k] for k in _INNER if isinstance(top.get(k), dict))
+    meaning_of = functools.cache(functools.partial(_meaning, vocabulary))
+    first: dict[Meaning, dict[str, Any]] = {}
+    partial = None
+    for part in _parts(tops, vocabulary):
+        words = tuple(word(part.get(name)) for name in ("status", "result") if part.get(name) != code)
+        if any(words):
+            first.setdefault(meaning_of(words), part)
+            partial = partial or (part if _PARTLY_WORDS.intersection(words) else None)
+    if Meaning.REFUSED in first:
+        return _said(Meaning.REFUSED, first[Meaning.REFUSED])
+    if code == _PARTLY:
+        return _said(partly, tops[0], "206, processed in part")
+    if partial is not None:
+        return _said(partly, partial)
+    for meaning in (Meaning.PENDING, Meaning.UNCLEAR):
+        if meaning in first:
+            return _said(meaning, first[meaning])
+    return _said(Meaning.ACCEPTED, tops[0], "200, processed")
+
+
+def _parts(data: Any, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
+    """
+    Yield every object in an answer, outer ones first, and refusals that stand anywhere else, as parts of their own.
+
+    The body is not documented, so no list or object is taken for one that holds no words.
+    """
+    refused = vocabulary.refused_words
+    queue = deque([data])
+    while queue:
+        inner = queue.popleft()
+        if isinstance(inner, dict):
+            yield inner
+            queue.extend(inner.values())
+        elif isinstance(inner, list):
+            queue.extend(inner)
+        elif isinstance(inner, str) and word(inner) in refused:
+            yield {"status": inner}
+
+
+def _meaning(vocabulary: Vocabulary, words: tuple[str, ...]) -> Meaning:
+    found = vocabulary.meaning(*words)
+    return Meaning.ACCEPTED if found is Meaning.UNCLEAR and _DONE_WORDS.issuperset(filter(None, words)) else found
 
 
 def _said(meaning: Meaning, entry: dict[str, Any], otherwise: str | None = None) -> Said:

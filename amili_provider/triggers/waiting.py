@@ -34,9 +34,9 @@ class AmiliTrigger(BaseTrigger):
     :param exponential_backoff: whether the intervals grow.
     :param max_wait: the longest interval, in seconds.
     :param silent_fail: whether polls that fail for passing causes never end the wait.
-    :param accepted_results: words that mean accepted, instead of the connection's; likewise the next two.
-    :param refused_results: words that mean refused.
-    :param pending_results: words that mean "not yet".
+    :param accepted_results: words that mean accepted, instead of the connection's.
+    :param refused_results: words that mean refused, besides the connection's.
+    :param pending_results: words that mean "not yet", instead of the connection's.
     """
 
     time: ClassVar[Time] = Time()

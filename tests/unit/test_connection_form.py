@@ -440,10 +440,10 @@ def test_defaults_of_the_vocabulary_are_those_of_the_models() -> None:
     """What the form shows as default is what judges the answers."""
     for name, words in (
         ("accepted_results", models.DEFAULT_ACCEPTED),
-        ("refused_results", models.DEFAULT_REFUSED),
         ("pending_results", models.DEFAULT_PENDING),
     ):
         assert as_words(BY_NAME[name].default, name) == words
+    assert all(word in BY_NAME["refused_results"].description for word in models.ALWAYS_REFUSED)
 
 
 def test_form_of_today() -> None:

@@ -118,7 +118,16 @@ def test_vocabulary_is_configurable() -> None:
     assert words.meaning(None, "stored") is Meaning.ACCEPTED
     assert words.meaning("DONE", "x") is Meaning.UNCLEAR
     assert words.meaning("stored", "nope") is Meaning.REFUSED
-    assert words.meaning("FAILED", "") is Meaning.UNCLEAR
+
+
+@pytest.mark.parametrize("refusal", ["FAILED", "rejected", "ERROR", "Invalid", "BATCH-REJECTED"])
+@pytest.mark.parametrize("accepted", [("PROCESSED",), ("FAILED", "REJECTED", "ERROR", "INVALID", "BATCH-REJECTED")])
+def test_own_words_take_no_refusal_away(refusal: str, accepted: tuple[str, ...]) -> None:
+    """Words of one's own are added to the refusals that always count, and none can be made to mean accepted."""
+    words = Vocabulary(accepted=accepted, refused=("DENIED",))
+    for status, result in ((refusal, None), (None, refusal), ("PROCESSED", refusal), (refusal, "CREATED")):
+        assert words.meaning(status, result) is Meaning.REFUSED
+    assert words.meaning("PROCESSED", "DENIED") is Meaning.REFUSED
 
 
 _JSON = st.recursive(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -87,6 +88,38 @@ BATCHES: dict[str, tuple[Any, str, str | None]] = {
     "206, but refused in its words": ([(206, REFUSED)], FAILED, REFUSAL),
     "200, refused deeper inside": ([(200, {"summary": {"status": "FAILED"}})], FAILED, REFUSAL),
     "200 for a list, one refused": ([(200, [ACCEPTED, REFUSED])], FAILED, REFUSAL),
+    **{
+        f"200, refused in {where}": ([(200, body)], FAILED, REFUSAL)
+        for where, body in {
+            "data": {**ACCEPTED, "data": [{"status": "PROCESSED"}, {"status": "FAILED"}]},
+            "documents": {"status": "PROCESSED", "documents": [ACCEPTED, {"result": "rejected", "message": "no"}]},
+            "a batch": {"batch": {"uuid": "a", "documents": [{"parts": [[{"status": "ERROR"}]]}]}},
+            "a bare word": {"status": "SUCCESS", "results": ["OK", "BATCH-REJECTED"]},
+            "another field": {"status": "PROCESSED", "postings": [{"resultType": "BATCH-REJECTED"}]},
+            "a list, though the whole is queued": {**QUEUED, "data": [REFUSED]},
+            "a list, though the rest is partial": {"status": "PARTIAL", "data": [{"status": "INVALID"}]},
+        }.items()
+    },
+    **{
+        f"200, but {where}": ([(200, body)], FAILED, TIMEOUT)
+        for where, body in {
+            "an unknown word": {"status": "COMPLETED_WITH_ERRORS"},
+            "an unknown result": {"status": "PROCESSED", "result": "NOTED"},
+            "an unknown word deeper inside": {**ACCEPTED, "documents": [{"status": "ODD"}]},
+            "a part is queued": {**ACCEPTED, "documents": [ACCEPTED, QUEUED]},
+            "a status that is no word": {"status": False},
+        }.items()
+    },
+    **{
+        f"200, {where}": ([(200, body)], SUCCESS, None)
+        for where, body in {
+            "success": {"summary": {"status": "SUCCESS"}},
+            "half of an upload's words": {"status": "PROCESSED"},
+            "its own code": {"status": 200, "message": "fine"},
+            "all parts accepted": {**ACCEPTED, "documents": [ACCEPTED, {"status": "processed", "errors": []}]},
+            "words of other kinds": {"documents": [{"type": "INVOICE", "name": "Error & Sons"}], "tags": ["odd"]},
+        }.items()
+    },
     "not found for a moment": ([404, 404, (202, {}), (200, ACCEPTED)], SUCCESS, None),
     "never found": ([404], FAILED, "AmiliRequestError"),
     "400": ([400], FAILED, "AmiliRequestError"),
@@ -178,6 +211,30 @@ def test_overridden_words_count_in_every_mode(mode: str, monkeypatch: pytest.Mon
     ending, world = ends(mode, script, AmiliFileResultSensor, monkeypatch, **arguments)
     assert ending.error == REFUSAL
     assert len(world.requests) == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("refusal", ["FAILED", "BATCH-REJECTED", "DENIED", "LOST"])
+def test_words_of_refusal_are_added_up(mode: str, refusal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What always refuses, the connection's words and the sensor's all refuse, whatever else is accepted."""
+    world = World(scripts={"a": [says("PROCESSED", refusal)]})
+    settle_in(world, monkeypatch, refused_results="DENIED", accepted_results="PROCESSED")
+    ending = run(mode, world, AmiliFileResultSensor, file_ids=["a"], refused_results=["LOST"])
+    assert (ending.state, ending.error) == (FAILED, REFUSAL)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_unknown_word_of_a_batch_is_accepted_as_the_message_says(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message of a time-out shows the word and the argument that makes it known; then the batch is done."""
+    script = {"a": [(200, {"status": "COMPLETED"})]}
+    with monkeypatch.context() as patch:
+        settle_in(World(scripts=script), patch)
+        late = AmiliBatchSensor(task_id="wait", batch_uuid="a", timeout=0.0)
+        with pytest.raises(Exception, match=re.escape("a (COMPLETED)") + ".*'accepted_results'.* argument") as caught:
+            late.execute({})
+    assert type(caught.value).__name__ == TIMEOUT
+    arguments = {"batch_uuid": "a", "accepted_results": "COMPLETED"}
+    assert ends(mode, script, AmiliBatchSensor, monkeypatch, **arguments)[0].state == SUCCESS
 
 
 @pytest.mark.parametrize("backoff", [False, True])

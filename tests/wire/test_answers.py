@@ -90,6 +90,21 @@ def test_words_of_another_amili_are_set_on_the_connection(outbound: Path, connec
     assert len(amili.uploads) == 1
 
 
+@pytest.mark.parametrize("result", ["FAILED", "BATCH-REJECTED", "DENIED"])
+def test_own_words_never_turn_a_refusal_into_green(outbound: Path, connect: Any, upload: Upload, result: str) -> None:
+    """With words of one's own on the connection, what always refuses still refuses, and so do the own words."""
+    amili = connect(accepted_results="PROCESSED", refused_results="DENIED")
+    (outbound / "a.csv").write_bytes(b"1")
+    ti = FakeTaskInstance()
+    with pytest.raises(Exception, match="Dry run"):
+        upload(ti, dry_run=True)
+    entry = {"fileId": ti.pushed["return_value"][0]["file_id"], "status": "PROCESSED", "result": result}
+    body = json.dumps({"status": "PROCESSED", "result": "CREATED", "files": [entry]})
+    amili.faults.add("upload", status=200, body=body, headers={"Content-Type": "application/json"})
+    with pytest.raises(AmiliUploadRejected, match=result):
+        upload(ti)
+
+
 def test_a_minimal_context_is_enough(outbound: Path, connect: Any) -> None:
     """Without run, task instance or date the operator still delivers."""
     amili = connect()
