@@ -81,11 +81,11 @@ ENVIRONMENTS = {
 
 
 def identity_of(address: Address) -> str:
-    """Return the name of the environment behind an address, or its host and port."""
+    """Return the name of the environment behind an address, or its host, port and base path: a gateway may have two."""
     for name, environment in ENVIRONMENTS.items():
         if address.host == environment.api.host and address.port in _PORTS.values():
             return name
-    return f"{address.host_in_url}:{address.port}"
+    return f"{address.host_in_url}:{address.port}{address.path}"
 
 
 def read_host(host: Any, port: Any, schema: Any) -> Address | None:

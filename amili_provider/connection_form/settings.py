@@ -37,7 +37,8 @@ class AmiliSettings:
 
     :param base_url: of the API, without a slash at its end.
     :param auth_url: base URL of the token service; None with a ready-made token.
-    :param environment: who is at the other end: ``production``, ``staging``, else host and port. Part of file ids.
+    :param environment: who is at the other end: ``production``, ``staging``, else host, port and base path. Part of
+        file ids.
     :param conn_id: for messages.
     """
 

@@ -10,10 +10,14 @@ from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.records import LedgerReceipt
 from amili_provider.ledger.standing import Standing
 
-MARGIN_SECONDS = 60.0
-"""How much longer than the answer may take a claim lives."""
 WRITING_SECONDS = 30.0
-"""How much of the margin writing a request's claims may use up; the rest is for clocks that differ."""
+"""How long writing a request's claims may take."""
+SETTLE_WITHIN_SECONDS = 60.0
+"""How long an outcome is tried to be written."""
+CLOCKS_SECONDS = 30.0
+"""How much the clocks of workers may differ."""
+MARGIN_SECONDS = WRITING_SECONDS + SETTLE_WITHIN_SECONDS + CLOCKS_SECONDS
+"""How much longer than the answer may take a claim lives: it outlives every bound of its owner."""
 
 
 class RunFacts(Protocol):

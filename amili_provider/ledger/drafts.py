@@ -17,7 +17,7 @@ class Drafts:
     """
     Drafts receipts.
 
-    :param environment: ``production``, ``staging``, or host and port.
+    :param environment: ``production``, ``staging``, or host, port and base path.
     :param client_no: Amili's client number.
     :param answer_timeout: seconds that an answer may take; a claim lives so long and 60 seconds more.
     :param clock: seconds since the epoch.

@@ -25,7 +25,7 @@ def file_id(*, environment: str, client_no: str, file_type: str, sha256: str) ->
     """
     Return the identity of a file.
 
-    :param environment: ``production``, ``staging``, or host and port.
+    :param environment: ``production``, ``staging``, or host, port and base path.
     :param client_no: Amili's client number; compared as text, without the blanks around it.
     :param file_type: compared without case.
     :param sha256: hash of the content, hex.
@@ -47,8 +47,8 @@ def folder_of(environment: str, client_no: str) -> str:
     The folders are for people: two environments that are written alike share one, and their receipts still
     differ, because the environment is part of each file's identity.
 
-    :param environment: ``production``, ``staging``, or host and port (``127.0.0.1:8080`` becomes
-        ``127.0.0.1_8080``).
+    :param environment: ``production``, ``staging``, or host, port and base path (``127.0.0.1:8080/arm/v1``
+        becomes ``127.0.0.1_8080_arm_v1``).
     :param client_no: Amili's client number.
     """
     return f"{_path_safe(environment.strip().casefold())}/{_path_safe(client_no.strip())}"

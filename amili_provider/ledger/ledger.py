@@ -36,7 +36,14 @@ from typing import Self
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger import identity
 from amili_provider.ledger.attempts import Attempts
-from amili_provider.ledger.claims import WRITING_SECONDS, Claim, ClaimFacts, ClaimLost, SettlingFailed
+from amili_provider.ledger.claims import (
+    SETTLE_WITHIN_SECONDS,
+    WRITING_SECONDS,
+    Claim,
+    ClaimFacts,
+    ClaimLost,
+    SettlingFailed,
+)
 from amili_provider.ledger.drafts import Drafts
 from amili_provider.ledger.folders import Folder
 from amili_provider.ledger.places import open_folder
@@ -45,8 +52,6 @@ from amili_provider.ledger.sizes import first_of_size
 from amili_provider.ledger.standing import Attempt, SetAside, Standing, State, judge
 from amili_provider.models import Outcome, Verdict
 
-SETTLE_WITHIN_SECONDS = 60.0
-"""How long an outcome is tried to be written."""
 _LONGEST_PAUSE_SECONDS = 8.0
 
 
@@ -55,7 +60,7 @@ class Ledger:
     The ledger of one client in one environment. Safe to use from several threads.
 
     :param folder: where it lies; probed.
-    :param environment: ``production``, ``staging``, or host and port.
+    :param environment: ``production``, ``staging``, or host, port and base path.
     :param client_no: Amili's client number.
     :param answer_timeout: how long an answer may take; a claim lives so long and 60 seconds more.
     :param clock: seconds since the epoch.
@@ -98,7 +103,7 @@ class Ledger:
 
         :param url: folder on any storage.
         :param conn_id: connection of that storage, if it needs one.
-        :param environment: ``production``, ``staging``, or host and port.
+        :param environment: ``production``, ``staging``, or host, port and base path.
         :param client_no: Amili's client number.
         :param answer_timeout: how long an answer may take.
         :param clock: seconds since the epoch.

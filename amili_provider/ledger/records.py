@@ -57,7 +57,7 @@ class LedgerReceipt:
         still tells.
     :param state: ``claimed`` or ``settled``.
     :param outcome: what became of it; None while it is claimed.
-    :param environment: ``production``, ``staging``, or host and port.
+    :param environment: ``production``, ``staging``, or host, port and base path.
     :param client_no: Amili's client number.
     :param file_type: as given to Amili.
     :param name: as given to Amili.

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
 from fsspec import AbstractFileSystem
 
+from amili_provider.models import one_line
 from amili_provider.storage.connections import StorageConnection
 from amili_provider.storage.troubles import WrongSettings
 
 _SECONDS = (30, 120)
 _BLOCK = 256 * 1024
-# Bytes as they are: no compression on the way, and nothing decoded.
+# Bytes as they are. What a server compresses all the same is unpacked: it is the file that was asked for.
 _HEADERS = {"Accept-Encoding": "identity"}
 
 
@@ -76,15 +78,16 @@ class HttpFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Return size and version of the file at *path*."""
         answer = self._ask("HEAD", path)
-        if answer.status_code in (400, 403, 405, 501) or "Content-Length" not in answer.headers:
-            # Servers that do not know HEAD, and addresses signed for GET alone.
+        if answer.status_code in (400, 403, 405, 501) or _length(answer) in (None, 0):
+            # Servers that do not know HEAD, or say nothing or 0 to it; and addresses signed for GET alone.
             answer.close()
             answer = self._ask("GET", path)
         with answer:
             self._check(answer, path)
-            length = answer.headers.get("Content-Length")
-            # Without a length the only way to know it is to read it.
-            size = int(length) if length else sum(len(block) for block in _blocks(answer))
+            size = _length(answer)
+            if size is None:
+                # The only way to know it is to read it.
+                size = sum(len(block) for block in _blocks(answer))
             modified = answer.headers.get("Last-Modified")
             return {
                 "name": path,
@@ -118,7 +121,7 @@ class HttpFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
     def _ask(self, method: str, path: str) -> requests.Response:
         try:
             return self._session.request(
-                method, path, headers=_HEADERS, stream=True, timeout=_SECONDS, allow_redirects=True
+                method, path, headers=_HEADERS, stream=True, timeout=_SECONDS, allow_redirects=False
             )
         except requests.RequestException as error:
             # Its text holds the whole address, whose query may be a signature.
@@ -131,6 +134,12 @@ class HttpFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
             raise FileNotFoundError(said)
         if answer.status_code in (401, 403):
             raise PermissionError(said)
+        if answer.is_redirect:
+            # The connection's headers would go along, and what is there may be a log-in page.
+            raise WrongSettings(
+                f"the server answered {said}, a redirect to {_host(answer)}, which is not followed; "
+                "name the address of the file itself"
+            )
         if answer.status_code != 200:  # noqa: PLR2004 - the one status that promises a whole file
             raise OSError(f"the server answered {said}")
         if not urlsplit(path).path.strip("/"):
@@ -147,13 +156,25 @@ def _moment(words: str | None) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _blocks(answer: requests.Response) -> Any:
-    return iter(lambda: answer.raw.read(_BLOCK, decode_content=False), b"")
+def _length(answer: requests.Response) -> int | None:
+    """Return the length of the file, or None where the server does not tell it, or tells that of its packed form."""
+    if answer.headers.get("Content-Encoding", "identity").strip().casefold() not in ("", "identity"):
+        return None
+    length = answer.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() else None
+
+
+def _host(answer: requests.Response) -> str:
+    return one_line(urlsplit(urljoin(answer.url, answer.headers["Location"])).netloc.rpartition("@")[2], 80)
+
+
+def _blocks(answer: requests.Response) -> Iterator[bytes]:
+    return iter(lambda: answer.raw.read(_BLOCK, decode_content=True), b"")
 
 
 class _Body(io.RawIOBase):
     """
-    The bytes of an answer, as they came.
+    The bytes of a file in an answer, unpacked if they came packed.
 
     :param answer: an answer whose body was not read.
     """
@@ -169,7 +190,7 @@ class _Body(io.RawIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         """Return at most *size* bytes; none at the end."""
         wanted = _BLOCK if size is None or size < 0 else min(size, _BLOCK)
-        return bytes(self._answer.raw.read(wanted, decode_content=False))
+        return bytes(self._answer.raw.read(wanted, decode_content=True))
 
     def close(self) -> None:
         """Give the connection back."""

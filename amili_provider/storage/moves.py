@@ -3,18 +3,22 @@ Moving what is settled out of the way: ``archive_to`` and ``reject_to``.
 
 A move never loses a file: it is made only if the file is still the one that was listed, never over another, never to
 where the source would find it again, and the original goes only after the copy was read back and is the same. A task
-that was killed between copying and deleting is picked up where it was: an equal copy counts as made.
+that was killed between copying and deleting is picked up where it was: an equal copy counts as made, unless it is the
+file itself, seen under another name of its folder.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import logging
+import os
 import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from amili_provider.storage.entries import Entry
 from amili_provider.storage.files import StorageFile, look_at
@@ -94,7 +98,7 @@ class Mover:
         if not self._on_same_storage(file):
             return False
         moved = self._join(posixpath.basename(file.path))
-        if moved == file.path:
+        if moved == file.path or self._is_folder_of(file):
             return True
         if file.literal:
             return False
@@ -108,6 +112,13 @@ class Mover:
         for segment in moved.split("/"):
             states = levels.step(states, segment, folder_link=False)
         return levels.matches(states)
+
+    def _is_folder_of(self, file: StorageFile) -> bool:
+        """Return whether *file* lies in the target, under whatever spelling; on object storages a key is a key."""
+        if self._target.storage.kind.object_store:
+            return False
+        plain = _real if self._target.protocol == "file" else posixpath.normpath
+        return plain(posixpath.dirname(file.path)) == plain(self._target.path)
 
     def _join(self, name: str) -> str:
         return posixpath.join(self._target.path, name)
@@ -136,6 +147,8 @@ class Mover:
         for candidate in (name, with_suffix(name, file_id)):
             path = self._join(candidate)
             there = _look(self._target, path)
+            if there is not None and self._is_itself(there, file):
+                return Moved(None, f"{file.url} stays: {self._target.url} is its own folder under another name.")
             if there is not None and not self._is_copy(there, file, sha256):
                 continue
             try:
@@ -152,6 +165,24 @@ class Mover:
     def _make_folder(self) -> None:
         if not self._target.storage.kind.object_store:
             self._target.fs.makedirs(self._target.path, exist_ok=True)
+
+    def _is_itself(self, there: Entry, file: StorageFile) -> bool:
+        """Return whether what is *there* may be the very file, reached by another connection or spelling."""
+        if self._target.protocol != file.location_root.protocol:
+            return False
+        if self._target.storage.kind.object_store:
+            return there.path == file.path
+        if (there.size, there.fingerprint) != (file.size, file.fingerprint):
+            return False
+        if self._target.protocol == "file":
+            return True  # the fingerprint holds the inode
+        # A copy made in the same second looks alike; only what goes by another name with the file is the file.
+        fs, aside = file.location_root.fs, f"{file.path}.{uuid4().hex[:12]}"
+        fs.rename(file.path, aside)
+        try:
+            return _look(self._target, there.path) is None
+        finally:
+            fs.rename(aside, file.path)
 
     def _is_copy(self, there: Entry, file: StorageFile, sha256: str) -> bool:
         """Return whether what is *there* is this very file, copied by a task that was killed before it deleted."""
@@ -209,6 +240,11 @@ class Mover:
             why = explain("delete", file.url, file.location_root.storage.connection, error)
             return Moved(None, f"{why} Its copy is in {url}; delete the original.")
         return Moved(url)
+
+
+@functools.lru_cache(maxsize=256)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def _same_kind(scheme: str, files: list[StorageFile]) -> bool:

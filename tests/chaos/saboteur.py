@@ -109,7 +109,7 @@ def _hurry() -> None:
     folders.RETRY_PAUSES = (0.01, 0.02)
     for module in (attempts, folders, server_folder):
         module.READ_BACK_SECONDS = 0.05  # type: ignore[attr-defined]
-    ledger.SETTLE_WITHIN_SECONDS = 1.5
+    ledger.SETTLE_WITHIN_SECONDS = 1.5  # type: ignore[attr-defined]
     pipeline.GRACE_SECONDS = 0.5
     sizes.LARGE_BYTES = 50_000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.listing import list_files
 from amili_provider.storage.moves import Moved, Mover
-from tests.storage.backends.base import Backend
+from tests.storage.backends.base import Backend, OnDisk
 
 _ID = "0123456789abcdef0123456789abcdef"
 
@@ -98,6 +99,51 @@ def test_a_move_that_was_killed_after_copying_is_finished(store: Backend) -> Non
     assert store.read("in/a.csv") is None
     assert store.read("archive/a.csv") == b"delivered"
     assert store.read(f"archive/a_{_ID}.csv") is None
+
+
+def test_a_folder_under_another_spelling_is_refused(store: Backend) -> None:
+    """The source's own folder is no archive, however it is written: found out before anything is sent."""
+    store.put("in/a.csv", b"delivered")
+    files = _listed(store)
+    spellings = ["in", "in/"] if store.object_store else ["in", "in/", "in/.", "in/../in", "in//"]
+    for spelling in spellings:
+        with pytest.raises(ValueError, match="found again"):
+            Mover.open("archive_to", store.url(spelling), "partner", files)
+    assert store.read("in/a.csv") == b"delivered"
+
+
+def test_a_folder_reached_by_another_connection_does_not_cost_the_only_copy(
+    store: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is found in the target, but it is no copy: it stays, and the reason says so."""
+    if not store.object_store:
+        pytest.skip("a path here names no connection of its own")
+    store.put("in/a.csv", b"delivered")
+    monkeypatch.setenv("AIRFLOW_CONN_TWIN", os.environ["AIRFLOW_CONN_PARTNER"])
+    [file] = _listed(store)
+    scheme, _, rest = store.url("in").partition("://")
+    mover = Mover.open("archive_to", f"{scheme}://twin@{rest}", "partner", [file])
+    moved = mover.move(file, file_id=_ID, sha256=hashlib.sha256(b"delivered").hexdigest())
+    assert moved.url is None
+    assert "its own folder under another name" in str(moved.reason)
+    assert store.read("in/a.csv") == b"delivered"
+
+
+def test_a_link_to_the_source_s_folder_does_not_cost_the_only_copy(store: Backend) -> None:
+    """Where a folder can be a link the file is found in the target, but it is no copy: it stays."""
+    if not isinstance(store, OnDisk) or store.name == "smb":
+        pytest.skip("its folders cannot be links")
+    store.put("in/a.csv", b"delivered")
+    [file] = _listed(store)
+    store.on_disk("linked").symlink_to(store.on_disk("in"))
+    data = hashlib.sha256(b"delivered").hexdigest()
+    if store.name == "file":
+        with pytest.raises(ValueError, match="found again"):
+            Mover.open("archive_to", store.url("linked"), "partner", [file])
+    else:
+        moved = Mover.open("archive_to", store.url("linked"), "partner", [file]).move(file, file_id=_ID, sha256=data)
+        assert moved.url is None
+    assert [path.name for path in store.on_disk("in").iterdir()] == ["a.csv"]
 
 
 def test_a_file_goes_to_another_storage(store: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from pytest_mock import MockerFixture
@@ -100,6 +102,19 @@ def test_a_file_of_another_length_is_an_error(store: Backend, listed: int, now: 
     with pytest.raises(AmiliStorageError, match=r"x\.bin"), file.open() as stream:
         while stream.read(100_000):
             pass
+
+
+@pytest.mark.parametrize("listed", [1, 9 * 1024 * 1024])
+def test_a_pipe_in_the_place_of_a_listed_file_holds_nobody_up(tmp_path: Path, listed: int) -> None:
+    """Opening a pipe waits for its writer, who may never come: it is refused instead."""
+    path = tmp_path / "a.csv"
+    with path.open("wb") as out:
+        out.truncate(listed)
+    [file] = list_files(str(path), None)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(AmiliStorageError, match="not a regular file"):
+        read_content(file, in_memory_bytes=1024)
 
 
 def test_a_large_file_that_is_replaced_while_it_is_read_is_an_error(store: Backend) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -24,7 +25,7 @@ class _Pages(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     seen: list[tuple[str, str, dict[str, str]]]
-    changed = False
+    elsewhere = 0
 
     def do_HEAD(self) -> None:
         """Answer without a body."""
@@ -54,7 +55,7 @@ class _Pages(BaseHTTPRequestHandler):
             return
         if path == "/moved.csv":
             self.send_response(302)
-            self.send_header("Location", "/a.csv")
+            self.send_header("Location", f"http://user:location-canary@127.0.0.1:{self.elsewhere}/login?token=canary")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -69,7 +70,7 @@ class _Pages(BaseHTTPRequestHandler):
             if body:
                 self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data))
             return
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", "0" if path == "/says-nothing.csv" and not body else str(len(data)))
         self.end_headers()
         if body:
             self.wfile.write(data[: len(data) // 2] if path == "/cut.csv" else data)
@@ -163,11 +164,18 @@ def test_an_address_with_a_query_is_not_put_into_a_bucket(pages: tuple[str, type
     assert buckets.execute({}) == [[f"{root}/a.csv"]]
 
 
-def test_what_comes_packed_stays_packed(pages: tuple[str, type[_Pages]]) -> None:
-    """A server that compresses all the same gives a compressed file: nothing is decoded by surprise."""
+def test_what_comes_packed_is_unpacked(pages: tuple[str, type[_Pages]]) -> None:
+    """A server that compresses unasked says how: what Amili gets is the file, in its own length."""
     [file] = list_files(f"{pages[0]}/packed.csv", None)
+    assert file.size == len(_INVOICE)
     with file.open() as stream:
-        assert gzip.decompress(stream.read()) == _INVOICE
+        assert stream.read() == _INVOICE
+
+
+def test_a_head_that_says_nothing_is_checked(pages: tuple[str, type[_Pages]]) -> None:
+    """A server that answers HEAD with a length of 0 has a file all the same."""
+    [file] = list_files(f"{pages[0]}/says-nothing.csv", None)
+    assert file.size == len(_INVOICE)
 
 
 def test_a_length_that_is_not_told_is_counted(pages: tuple[str, type[_Pages]]) -> None:
@@ -178,10 +186,14 @@ def test_a_length_that_is_not_told_is_counted(pages: tuple[str, type[_Pages]]) -
         assert stream.read() == _INVOICE
 
 
-def test_a_redirect_is_followed(pages: tuple[str, type[_Pages]]) -> None:
-    """The file is where the server says, under the name that the user wrote."""
-    [file] = list_files(f"{pages[0]}/moved.csv", None)
-    assert (file.name, file.size) == ("moved.csv", len(_INVOICE))
+def test_a_redirect_is_not_followed(pages: tuple[str, type[_Pages]]) -> None:
+    """No header leaves the connection's host, and no log-in page is taken for a file; the message says where to."""
+    root, handler = pages
+    handler.elsewhere = urlsplit(root).port or 0
+    with pytest.raises(AmiliStorageSettingsError, match=r"302.*redirect to 127\.0\.0\.1:\d+, which is not") as caught:
+        list_files(f"{root}/moved.csv", "site")
+    assert "canary" not in str(caught.value)
+    assert {path for _, path, _ in handler.seen} == {"/moved.csv"}
 
 
 def test_a_body_that_is_cut_is_an_error(pages: tuple[str, type[_Pages]]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliOutcomeUnknown, AmiliUploadRejected
+from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliError, AmiliOutcomeUnknown, AmiliUploadRejected
 from amili_provider.ledger import Ledger
 from amili_provider.sandbox.results import Step
 from amili_provider.sandbox.server import SandboxServer
@@ -59,6 +59,18 @@ def test_what_was_tried_in_one_environment_is_still_sent_in_another(
     assert {r["file_id"] for r in first}.isdisjoint(r["file_id"] for r in second)
     assert set(_outcomes(upload()).values()) == {"already_uploaded"}
     assert _accepted(amili_sandbox) == _accepted(elsewhere) == {"a.csv": 1, "b.csv": 1}
+
+
+def test_two_amilis_behind_one_gateway_are_two(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host of one's own can have a staging and a production, told apart by base path: what was tried goes out."""
+    second = json.loads(amili_sandbox.connection_json(ledger=str(tmp_path / "ledger"), answer_timeout=30))
+    monkeypatch.setenv("AIRFLOW_CONN_AMILI_SECOND", json.dumps({**second, "schema": "production/arm/v1"}))
+    _write(outbound, a=b"one")
+    upload()
+    with pytest.raises(AmiliError, match="404"):  # the sandbox serves one of them only
+        upload(amili_conn_id="amili_second")
 
 
 def test_two_connections_of_one_client_send_once(
