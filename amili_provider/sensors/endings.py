@@ -1,4 +1,4 @@
-"""Failing or skipping after a deferral as poke mode does, where Airflow's own rules for the two differ."""
+"""Failing or skipping by the same rules in every mode, where Airflow's own differ."""
 
 from __future__ import annotations
 
@@ -36,11 +36,21 @@ def first_reschedule_date(sensor: BaseSensorOperator, context: Context) -> datet
 
 class SensorThatEndsAsPokeWould(BaseSensorOperator):
     """
-    A sensor whose flags mean in the triggerer what they mean in poke mode.
+    A sensor whose flags mean the same in every mode.
 
-    In Airflow, ``soft_fail`` turns more failures into skips after a deferral than it does in poke mode, and
-    ``never_fail`` is unknown there before Airflow 3.
+    ``soft_fail`` skips what is late, and nothing else: a refusal, or a mistake, is not soft. Airflow would skip these
+    too, and after a deferral every other failure; ``never_fail`` is unknown there before Airflow 3.
     """
+
+    def execute(self, context: Context) -> Any:
+        """Poke until the end, and take back the skip of a failure that is not soft."""
+        try:
+            return super().execute(context)
+        except AirflowSkipException as skip:
+            failure = skip.__cause__
+            if self.soft_fail and isinstance(failure, AirflowFailException):
+                raise failure from failure.__cause__
+            raise
 
     def out_of_time(self) -> Exception:
         """Return what to raise if Airflow says that the time of the deferral is up."""
@@ -60,10 +70,13 @@ class SensorThatEndsAsPokeWould(BaseSensorOperator):
             self.end_as_poke_would(failure)
 
     def end_as_poke_would(self, failure: Exception) -> NoReturn:
-        """Fail or skip, as Airflow does with what ``poke`` raises (``BaseSensorOperator.execute``)."""
-        soft = self.soft_fail and isinstance(failure, AirflowFailException | AirflowSensorTimeout)
-        if soft or self.never_fail:
+        """Fail or skip, as :meth:`execute` does with what ``poke`` raises."""
+        if self.is_skip(failure):
             self.log.warning("Skipped instead of failed: %s", failure)
-            name = "soft_fail" if soft else "never_fail"
+            name = "soft_fail" if self.soft_fail else "never_fail"
             raise AirflowSkipException(f"Skipping due to {name} is set to True.") from failure
         raise failure
+
+    def is_skip(self, failure: Exception) -> bool:
+        """Return whether the sensor's flags turn *failure* into a skip."""
+        return self.never_fail or (self.soft_fail and isinstance(failure, AirflowSensorTimeout))

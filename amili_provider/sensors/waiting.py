@@ -30,8 +30,8 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
     """
     Waits for results of Amili.
 
-    All modes poll with the same code and end alike, ``soft_fail``, ``silent_fail`` and ``never_fail`` included, with
-    the meaning that these have in poke mode.
+    All modes poll with the same code and end alike, ``soft_fail``, ``silent_fail`` and ``never_fail`` included. With
+    ``soft_fail`` only a time-out skips: what Amili refuses stays failed.
 
     :param amili_conn_id: the connection.
     :param client_no: the client number; None for the connection's.
@@ -141,7 +141,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
             with self._opened(context, self._wanted(), self.time.now()) as poking:
                 return self._poke(poking)
         except (AmiliError, AirflowSensorTimeout) as failure:
-            if self.soft_fail or self.never_fail:
+            if self.is_skip(failure):
                 self.log.warning("%s", failure)  # Airflow's skip will not say why
             raise
 

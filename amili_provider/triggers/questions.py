@@ -121,7 +121,8 @@ def judge_batch(answer: Answer, vocabulary: Vocabulary, partly: Meaning) -> Said
     first: dict[Meaning, dict[str, Any]] = {}
     partial = None
     for part in _parts(tops, vocabulary):
-        words = tuple(word(part.get(name)) for name in ("status", "result") if part.get(name) != code)
+        # Some answers repeat their own code as a number, which is no word.
+        words = tuple("" if part.get(name) == code else word(_plain(part, name)) for name in ("status", "result"))
         if any(words):
             first.setdefault(meaning_of(words), part)
             partial = partial or (part if _PARTLY_WORDS.intersection(words) else None)
@@ -162,8 +163,14 @@ def _meaning(vocabulary: Vocabulary, words: tuple[str, ...]) -> Meaning:
 
 
 def _said(meaning: Meaning, entry: dict[str, Any], otherwise: str | None = None) -> Said:
-    status, result, message = (_shown(entry.get(k)) for k in ("status", "result", "message"))
+    status, result, message = (_shown(_plain(entry, name)) for name in ("status", "result", "message"))
     return Said(meaning, status, result, message or otherwise)
+
+
+def _plain(part: dict[str, Any], name: str) -> Any:
+    """Return a value of a part; None for a list or an object, whose words are looked for in it, and never shown."""
+    value = part.get(name)
+    return None if isinstance(value, (list, dict)) else value
 
 
 def _shown(value: Any) -> str | None:

@@ -63,11 +63,12 @@ def test_a_refusal_fails_the_task_by_name(check: Check, amili: SandboxServer) ->
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_soft_fail_skips(check: Check, amili: SandboxServer, deferrable: bool) -> None:
-    """With soft_fail a refusal skips the sensor, in the triggerer and in the worker alike."""
-    amili.results.set("*", "queued", "failed")
-    outcome = check(soft_fail=True, deferrable=deferrable)
-    assert outcome.task_states["check_results"] == "skipped"
+def test_soft_fail_skips_what_is_late_and_no_refusal(check: Check, amili: SandboxServer, deferrable: bool) -> None:
+    """With soft_fail a time-out skips the sensor, in the triggerer and in the worker alike, and a refusal fails it."""
+    amili.results.set("*", "queued")
+    assert check(soft_fail=True, deferrable=deferrable, timeout=4).task_states["check_results"] == "skipped"
+    amili.results.set("*", "failed")
+    assert check(soft_fail=True, deferrable=deferrable).task_states["check_results"] == "failed"
 
 
 def test_the_time_runs_out_without_airflows_help(check: Check, amili: SandboxServer) -> None:

@@ -140,12 +140,12 @@ def test_nothing_to_wait_for_succeeds_without_a_question(
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("outcome", ["rejected", "not_sent"])
 def test_files_that_never_arrived_fail_at_once(mode: str, outcome: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no result to wait for, so nothing is asked; soft_fail skips, in every mode."""
+    """There is no result to wait for, so nothing is asked; no mode, and no soft_fail, makes that a skip."""
     world = World(scripts={"a": [ACCEPTED]})
     settle_in(world, monkeypatch)
     receipts = [receipt("a"), receipt(None, outcome, source="s3://bucket/b.csv", message="Line 7")]
     assert run(mode, world, AmiliFileResultSensor, receipts=receipts).error == "AmiliResultFailed"
-    assert run(mode, world, AmiliFileResultSensor, receipts=receipts, soft_fail=True).state == "skipped"
+    assert run(mode, world, AmiliFileResultSensor, receipts=receipts, soft_fail=True).error == "AmiliResultFailed"
     assert not world.requests
     assert not world.minted
     with pytest.raises(AmiliResultFailed, match=rf"s3://bucket/b\.csv: {outcome}: Line 7") as caught:
@@ -206,8 +206,11 @@ def test_files_of_several_clients_are_asked_for_at_each(monkeypatch: pytest.Monk
 
 def test_the_skip_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """A skip is caused by the failure that it stands for."""
-    world = World(scripts={"a": [403]})
+    world = World(scripts={"a": [(200, {"fileId": "a", "status": "NOTED"})]})
     settle_in(world, monkeypatch)
-    with pytest.raises(AirflowSkipException) as caught:
-        AmiliFileResultSensor(task_id="wait", file_ids=["a"], soft_fail=True, deferrable=True).execute({})
-    assert "403" in str(caught.value.__cause__)
+    for deferrable in (False, True):
+        with pytest.raises(AirflowSkipException) as caught:
+            AmiliFileResultSensor(
+                task_id="wait", file_ids=["a"], soft_fail=True, timeout=0, deferrable=deferrable
+            ).execute({})
+        assert "NOTED" in str(caught.value.__cause__)
