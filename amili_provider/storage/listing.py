@@ -14,6 +14,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from amili_provider.exceptions import AmiliStorageSettingsError
 from amili_provider.storage.absence import folder_may_be_empty
@@ -22,25 +23,74 @@ from amili_provider.storage.files import StorageFile
 from amili_provider.storage.filesystems import open_storage, split_conn_id
 from amili_provider.storage.kinds import split_host, split_url
 from amili_provider.storage.locations import Location, Storage
+from amili_provider.storage.names import comparable
 from amili_provider.storage.patterns import Levels, is_pattern, natural_key
 from amili_provider.storage.troubles import explain
 
-__all__ = ["StorageFile", "list_files"]
+__all__ = ["Sources", "StorageFile", "list_files", "open_sources"]
 
 log = logging.getLogger(__name__)
 
 _LOOKS_AT_ONCE = 32
 """Named objects that are asked for at once: each costs a request, and waits most of its time."""
+_MOST_SHOWN = 3
+"""Paths of a list that a sentence shows."""
 _PRINTED_LIST = re.compile(r"""\s*[\[(]\s*(['"].*['"]\s*,?)?\s*[\])]\s*""", re.DOTALL)
 
 
-def list_files(source: str | Sequence[str], conn_id: str | None, *, max_files: int = 10_000) -> list[StorageFile]:
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """
+    What a source names, on open storages.
+
+    :param locations: one for each path.
+    :param missing: folders that were not there when they were listed, as people see them.
+    """
+
+    locations: Sequence[Location]
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def shown(self) -> str:
+        """The paths as people see them, without secrets; of a long list the first ones."""
+        if not self.locations:
+            return "an empty list of paths"
+        first = ", ".join(location.url for location in self.locations[:_MOST_SHOWN])
+        more = len(self.locations) - _MOST_SHOWN
+        return f"{first} and {more} more" if more > 0 else first
+
+
+def open_sources(source: str | Sequence[str], conn_id: str | None) -> Sources:
+    """
+    Open the storages that *source* names. Only from the task's own thread.
+
+    :param source: a file, a folder (its own files; ``**`` goes deeper), a pattern, or a list of these.
+    :param conn_id: the Airflow connection.
+    :raises AmiliStorageSettingsError: if a storage cannot work as configured.
+    :raises ValueError: if a path cannot be understood.
+    """
+    storages: dict[tuple[str | None, ...], Storage] = {}
+    locations = []
+    for one in _paths(source):
+        url, conn = split_conn_id(one, conn_id or None)
+        scheme, rest = split_url(url)
+        key = (scheme, conn, split_host(rest)[0] if scheme in ("http", "https") else None)
+        if key not in storages:
+            storages[key] = open_storage(url, conn)
+        locations.append(storages[key].locate(url))
+    return Sources(locations)
+
+
+def list_files(
+    source: str | Sequence[str] | Sources, conn_id: str | None = None, *, max_files: int = 10_000
+) -> list[StorageFile]:
     """
     Return the files that *source* names, in natural order. Only from the task's own thread.
 
     An empty list means that the storage was asked, and has none: every failure is raised.
 
-    :param source: a file, a folder (its own files; ``**`` goes deeper), a pattern, or a list of these.
+    :param source: as for :func:`open_sources`, or what that returned. Then a folder that is not there, although the
+        folder that it should be in is and was listed, is no error, but empty: it is added to ``missing``.
     :param conn_id: the Airflow connection.
     :param max_files: more than this is an error.
     :raises FileNotFoundError: if a named file, or the folder that a pattern starts from, does not exist.
@@ -48,17 +98,13 @@ def list_files(source: str | Sequence[str], conn_id: str | None, *, max_files: i
     :raises AmiliStorageSettingsError: if this cannot work as configured, or there are too many files.
     :raises ValueError: if the path cannot be understood.
     """
+    if isinstance(source, Sources):
+        sources, missing = source, source.missing
+        missing.clear()
+    else:
+        sources, missing = open_sources(source, conn_id), None
     found: dict[tuple[str, str | None, str], StorageFile] = {}
-    storages: dict[tuple[str | None, ...], Storage] = {}
-    listings: list[_Listing] = []
-    for one in _sources(source):
-        url, conn = split_conn_id(one, conn_id or None)
-        scheme, rest = split_url(url)
-        key = (scheme, conn, split_host(rest)[0] if scheme in ("http", "https") else None)
-        if key not in storages:
-            storages[key] = open_storage(url, conn)
-        listings.append(_Listing(storages[key].locate(url)))
-    for listing in _looked_ahead(listings):
+    for listing in _looked_ahead([_Listing(location, missing) for location in sources.locations]):
         location = listing.location
         for file in _list_one(listing):
             found.setdefault((location.protocol, location.conn_id, file.path), file)
@@ -100,7 +146,7 @@ def _looked_ahead(listings: Sequence[_Listing]) -> Iterator[_Listing]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _sources(source: str | Sequence[str]) -> list[str]:
+def _paths(source: str | Sequence[str]) -> list[str]:
     many = [source] if isinstance(source, str) else source
     if not isinstance(many, (list, tuple)) or not many:
         raise ValueError(f"source must be a path or a list of paths, not {type(source).__name__} {source!r:.100}.")
@@ -120,10 +166,12 @@ class _Listing:
     One path, listed.
 
     :param location: the path as the user wrote it, on its filesystem.
+    :param missing: takes up a folder that is not there; None to raise that.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, missing: list[str] | None = None) -> None:
         self.location = location
+        self._missing = missing
         self._fs = location.fs
         self._looked: Future[Entry | None] | None = None
         self._storage = location.storage
@@ -169,9 +217,27 @@ class _Listing:
         if self._storage.kind.object_store:
             # If even the bucket is missing, that is what has to be said.
             folder_may_be_empty(self._fs, self._storage.kind.protocol, bare, missing)
-            if path.endswith("/"):
-                return []
+        if path.endswith("/") and (self._storage.kind.object_store or self._is_missing(bare)):
+            return []
         raise missing
+
+    def _is_missing(self, folder: str) -> bool:
+        """
+        Return whether *folder* is not there, although the folder that it should be in is and can be listed.
+
+        A share that is not mounted, or a server that says so of folders without rights, is no empty day.
+        """
+        above, name = posixpath.split(folder)
+        if self._missing is None or self._storage.kind.object_store or not above or not name:
+            return False
+        try:
+            there = {comparable(posixpath.basename(read_entry(one).path)) for one in self._fs.ls(above, detail=True)}
+        except Exception:  # noqa: BLE001 - whatever it is, nothing shows that the folder is only missing
+            return False
+        if comparable(name) in there:
+            return False
+        self._missing.append(self._storage.show(folder))
+        return True
 
     def _pattern(self, path: str) -> list[StorageFile]:
         segments = path.split("/")
@@ -209,7 +275,7 @@ class _Listing:
         folders = [(base, pattern.start())]
         while folders:
             folder, states = folders.pop()
-            for entry in self._ls(folder):
+            for entry in self._entries(folder, base):
                 name = posixpath.basename(entry.path)
                 reached = pattern.step(states, name, folder_link=entry.is_link and entry.is_folder)
                 if entry.is_folder:
@@ -220,6 +286,14 @@ class _Listing:
                         yield entry
                     else:
                         log.warning("%s is neither a file nor a folder: left.", self._storage.show(entry.path))
+
+    def _entries(self, folder: str, base: str) -> Iterator[Entry]:
+        try:
+            yield from self._ls(folder)
+        except FileNotFoundError:
+            # Deeper down it was there a moment ago.
+            if folder != base or not self._is_missing(base):
+                raise
 
     def _ls(self, folder: str) -> Iterator[Entry]:
         self.at_url = self._storage.show(folder)

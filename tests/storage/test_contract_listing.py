@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
 
 import pytest
 
 from amili_provider.exceptions import AmiliError, AmiliStorageError, AmiliStorageSettingsError
-from amili_provider.storage.listing import StorageFile, list_files
+from amili_provider.storage.listing import StorageFile, list_files, open_sources
 from amili_provider.storage.stability import unstable_files
 from tests.storage.backends.base import Backend, OnDisk
 
@@ -129,6 +130,41 @@ def test_a_folder_that_is_missing_is_an_error_where_folders_exist(store: Backend
         _list(store, "nowhere/*.csv")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         _list(store, "nowhere/")
+
+
+def test_the_missing_folder_of_a_day_can_count_as_empty(store: Backend) -> None:
+    """Alike on every storage: its own folder must be there and is listed; one further up is still an error."""
+    store.put("outbound/earlier.csv", b"x")
+    for path in ("outbound/2025-03-01/*.csv", "outbound/2025-03-01/", "outbound/2025-03-01/**"):
+        sources = open_sources(store.url(path), "partner")
+        assert list_files(sources) == []
+        missing = [] if store.object_store else [f"/{store.day}/outbound/2025-03-01"]
+        assert [shown[-len(missing[0]) :] for shown in sources.missing] == missing
+    if not store.object_store:
+        for path in ("nowhere/2025-03-01/*.csv", "nowhere/2025-03-01/", "outbound/missing.csv"):
+            with pytest.raises(FileNotFoundError, match=path.rstrip("/*.csv").rstrip("/")):
+                list_files(open_sources(store.url(path), "partner"))
+
+
+def test_a_folder_that_its_own_folder_names_never_counts_as_empty(
+    store: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some servers say of a folder without rights that it does not exist."""
+    if store.object_store:
+        pytest.skip("no folders here")
+    store.put("outbound/locked/a.csv", b"x")
+    sources = open_sources(store.url("outbound/locked/*.csv"), "partner")
+    fs = sources.locations[0].fs
+    honest = fs.ls
+
+    def lying(path: str, *args: Any, **more: Any) -> Any:
+        if path.endswith("/locked"):
+            raise FileNotFoundError(path)
+        return honest(path, *args, **more)
+
+    monkeypatch.setattr(fs, "ls", lying)
+    with pytest.raises(FileNotFoundError, match="locked"):
+        list_files(sources)
 
 
 def test_a_missing_bucket_is_an_error_however_it_is_asked_for(store: Backend) -> None:
