@@ -9,6 +9,7 @@ What can go wrong, as one tree; the class alone says whether Airflow retries.
         ├── AmiliStorageError                a storage could not be listed, read or written: Airflow may retry
         ├── AmiliLedgerUnavailable           the ledger cannot be read or written, nothing was sent: Airflow may retry
         ├── AmiliDeliveryIncomplete          some files could not be tried now: Airflow may retry
+        ├── AmiliFilesMissing                files that must be there are not, or not yet: Airflow may retry
         └── AmiliPermanentError              also an AirflowFailException: retrying the task cannot help
             ├── AmiliArgumentError           a wrong argument or connection field; also a ValueError
             ├── AmiliAuthenticationError     401 after one renewal of the token, or 403
@@ -21,7 +22,7 @@ What can go wrong, as one tree; the class alone says whether Airflow retries.
             └── AmiliResultFailed            a later check says that Amili refused files
 
 Wrong arguments are ``ValueError``, in a task as :class:`AmiliArgumentError`; a named file that is missing is
-``FileNotFoundError``.
+``FileNotFoundError``, and so is :class:`AmiliFilesMissing`.
 """
 
 from __future__ import annotations
@@ -102,6 +103,29 @@ class AmiliDeliveryIncomplete(AmiliError):  # noqa: N818
         super().__init__(message)
         self.receipts = receipts or []
         self.retry_after = retry_after
+
+
+class AmiliFilesMissing(AmiliError, FileNotFoundError):  # noqa: N818
+    """
+    Files that must be there are not, or not yet; also a ``FileNotFoundError``.
+
+    There is none at all (``if_no_files``), or not all that ``expect`` and ``min_files`` ask for; what is there was
+    delivered first.
+
+    :param receipts: the receipts of the files that are not delivered, those that were skipped among them.
+    :param missing: what is missing, a sentence each.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        receipts: list[dict[str, Any]] | None = None,
+        missing: list[str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.receipts = receipts or []
+        self.missing = missing or []
 
 
 class AmiliPermanentError(AmiliError, AirflowFailException):

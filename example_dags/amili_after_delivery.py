@@ -2,7 +2,8 @@
 After each delivery: a DAG that is scheduled on what another DAG delivered.
 
 The upload declares the asset as its outlet, and Airflow starts the second DAG when the upload has succeeded. A failed
-or skipped upload emits nothing. The event carries what was delivered: counts, bytes and the first file ids.
+or skipped upload emits nothing, nor does one that delivered nothing. The event carries what was delivered: counts,
+bytes and the first file ids.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from amili_provider.client import AmiliClient
 from amili_provider.connection_form import AmiliSettings
+from amili_provider.delivery import expected
 from amili_provider.delivery.books import Books
 from amili_provider.delivery.moving import Moving
 from amili_provider.delivery.order import FileFacts, Order
@@ -26,7 +27,7 @@ from amili_provider.ledger import Ledger
 from amili_provider.ledger.chosen import ledger_from
 from amili_provider.models import Outcome, Receipt, one_line
 from amili_provider.storage import names
-from amili_provider.storage.listing import StorageFile, list_files
+from amili_provider.storage.listing import Sources, StorageFile, list_files, open_sources
 from amili_provider.storage.stability import unstable_files
 
 _RENAME = "Give it another with file_name, for example file_name='{{ file.index }}_{{ file.name }}'."
@@ -85,7 +86,9 @@ class DeliveryRun:
         self._hook = hook
         self._log = log
         self._sleep = sleep
+        self._sources = Sources([])
         self._items: list[Item] = []
+        self._listed = False
         self._halt: Halt | None = None
         self._abandoned = False
         self._has_ledger = False
@@ -97,7 +100,24 @@ class DeliveryRun:
 
     def failure(self) -> AmiliError | None:
         """Return the error that the task must end with, or None."""
-        return failure(self.receipts, halt=self._halt, has_ledger=self._has_ledger)
+        missing = expected.missing(self._order.expect, self._order.min_files, *self._found()) if self._listed else []
+        return failure(
+            self.receipts,
+            halt=self._halt,
+            has_ledger=self._has_ledger,
+            missing=missing,
+            source=self._sources.shown,
+        )
+
+    def nothing_there(self) -> str | None:
+        """Return the sentence for a listing with nothing to deliver, or None if a file was delivered or tried."""
+        there, skipped = self._found()
+        return None if there else expected.nothing_there(self._sources, skipped)
+
+    def _found(self) -> tuple[list[str], list[expected.Skipped]]:
+        """Return the names of the files that were delivered or tried, and the others with the reason."""
+        there = [item.file.name for item in self._items if not item.skipped]
+        return there, [(item.file.name, item.receipt.message or "") for item in self._items if item.skipped]
 
     def barred(self, cause: BaseException) -> AmiliError | None:
         """Return the error to end with instead of *cause*, if a retry would send again what was accepted."""
@@ -117,20 +137,32 @@ class DeliveryRun:
             self._run()
 
     def _run(self) -> None:
+        settings = self._hook.settings
         with wrong_arguments_are_permanent():
-            plan = self._plan(self._hook.settings)
-            ledger = ledger_from(self._order.ledger, self._hook.settings, client_no=plan.client_no)
+            plan = self._plan(settings)
+            self._log.info(
+                "Delivering to environment %s at %s, client number %s, file type %s",
+                settings.environment,
+                settings.base_url,
+                plan.client_no,
+                plan.file_type,
+            )
+            ledger = ledger_from(self._order.ledger, settings, client_no=plan.client_no)
         if ledger is None:
             self._log.warning("No ledger: a re-run of this task may send files a second time.")
+        else:
+            self._log.info("Ledger: %s", ledger.folder.url)
         self._has_ledger = ledger is not None
         try:
             with wrong_arguments_are_permanent():
-                files = self._list()
-                self._items = self._prepare(files, plan)
+                if self._order.source:
+                    self._sources = open_sources(self._order.source, self._order.source_conn_id)
+                self._items = self._prepare(self._list(), plan)
+                self._listed = True
                 moving = Moving(self._order, self._items, log=self._log)
             gc.freeze()  # the items of a large run are what there would be most of to look through
             self._deliver(plan, ledger)
-            moving.move(complete=self.failure() is None)
+            moving.move(self.failure(), has_ledger=self._has_ledger)
         finally:
             if ledger is not None and not self._abandoned:
                 ledger.close()
@@ -153,15 +185,15 @@ class DeliveryRun:
         )
 
     def _list(self) -> list[StorageFile]:
-        source = self._order.source
-        if not isinstance(source, str) and not source:
-            return []
         started = time.monotonic()
-        files = list_files(source, self._order.source_conn_id, max_files=self._order.max_files)
+        files = list_files(self._sources, max_files=self._order.max_files)
+        for folder in self._sources.missing:
+            self._log.warning("%s does not exist.", folder)
         self._log.info(
-            "Found %d file(s), %s, in %.1f s",
+            "Found %d file(s), %s, in %s (%.1f s)",
             len(files),
             shown_bytes(sum(f.size for f in files)),
+            self._sources.shown,
             time.monotonic() - started,
         )
         return files
@@ -187,11 +219,11 @@ class DeliveryRun:
         for item in items:
             if (reason := names.reason_to_ignore(item.file, self._order.ignore)) is not None:
                 self._settle(item, Outcome.SKIPPED, reason)
-        self._skip_unstable([item for item in items if not item.done])
+        self._wait_for_writers([item for item in items if not item.done])
         self._name([item for item in items if not item.done])
         return items
 
-    def _skip_unstable(self, items: Sequence[Item]) -> None:
+    def _wait_for_writers(self, items: Sequence[Item]) -> None:
         if not self._order.stable_for or not items:
             return
         seconds = self._order.stable_for
@@ -200,7 +232,7 @@ class DeliveryRun:
         unstable = unstable_files([item.file for item in items], self._list(), seconds)
         for item in items:
             if (reason := unstable.get(item.file.url)) is not None:
-                self._settle(item, Outcome.SKIPPED, reason)
+                self._settle(item, Outcome.NOT_SENT, reason, passing=True)
 
     def _name(self, items: Sequence[Item]) -> None:
         """Give each file the name that Amili gets, and refuse names that cannot be used."""
@@ -228,9 +260,10 @@ class DeliveryRun:
             FileFacts(name=file.name, stem=pure.stem, suffix=pure.suffix, path=file.url, index=item.index)
         )
 
-    def _settle(self, item: Item, outcome: Outcome, reason: str) -> None:
-        """Settle a file that is not sent, for a reason that a retry does not change."""
-        item.receipt.outcome, item.receipt.message, item.receipt.passing = outcome, reason, False
+    def _settle(self, item: Item, outcome: Outcome, reason: str, *, passing: bool = False) -> None:
+        """Settle a file that is not sent; a retry changes nothing about it unless *passing*."""
+        item.receipt.outcome, item.receipt.message, item.receipt.passing = outcome, reason, passing
+        item.skipped = outcome is Outcome.SKIPPED
         item.done = True
 
     def _deliver(self, plan: Plan, ledger: Ledger | None) -> None:

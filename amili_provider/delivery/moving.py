@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from amili_provider.delivery.order import Order
 from amili_provider.delivery.plan import Item
+from amili_provider.exceptions import AmiliError, AmiliPermanentError
 from amili_provider.models import Outcome
 from amili_provider.storage.moves import Mover
 
@@ -28,6 +29,7 @@ class Moving:
         self._items = items
         self._log = log
         self._dry_run = order.dry_run
+        self._expects = bool(order.expect or order.min_files)
         files = [item.file for item in items]
         self._movers = {
             parameter: Mover.open(parameter, url, order.source_conn_id, files)
@@ -36,21 +38,28 @@ class Moving:
             if url is not None and files
         }
 
-    def move(self, *, complete: bool) -> None:
+    def move(self, failure: AmiliError | None, *, has_ledger: bool) -> None:
         """
         Move what is settled and write into each receipt where its file is now, or why it stayed.
 
         A move that fails changes nothing about the delivery. The next run finds the file, knows it from the ledger,
         and moves it then.
 
-        :param complete: whether the task succeeds. If not, delivered files that were named one by one stay: a retry
-            is given the same names, and must find them.
+        Some files stay while the task has not succeeded. A retry is given the same names and the same expectations,
+        and must find delivered files that were named one by one or that are expected. And it must find the refused
+        ones, or it would end well without them.
+
+        :param failure: what the task fails with, if it does.
+        :param has_ledger: whether a ledger remembers what was accepted; without one, only its move keeps a file from
+            being sent again.
         """
         wanted = [(mover, item) for item in self._items if (mover := self._mover_for(item)) is not None]
         if not wanted or self._dry_run:
             return
-        if not complete:
-            wanted = [one for one in wanted if not self._must_stay(one[1])]
+        if failure is not None:
+            together = self._expects and has_ledger
+            retried = not isinstance(failure, AmiliPermanentError)
+            wanted = [one for one in wanted if not _must_stay(one[1], together=together, retried=retried)]
         pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="amili-move")
         try:
             stayed = sum(pool.map(self._move_one, wanted))
@@ -73,13 +82,6 @@ class Moving:
             return self._movers.get("reject_to")
         return None
 
-    @staticmethod
-    def _must_stay(item: Item) -> bool:
-        if not (item.file.literal and item.receipt.outcome.delivered):
-            return False
-        item.receipt.message = _with_note(item.receipt.message, "Not moved yet: the task has to succeed first.")
-        return True
-
     @property
     def _others_accepted(self) -> bool:
         """Whether Amili accepted anything in this run: only then a bare 4xx for one file is about that file."""
@@ -94,6 +96,16 @@ class Moving:
         note = f"Moved to {moved.url}." if moved.url is not None else f"Not moved: {moved.reason}"
         receipt.message = _with_note(receipt.message, note)
         return moved.url is None
+
+
+def _must_stay(item: Item, *, together: bool, retried: bool) -> bool:
+    if item.receipt.outcome.delivered:
+        stays, note = together or item.file.literal, "Not moved yet: the task has to succeed first."
+    else:
+        stays, note = retried, "Not moved yet: the task is to be tried again, and has to find it."
+    if stays:
+        item.receipt.message = _with_note(item.receipt.message, note)
+    return stays
 
 
 def _with_note(message: str | None, note: str) -> str:

@@ -46,7 +46,9 @@ class Order:
     ignore: tuple[str, ...] = ("hidden", "temporary", "empty")
     stable_for: float = 0.0
     max_files: int = 10_000
-    if_no_files: str = "skip"
+    if_no_files: str = "fail"
+    expect: tuple[str, ...] = ()
+    min_files: int | None = None
     if_unknown: IfUnknown = "fail"
     force: bool = False
     ledger: str | None = LEDGER_FROM_CONNECTION

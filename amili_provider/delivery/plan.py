@@ -101,6 +101,8 @@ class Item:
     """What became of it, as its sender said; not yet in the receipt unless it is :attr:`done`."""
     done: bool = False
     """Whether the receipt is final."""
+    skipped: bool = False
+    """Whether it is of a kind that the task ignores."""
     refused_by_name: bool = False
     """Whether the refusal names this very file."""
     refused_itself: bool = False

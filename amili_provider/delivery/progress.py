@@ -110,10 +110,11 @@ def summary(receipts: Sequence[Receipt], seconds: float) -> str:
 
 def tell_end(log: logging.Logger, receipts: Sequence[Receipt], seconds: float) -> None:
     """Tell what became of the files of a run that took *seconds*."""
-    if receipts:
-        # Airflow's log view folds what stands between these two.
-        log.info("::group::Receipts of %d file(s)", len(receipts))
-        # One event: Airflow's logger takes longer over a line than a small file takes to be sent.
-        log.info("%s", "\n".join(receipt_lines(receipts)))
-        log.info("::endgroup::")
+    if not receipts:
+        return
+    # Airflow's log view folds what stands between these two.
+    log.info("::group::Receipts of %d file(s)", len(receipts))
+    # One event: Airflow's logger takes longer over a line than a small file takes to be sent.
+    log.info("%s", "\n".join(receipt_lines(receipts)))
+    log.info("::endgroup::")
     log.info("Outcomes\n%s", summary(receipts, seconds))

@@ -10,6 +10,7 @@ from amili_provider.exceptions import (
     AmiliDeliveryFailed,
     AmiliDeliveryIncomplete,
     AmiliError,
+    AmiliFilesMissing,
     AmiliOutcomeUnknown,
     AmiliRequestError,
     AmiliUploadRejected,
@@ -32,6 +33,7 @@ _REMEDIES = {
     ),
     "rejected": "Rejected files were refused by Amili in the words shown: correct them at their source and run again.",
     "passing": "The other files could not be tried now; a retry sends them and repeats nothing.",
+    "missing": "What is missing may still come: a retry looks again, and repeats nothing.",
     "permanent": "Files that were not sent stay where they are: mend what the message says and run again.",
     "no_ledger": (
         "Without a ledger (ledger=None) nothing remembers what was accepted, so this task is not retried "
@@ -41,21 +43,31 @@ _REMEDIES = {
 }
 
 
-def failure(receipts: Sequence[Receipt], *, halt: Halt | None, has_ledger: bool) -> AmiliError | None:
+def failure(
+    receipts: Sequence[Receipt],
+    *,
+    halt: Halt | None,
+    has_ledger: bool,
+    missing: Sequence[str] = (),
+    source: str = "",
+) -> AmiliError | None:
     """
     Return the error that the task must end with, or None if every file is delivered or skipped by choice.
 
-    The order where several kinds occur: a cause that passes (Airflow retries), then unknown (an outcome that the
-    ledger could not be told comes before all), then a wrong configuration, then refused, then what cannot be sent.
+    The order where several kinds occur: a cause that passes (Airflow retries), what is missing among them, for it may
+    still come, then unknown (an outcome that the ledger could not be told comes before all), then a wrong
+    configuration, then refused, then what cannot be sent. A wrong configuration does not wait for what is missing.
     Without a ledger, unknown comes first, and nothing is retried once something was accepted, since a retry would
     send it again.
 
     :param receipts: all receipts of the run.
     :param halt: why not everything was tried, if so.
     :param has_ledger: whether a ledger remembers what was accepted.
+    :param missing: what must be there and is not, a sentence each.
+    :param source: where it should be, as people see it.
     """
     failed = [r for r in receipts if r.outcome.failed or r.unwritten]
-    if not failed:
+    if not failed and not missing:
         return None
     unwritten = any(r.unwritten for r in failed)
     unknown = unwritten or any(r.outcome is Outcome.UNKNOWN for r in failed)
@@ -63,24 +75,27 @@ def failure(receipts: Sequence[Receipt], *, halt: Halt | None, has_ledger: bool)
     waiting = any(r.outcome is Outcome.NOT_SENT for r in failed)
     passing = any(r.outcome is Outcome.NOT_SENT and r.passing for r in failed)
     accepted_now = any(r.outcome is Outcome.UPLOADED for r in receipts)
-    may_retry = passing and not unwritten and (has_ledger or not (unknown or accepted_now))
-
-    remedies = []
-    if unwritten:
-        remedies.append(_REMEDIES["unwritten"])
-    if unknown:
-        remedies.append(_REMEDIES["unknown"])
-    if rejected:
-        remedies.append(_REMEDIES["rejected"])
-    if may_retry:
-        remedies.append(_REMEDIES["passing"])
-    elif passing and not has_ledger:
-        remedies.append(_REMEDIES["no_ledger"])
-    elif waiting:
-        remedies.append(_REMEDIES["permanent"])
-    message = "\n".join([_headline(receipts, failed), *_lines(failed), *remedies])
+    may_come = bool(missing) and (halt is None or halt.passing)
+    may_retry = (passing or may_come) and not unwritten and (has_ledger or not (unknown or accepted_now))
+    no_ledger = (passing or may_come) and not may_retry and not has_ledger
+    remedies = {
+        "unwritten": unwritten,
+        "unknown": unknown,
+        "rejected": rejected,
+        "passing": passing and may_retry,
+        "missing": may_come and may_retry,
+        "no_ledger": no_ledger,
+        "permanent": waiting and not may_retry and not no_ledger,
+    }
+    lines = [_headline(receipts, failed), *_lines(failed)] if failed else []
+    if missing:
+        lines += [f"Missing among the files that match {source}:", *(f"  {sentence}" for sentence in missing)]
+    message = "\n".join([*lines, *(_REMEDIES[kind] for kind, applies in remedies.items() if applies)])
     published = [r.as_dict() for r in failed]
 
+    if may_retry and not passing:
+        not_delivered = [r.as_dict() for r in receipts if not r.outcome.delivered]
+        return AmiliFilesMissing(message, receipts=not_delivered, missing=list(missing))
     if may_retry:
         return AmiliDeliveryIncomplete(
             message, receipts=published, retry_after=halt.retry_after if halt is not None else None

@@ -44,9 +44,13 @@ class AmiliFileUploadOperator(BaseOperator):
     :param file_name: template for the name that Amili gets, rendered for each file with ``file.name``, ``file.stem``,
         ``file.suffix``, ``file.path``, ``file.index`` and the task's context; default: the file's base name.
     :param ignore: kinds of files that are skipped: any of ``hidden``, ``temporary``, ``empty``.
-    :param stable_for: seconds for which a file must not have changed; others are skipped until the next run.
+    :param stable_for: seconds for which a file must not have changed; others are not sent, and Airflow retries.
     :param max_files: more files than this are an error before anything is sent.
-    :param if_no_files: ``skip``, ``fail`` or ``succeed`` if nothing matches.
+    :param if_no_files: ``fail``, ``skip`` or ``succeed`` if nothing matches, or only files that are ignored.
+    :param expect: a pattern of base names, or a list of these; a file must match each. What is there is delivered,
+        then the task fails if one is missing. (templated)
+    :param min_files: the least number of files; with fewer, what is there is delivered, then the task fails.
+        (templated)
     :param if_unknown: what to do about files whose earlier outcome is unknown: ``fail``; ``check`` asks Amili's result
         endpoint and never sends; ``resend`` asks, and sends what Amili does not know. (templated)
     :param force: send files again that were accepted before; Airflow's retries do not repeat it. (templated)
@@ -58,7 +62,9 @@ class AmiliFileUploadOperator(BaseOperator):
     :param max_concurrent_requests: requests in flight at once.
     :param max_memory_bytes: bytes of content held in memory at once.
     :raises AmiliArgumentError: for a wrong argument, before anything is sent; also a ``ValueError``; no retry.
-    :raises FileNotFoundError: if a named file is missing, or nothing matches and *if_no_files* is ``fail``.
+    :raises FileNotFoundError: if a named file or the folder of a pattern is missing; Airflow retries.
+    :raises AmiliFilesMissing: if nothing is there and *if_no_files* is ``fail``, or not all that *expect* and
+        *min_files* ask for; also a ``FileNotFoundError``; Airflow retries.
     :raises AmiliStorageError: if the storage cannot be listed; Airflow retries.
     :raises AmiliStorageSettingsError: if the storage cannot work as configured, or there are too many files; no retry.
     :raises AmiliLedgerUnavailable: if the ledger cannot be reached, before anything is sent; Airflow retries.
@@ -77,6 +83,8 @@ class AmiliFileUploadOperator(BaseOperator):
         "client_no",
         "user_id",
         "amili_conn_id",
+        "expect",
+        "min_files",
         "if_unknown",
         "force",
         "ledger",
@@ -104,7 +112,9 @@ class AmiliFileUploadOperator(BaseOperator):
         ignore: Sequence[str] = ("hidden", "temporary", "empty"),
         stable_for: float | timedelta | None = None,
         max_files: int = 10_000,
-        if_no_files: Literal["skip", "fail", "succeed"] = "skip",
+        if_no_files: Literal["fail", "skip", "succeed"] = "fail",
+        expect: str | Sequence[str] | None = None,
+        min_files: int | str | None = None,
         if_unknown: str = "fail",
         force: bool | str = False,
         ledger: str | None = LEDGER_FROM_CONNECTION,
@@ -127,6 +137,8 @@ class AmiliFileUploadOperator(BaseOperator):
         self.stable_for = stable_for
         self.max_files = max_files
         self.if_no_files = if_no_files
+        self.expect = expect
+        self.min_files = min_files
         self.if_unknown = if_unknown
         self.force = force
         self.ledger = ledger
@@ -190,6 +202,7 @@ class AmiliFileUploadOperator(BaseOperator):
         """Tell what became of the files, and return their receipts if the task succeeds."""
         from amili_provider.delivery.progress import tell_end
         from amili_provider.exceptions import AmiliDeliveryIncomplete
+        from amili_provider.operators.nothing import end_with_nothing
 
         receipts = run.receipts
         tell_end(cast("logging.Logger", self.log), receipts, seconds)
@@ -199,8 +212,9 @@ class AmiliFileUploadOperator(BaseOperator):
             raise failure
         if stopped and not receipts:
             raise AmiliDeliveryIncomplete("The task was told to stop before it had listed the files. Nothing was sent.")
-        if not receipts:
-            self._no_files(order, context)
+        if (nothing := run.nothing_there()) is not None:
+            self._publish(context, receipts)
+            end_with_nothing(nothing, order.if_no_files, self.log, receipts)
         elif order.dry_run:
             self._publish(context, receipts)
             raise AirflowSkipException(f"Dry run: nothing was sent; {len(receipts)} receipt(s) say what would be.")
@@ -247,7 +261,9 @@ class AmiliFileUploadOperator(BaseOperator):
             ignore=arguments.kinds_of(self.ignore, KINDS_IGNORED),
             stable_for=arguments.seconds_of("stable_for", self.stable_for),
             max_files=arguments.number_of("max_files", self.max_files),
-            if_no_files=arguments.choice_of("if_no_files", self.if_no_files, ("skip", "fail", "succeed")),
+            expect=arguments.expect_of(self.expect),
+            min_files=arguments.min_files_of(self.min_files),
+            if_no_files=arguments.choice_of("if_no_files", self.if_no_files, ("fail", "skip", "succeed")),
             if_unknown=arguments.if_unknown_of(self.if_unknown),
             force=arguments.bool_of("force", self.force),
             ledger=arguments.ledger_of(self.ledger),
@@ -259,14 +275,6 @@ class AmiliFileUploadOperator(BaseOperator):
             run=this_run(context, self.task_id),
         )
 
-    def _no_files(self, order: Order, context: Context) -> None:
-        if order.if_no_files == "fail":
-            self._publish(context, [])
-            raise FileNotFoundError(f"No files match {self.source!r}, and if_no_files='fail'.")
-        if order.if_no_files == "skip":
-            self._publish(context, [])
-            raise AirflowSkipException(f"No files match {self.source!r}.")
-
     def _publish(self, context: Context, receipts: Sequence[Receipt]) -> None:
         """Push the receipts of a task that does not succeed; a successful one returns them."""
         ti = context.get("ti")
@@ -276,4 +284,8 @@ class AmiliFileUploadOperator(BaseOperator):
     def _fill_outlets(self, context: Context, receipts: Sequence[Receipt]) -> None:
         from amili_provider.operators.assets import fill_outlet_events
 
-        fill_outlet_events(context, self.outlets, receipts)
+        if any(receipt.outcome.delivered for receipt in receipts):
+            fill_outlet_events(context, self.outlets, receipts)
+        else:
+            # Airflow emits an event for each outlet of a task that succeeds; this object is this execution's alone.
+            self.outlets = []

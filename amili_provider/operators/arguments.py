@@ -71,6 +71,39 @@ def if_unknown_of(value: Any) -> Literal["fail", "check", "resend"]:
     return cast("Literal['fail', 'check', 'resend']", choice_of("if_unknown", value, ("fail", "check", "resend")))
 
 
+def expect_of(value: Any) -> tuple[str, ...]:
+    """
+    Return *expect*: patterns of base names, none for None; ValueError if one is empty, a path, or no text.
+
+    A text that rendered to nothing is refused: it would expect nothing without a word.
+    """
+    if value is None or (isinstance(value, str) and value.strip() == "None"):
+        return ()
+    if isinstance(value, Mapping) or not isinstance(value, str | Sequence | set | frozenset):
+        raise ValueError(  # noqa: TRY004 - every wrong argument is a ValueError
+            f"expect must be a pattern of file names or a list of these, not {type(value).__name__}."
+        )
+    patterns = [value] if isinstance(value, str) else sorted(value) if isinstance(value, set | frozenset) else value
+    for pattern in patterns:
+        if not isinstance(pattern, str) or not pattern.strip():
+            raise ValueError(f"expect holds {pattern!r}, which is no pattern of names. Write for example 'a*.csv'.")
+        if _PRINTED.match(pattern) and ("," in pattern or "'" in pattern or '"' in pattern):
+            raise ValueError(
+                f"expect looks like a list that was printed as text: {pattern[:80]!r}. Pass the list itself: "
+                f"expect=names_task.output (or set render_template_as_native_obj=True on the DAG)."
+            )
+        if "/" in pattern:
+            raise ValueError(f"expect names files, not paths: write {pattern.rpartition('/')[2]!r} for {pattern!r}.")
+    return tuple(patterns)
+
+
+def min_files_of(value: Any) -> int | None:
+    """Return *min_files*, None for None (as text: 'None'); ValueError if it is no whole number of at least 1."""
+    if value is None or (isinstance(value, str) and value.strip() == "None"):
+        return None
+    return number_of("min_files", value)
+
+
 def bool_of(name: str, value: Any) -> bool:
     """Return *value* as a boolean; ValueError if it is neither a boolean nor a word for one."""
     return as_bool(value, name)

@@ -38,7 +38,7 @@ def fill_outlet_events(context: Any, outlets: Sequence[Any] | None, receipts: Se
 
     :param context: Airflow's context; one without ``outlet_events`` is left as it is.
     :param outlets: the task's outlets.
-    :param receipts: of a task that succeeded.
+    :param receipts: of a task that succeeded and delivered something.
     """
     events = context.get("outlet_events")
     if events is None or not outlets:

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
+from airflow.providers.common.compat.sdk import BaseOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from amili_provider.delivery.expected import Skipped
     from amili_provider.storage.listing import StorageFile
 
 MOST_BUCKETS = 1024
@@ -38,9 +39,12 @@ class AmiliFileBucketsOperator(BaseOperator):
     :param max_buckets: more buckets than this are an error; Airflow's own bound is ``[core] max_map_length``.
     :param max_files: more files than this are an error: all paths together are one XCom.
     :param ignore: kinds of files that are skipped: any of ``hidden``, ``temporary``, ``empty``.
-    :param if_no_files: ``skip``, ``fail`` or ``succeed`` if nothing matches; no bucket skips the mapped task.
+    :param if_no_files: ``fail``, ``skip`` or ``succeed`` if nothing matches, or only files that are ignored; no bucket
+        skips the mapped task.
     :raises ValueError: for a wrong argument.
-    :raises FileNotFoundError: if a named file is missing, or nothing matches and *if_no_files* is ``fail``.
+    :raises FileNotFoundError: if a named file or the folder of a pattern is missing; Airflow retries.
+    :raises AmiliFilesMissing: if nothing is there and *if_no_files* is ``fail``; also a ``FileNotFoundError``; Airflow
+        retries.
     :raises AmiliStorageError: if the storage cannot be listed; Airflow retries.
     :raises AmiliStorageSettingsError: if there are too many files or buckets; no retry.
     """
@@ -58,7 +62,7 @@ class AmiliFileBucketsOperator(BaseOperator):
         max_buckets: int = MOST_BUCKETS,
         max_files: int = 200_000,
         ignore: Sequence[str] = ("hidden", "temporary", "empty"),
-        if_no_files: Literal["skip", "fail", "succeed"] = "skip",
+        if_no_files: Literal["fail", "skip", "succeed"] = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -84,24 +88,29 @@ class AmiliFileBucketsOperator(BaseOperator):
 
     def _buckets(self, context: Context) -> list[list[str]]:
         from amili_provider.delivery.buckets import Bounds, balanced_buckets
+        from amili_provider.delivery.expected import nothing_there
         from amili_provider.exceptions import AmiliStorageSettingsError
         from amili_provider.operators import arguments
-        from amili_provider.storage.listing import list_files
+        from amili_provider.operators.nothing import end_with_nothing
+        from amili_provider.storage.listing import Sources, list_files, open_sources
 
         bounds = Bounds(
             files=arguments.number_of("max_files_per_bucket", self.max_files_per_bucket),
             size=arguments.number_of("max_bytes_per_bucket", self.max_bytes_per_bucket),
         )
         most = arguments.number_of("max_buckets", self.max_buckets)
-        if_no_files = arguments.choice_of("if_no_files", self.if_no_files, ("skip", "fail", "succeed"))
+        if_no_files = arguments.choice_of("if_no_files", self.if_no_files, ("fail", "skip", "succeed"))
         max_files = arguments.number_of("max_files", self.max_files)
         conn_id = arguments.optional_text("source_conn_id", self.source_conn_id)
         source = arguments.source_of(self.source)
 
-        listed = list_files(source, conn_id, max_files=max_files) if source else []
-        if not listed:
-            return self._no_files(if_no_files)
-        files = self._without_skipped(listed, context)
+        sources = open_sources(source, conn_id) if source else Sources([])
+        listed = list_files(sources, max_files=max_files)
+        self.log.info("Found %d file(s) in %s", len(listed), sources.shown)
+        files, skipped = self._without_skipped(listed, context)
+        if not files:
+            end_with_nothing(nothing_there(sources, skipped), if_no_files, self.log)
+            return []
         buckets = balanced_buckets(files, bounds)
         if len(buckets) > most:
             raise AmiliStorageSettingsError(
@@ -112,7 +121,9 @@ class AmiliFileBucketsOperator(BaseOperator):
         self._tell(files, buckets)
         return [[_address(files[position], conn_id) for position in bucket] for bucket in buckets]
 
-    def _without_skipped(self, listed: Sequence[StorageFile], context: Context) -> list[StorageFile]:
+    def _without_skipped(
+        self, listed: Sequence[StorageFile], context: Context
+    ) -> tuple[list[StorageFile], list[Skipped]]:
         """Leave out what the upload would skip: it takes a file that is named, as those in a bucket are, as meant."""
         from amili_provider.operators import arguments
         from amili_provider.storage.names import KINDS_IGNORED, reason_to_ignore
@@ -120,30 +131,22 @@ class AmiliFileBucketsOperator(BaseOperator):
         kinds = arguments.kinds_of(self.ignore, KINDS_IGNORED)
         files: list[StorageFile] = []
         skipped: list[dict[str, str]] = []
+        names: list[Skipped] = []
         for file in listed:
             reason = reason_to_ignore(file, kinds)
             if reason is None:
                 files.append(file)
             else:
                 skipped.append({"source": file.url, "message": reason})
+                names.append((file.name, reason))
         for reason, number in Counter(one["message"] for one in skipped).items():
             self.log.info("%d file(s) skipped: %s", number, reason)
         ti = context.get("ti")
         if skipped and ti is not None and self.do_xcom_push:
             ti.xcom_push(key="skipped", value=skipped)
-        return files
-
-    def _no_files(self, if_no_files: str) -> list[list[str]]:
-        if if_no_files == "fail":
-            raise FileNotFoundError(f"No files match {self.source!r}, and if_no_files='fail'.")
-        if if_no_files == "skip":
-            raise AirflowSkipException(f"No files match {self.source!r}.")
-        return []
+        return files, names
 
     def _tell(self, files: Sequence[StorageFile], buckets: Sequence[Sequence[int]]) -> None:
-        if not buckets:
-            self.log.info("Every file is skipped: no bucket.")
-            return
         sizes = [sum(files[position].size for position in bucket) for bucket in buckets]
         self.log.info(
             "%d file(s) in %d bucket(s), each of %d to %d file(s) and %d to %d bytes",

@@ -84,6 +84,22 @@ def test_a_delivery_that_fails_starts_nothing(s3: Any, amili: SandboxServer, run
     assert len(events()) == before
 
 
+@pytest.mark.usefixtures("known_dags")
+def test_a_day_without_files_starts_nothing(s3: Any, amili: SandboxServer, run_dag: RunDag) -> None:
+    """A task that may succeed with nothing emits no event, neither without files nor with an empty one."""
+
+    def green_with_nothing(dag: Any) -> None:
+        dag.get_task("upload_invoices").if_no_files = "succeed"
+
+    before = len(events())
+    assert run_dag("amili_delivery", logical_date=DAY, file=FILE, change=green_with_nothing).state == "success"
+    s3.put_object(Bucket="invoices", Key=f"outbound/{DAY}/empty.csv", Body=b"")
+    outcome = run_dag("amili_delivery", logical_date=DAY, file=FILE, change=green_with_nothing)
+    assert outcome.state == "success"
+    assert [r["outcome"] for r in outcome.xcom["upload_invoices"]] == ["skipped"]
+    assert len(events()) == before
+
+
 def test_the_next_dag_runs(run_dag: RunDag) -> None:
     """Started by hand, without an event, it ends well too."""
     outcome = run_dag("amili_after_delivery", logical_date=DAY)

@@ -40,10 +40,22 @@ def test_daily_upload_fails_with_receipts_where_amili_refuses(s3: Any, amili: Sa
     assert len(amili.uploads) == 1
 
 
-def test_daily_upload_is_skipped_on_a_day_without_files(s3: Any, amili: SandboxServer, run_dag: RunDag) -> None:
-    """The bucket was asked and has nothing: skipped, not failed."""
-    outcome = run_dag("amili_daily_upload", logical_date="2025-03-01")
+def test_daily_upload_fails_on_a_day_without_files(s3: Any, amili: SandboxServer, run_dag: RunDag) -> None:
+    """A lost day is red, and the sentence is in the log; where a day without files is right, it is skipped."""
+
+    def once(dag: Any) -> None:
+        dag.get_task("upload_invoices").retries = 0
+
+    outcome = run_dag("amili_daily_upload", logical_date="2025-03-01", change=once)
+    assert (outcome.state, outcome.task_states) == ("failed", {"upload_invoices": "failed"})
+    assert "No files match s3://invoices/outbound/2025-03-01/*.csv." in outcome.log
+
+    def none_is_right(dag: Any) -> None:
+        dag.get_task("upload_invoices").if_no_files = "skip"
+
+    outcome = run_dag("amili_daily_upload", logical_date="2025-03-01", change=none_is_right)
     assert outcome.task_states == {"upload_invoices": "skipped"}
+    assert "No files match s3://invoices/outbound/2025-03-01/*.csv." in outcome.log
 
 
 def test_a_bucket_that_does_not_exist_is_never_a_skip(

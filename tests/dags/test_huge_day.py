@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from amili_provider.sandbox.server import SandboxServer
 from tests.dags.conftest import RunDag
 
@@ -56,8 +58,22 @@ def test_equal_names_in_two_folders_are_refused_across_buckets(s3: Any, amili: S
     assert [u.name for u in amili.uploads] == ["other.csv"]
 
 
-def test_a_day_without_files_is_skipped(s3: Any, amili: SandboxServer, run_dag: RunDag) -> None:
-    """No bucket, no upload."""
-    run = run_dag("amili_huge_day", logical_date=DAY, change=small_buckets)
-    assert run.task_states["buckets"] == "skipped"
+@pytest.mark.parametrize(
+    ("end", "states"),
+    [
+        ("fail", {"buckets": "failed", "upload": "upstream_failed"}),
+        ("skip", {"buckets": "skipped", "upload": "skipped"}),
+    ],
+)
+def test_a_day_without_files_ends_as_chosen(
+    s3: Any, amili: SandboxServer, run_dag: RunDag, end: str, states: dict[str, str]
+) -> None:
+    """No bucket, no upload; a failure unless it is chosen to be none."""
+
+    def chosen(dag: Any) -> None:
+        dag.get_task("buckets").if_no_files = end
+        dag.get_task("buckets").retries = 0
+
+    run = run_dag("amili_huge_day", logical_date=DAY, change=chosen)
+    assert {task: run.task_states[task] for task in states} == states
     assert amili.uploads == []

@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from amili_provider.delivery.buckets import Bounds, balanced_buckets
-from amili_provider.exceptions import AmiliArgumentError, AmiliStorageSettingsError
+from amili_provider.exceptions import AmiliArgumentError, AmiliFilesMissing, AmiliStorageSettingsError
 from amili_provider.operators.buckets import AmiliFileBucketsOperator
 from amili_provider.storage.names import comparable
 
@@ -129,17 +129,23 @@ def test_what_the_upload_would_skip_is_left_out_and_told(tmp_path: Path) -> None
     assert execute(ti, source=str(tmp_path)) == [[f"file://{tmp_path}/good.csv"]]
     assert {Path(one["source"]).name for one in ti.pushed["skipped"]} == {".hidden.csv", "b.csv.tmp", "empty.csv"}
     assert all(one["message"] for one in ti.pushed["skipped"])
-    assert execute(source=f"{tmp_path}/emp*") == []
+    with pytest.raises(AmiliFilesMissing, match=r"The one file .* skipped.* empty\.csv: It is empty \(0 bytes\)"):
+        execute(source=f"{tmp_path}/emp*")
+    with pytest.raises(AirflowSkipException, match="was skipped"):
+        execute(source=f"{tmp_path}/emp*", if_no_files="skip")
+    assert execute(source=f"{tmp_path}/emp*", if_no_files="succeed") == []
     assert execute(source=f"{tmp_path}/.hid*") == [[f"file://{tmp_path}/.hidden.csv"]]
     assert len(execute(source=str(tmp_path), ignore=(), max_files_per_bucket=1)) == 4
 
 
 def test_nothing_that_matches_is_skipped_failed_or_empty_as_asked(tmp_path: Path) -> None:
     """As in the upload."""
-    with pytest.raises(AirflowSkipException):
+    with pytest.raises(AmiliFilesMissing, match=f"No files match file://{tmp_path}"):
         execute(source=str(tmp_path))
-    with pytest.raises(FileNotFoundError):
-        execute(source=str(tmp_path), if_no_files="fail")
+    with pytest.raises(AirflowSkipException):
+        execute(source=str(tmp_path), if_no_files="skip")
+    with pytest.raises(AirflowSkipException, match="day does not exist"):
+        execute(source=f"{tmp_path}/day/*.csv", if_no_files="skip")
     assert execute(source=str(tmp_path), if_no_files="succeed") == []
     assert execute(source=[], if_no_files="succeed") == []
     with pytest.raises(FileNotFoundError):
