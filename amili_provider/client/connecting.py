@@ -10,15 +10,37 @@ from typing import Any
 
 import httpx
 
-from amili_provider.connection_form import AmiliSettings, field_label
+from amili_provider.connection_form import AmiliSettings, environment_proxy, field_label
+from amili_provider.exceptions import AmiliArgumentError
 
 WRITE_STALL_SECONDS = 60.0
 """How long the other end may take no data before the request is given up."""
 
 
-def http_options(settings: AmiliSettings) -> dict[str, Any]:
-    """Return the arguments that both kinds of httpx client share."""
+def http_options(
+    settings: AmiliSettings,
+    kind: type[httpx.HTTPTransport | httpx.AsyncHTTPTransport],
+    *,
+    limits: httpx.Limits,
+    verify: ssl.SSLContext,
+    transport: Any,
+) -> dict[str, Any]:
+    """
+    Return the arguments of an httpx client: the one place that decides by which way an address is reached.
+
+    :param settings: the connection.
+    :param kind: how the client sends.
+    :param limits: of its connections.
+    :param verify: the TLS settings.
+    :param transport: sends instead, for tests.
+    :raises AmiliArgumentError: if the environment names a proxy that cannot be used; the connection's was checked.
+    """
     options: dict[str, Any] = {
+        "limits": limits,
+        "verify": verify,
+        "transport": transport,
+        # Its reading of the environment raises errors of its own, with the beginning of a password in them.
+        "trust_env": False,
         "timeout": httpx.Timeout(
             connect=settings.connect_timeout,
             read=settings.answer_timeout,
@@ -31,10 +53,26 @@ def http_options(settings: AmiliSettings) -> dict[str, Any]:
     }
     if settings.proxy is not None:
         options["proxy"] = settings.proxy
-    else:
-        # Proxies of the environment are not for this machine's own addresses, whatever NO_PROXY says.
-        options["mounts"] = dict.fromkeys(("all://localhost", "all://127.0.0.1", "all://[::1]"))
+    elif transport is None:
+        options["mounts"] = {
+            url: kind(proxy=proxy, limits=limits, verify=verify, trust_env=False)
+            for url in (settings.base_url, settings.auth_url)
+            if url is not None and (proxy := _environment_proxy(url, settings)) is not None
+        }
     return options
+
+
+def _environment_proxy(url: str, settings: AmiliSettings) -> str | None:
+    try:
+        return environment_proxy(url, "httpx")
+    except ValueError as reason:
+        remedy = f"Or fill in {field_label('proxy')} of connection {settings.conn_id!r}."
+        raise AmiliArgumentError(f"{reason} {remedy}") from None
+
+
+def proxy_setting(settings: AmiliSettings) -> str:
+    """Return where the proxies that requests go through are set."""
+    return field_label("proxy") if settings.proxy is not None else "HTTPS_PROXY, ALL_PROXY and NO_PROXY of this process"
 
 
 def set_location_aside(response: httpx.Response) -> None:

@@ -76,11 +76,14 @@ class AmiliAsyncClient:
         self._attempts = attempts
         self._auth = auth_of(settings, clock, on_token) if auth is None else auth
         self._http = httpx.AsyncClient(
-            **connecting.http_options(settings),
-            verify=connecting.ssl_context(settings) if verify is None else verify,
-            # Shorter than any server keeps one, so that a question seldom meets a connection just closed.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=keep_alive, keepalive_expiry=5.0),
-            transport=transport,
+            **connecting.http_options(
+                settings,
+                httpx.AsyncHTTPTransport,
+                # Shorter than any server keeps one, so that a question seldom meets a connection just closed.
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=keep_alive, keepalive_expiry=5.0),
+                verify=connecting.ssl_context(settings) if verify is None else verify,
+                transport=transport,
+            ),
             event_hooks={"response": [connecting.aset_location_aside]},
         )
 

@@ -15,6 +15,7 @@ import httpx
 
 from amili_provider.auth import is_token_request
 from amili_provider.client import addressing
+from amili_provider.client.connecting import proxy_setting
 from amili_provider.client.in_flight import InFlight
 from amili_provider.client.reading import AnswerUnusable
 from amili_provider.connection_form import AmiliSettings, field_label
@@ -79,11 +80,13 @@ def what_failed(error: Exception | None, flight: InFlight, settings: AmiliSettin
         see = "" if for_token else f"; see {field_label('answer_timeout')}"
         return f"{peer} did not answer completely in time{see}"
     if isinstance(error, httpx.ProxyError):
-        return f"the proxy {peer} refused to pass the request on ({one_line(error, 60)}); check {field_label('proxy')}"
+        return (
+            f"the proxy {peer} refused to pass the request on ({one_line(error, 60)}); check {proxy_setting(settings)}"
+        )
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
         look = f"{field_label('environment')} and {field_label('auth_url' if for_token else 'host')}"
         if request is not None and flight.peer not in (None, addressing.origin(request.url)[1:]):
-            peer, look = f"the proxy {peer}", field_label("proxy")
+            peer, look = f"the proxy {peer}", proxy_setting(settings)
         return _no_connection(error, peer, target, look, settings)
     if isinstance(error, httpx.WriteTimeout):
         return f"{peer} stopped taking data"

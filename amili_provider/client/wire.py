@@ -51,11 +51,14 @@ class Wire:
         self._flights: set[InFlight] = set()
         self._flights_lock = threading.Lock()
         self._http = httpx.Client(
-            **connecting.http_options(settings),
-            verify=connecting.ssl_context(settings),
-            # A kept connection that the other end closes in the same moment is the commonest answer that never comes.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-            transport=transport,
+            **connecting.http_options(
+                settings,
+                httpx.HTTPTransport,
+                # A kept connection that the other end closes in this moment is the commonest answer that never comes.
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+                verify=connecting.ssl_context(settings),
+                transport=transport,
+            ),
             event_hooks={"response": [connecting.set_location_aside]},
         )
 

@@ -17,6 +17,7 @@ from amili_provider.connection_form.forms import (
     ui_field_behaviour,
     ui_field_behaviour_kebab,
 )
+from amili_provider.connection_form.proxies import environment_proxy
 from amili_provider.connection_form.settings import AmiliSettings, settings_from
 from amili_provider.connection_form.values import as_bool, as_words, checked_client_no, checked_result_path
 
@@ -28,6 +29,7 @@ __all__ = [
     "checked_client_no",
     "checked_result_path",
     "conn_fields",
+    "environment_proxy",
     "field_label",
     "form_widgets",
     "readme_table",

@@ -123,7 +123,7 @@ FIELDS: tuple[ConnectionField, ...] = (
     ConnectionField(
         "proxy",
         "Proxy URL",
-        "HTTP proxy. Empty: what the environment variables HTTPS_PROXY and NO_PROXY say.",
+        "HTTP proxy; in its password @ : / # % are %40 %3A %2F %23 %25. Empty: see HTTPS_PROXY, ALL_PROXY, NO_PROXY.",
         _SECRET,  # it may hold a password
         "http://proxy.example.com:3128",
     ),

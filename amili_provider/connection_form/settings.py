@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from amili_provider.connection_form.addresses import (
     ENVIRONMENTS,
@@ -17,6 +17,7 @@ from amili_provider.connection_form.addresses import (
 )
 from amili_provider.connection_form.extras import known_extras
 from amili_provider.connection_form.fields import default, label
+from amili_provider.connection_form.proxies import checked_proxy
 from amili_provider.connection_form.values import (
     as_bool,
     as_count,
@@ -69,9 +70,10 @@ class AmiliSettings:
     conn_id: str = "amili_default"
 
     @property
-    def proxy_password(self) -> str | None:
-        """The password in the proxy's URL, as it is written there; older Airflow does not mask it by itself."""
-        return urlsplit(self.proxy).password if self.proxy else None
+    def proxy_passwords(self) -> set[str]:
+        """The password in the proxy's URL, as it is written there and as it is meant, to be masked in logs."""
+        written = urlsplit(self.proxy).password if self.proxy else None
+        return {written, unquote(written)} if written else set()
 
     def __repr__(self) -> str:
         shown = []
@@ -160,7 +162,7 @@ def _read(
         answer_timeout=as_seconds(extra.get("answer_timeout", default("answer_timeout")), label("answer_timeout")),
         verify=boolean("verify"),
         ca_file=text("ca_file"),
-        proxy=_proxy(text("proxy")),
+        proxy=None if (proxy := text("proxy")) is None else checked_proxy(proxy, label("proxy")),
         allow_http=allow_http,
         max_request_bytes=as_count(
             extra.get("max_request_bytes", default("max_request_bytes")), label("max_request_bytes")
@@ -225,17 +227,3 @@ def _auth_url(given: str | None, environment: str, *, allow_http: bool) -> str:
     address.check_scheme(label("auth_url"), allow_http=allow_http)
     # People copy the whole address of the token call; appending /token to it again helps nobody.
     return address.url.removesuffix("/token")
-
-
-def _proxy(given: str | None) -> str | None:
-    if given is None:
-        return None
-    try:
-        parts = urlsplit(given)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    if not usable:
-        # The value may hold a password, so it is not repeated.
-        raise ValueError(f"{label('proxy')} is not a proxy's URL; write http://host:port.")
-    return given

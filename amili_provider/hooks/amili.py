@@ -82,8 +82,8 @@ class AmiliHook(BaseHook):
                 schema=connection.schema,
                 extra=connection.extra_dejson,
             )
-            if self._settings.proxy_password:
-                self._mask(self._settings.proxy_password)
+            for password in self._settings.proxy_passwords:
+                self._mask(password)
         return self._settings
 
     def _connection(self) -> Any:
@@ -95,7 +95,11 @@ class AmiliHook(BaseHook):
             raise
 
     def get_conn(self) -> AmiliClient:
-        """Return the client, made once. It may be used from many threads."""
+        """
+        Return the client, made once. It may be used from many threads.
+
+        :raises AmiliArgumentError: if the environment names a proxy that cannot be used.
+        """
         self._mask_held_back()
         if self._client is None:
             from amili_provider.client import AmiliClient

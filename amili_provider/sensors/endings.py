@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
     Context,
 )
+
+from amili_provider.exceptions import AmiliArgumentError
 
 _FAILED_WHILE_DEFERRED = "__fail__"
 """The method that Airflow resumes if the trigger broke, or if the time of the deferral was up."""
@@ -48,7 +49,7 @@ class SensorThatEndsAsPokeWould(BaseSensorOperator):
             return super().execute(context)
         except AirflowSkipException as skip:
             failure = skip.__cause__
-            if self.soft_fail and isinstance(failure, AirflowFailException):
+            if isinstance(failure, Exception) and not self.is_skip(failure):
                 raise failure from failure.__cause__
             raise
 
@@ -79,4 +80,5 @@ class SensorThatEndsAsPokeWould(BaseSensorOperator):
 
     def is_skip(self, failure: Exception) -> bool:
         """Return whether the sensor's flags turn *failure* into a skip."""
-        return self.never_fail or (self.soft_fail and isinstance(failure, AirflowSensorTimeout))
+        late = isinstance(failure, AirflowSensorTimeout)
+        return (self.never_fail and not isinstance(failure, AmiliArgumentError)) or (self.soft_fail and late)

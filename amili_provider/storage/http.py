@@ -12,6 +12,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import requests
 from fsspec import AbstractFileSystem
 
+from amili_provider.connection_form import environment_proxy
 from amili_provider.models import one_line
 from amili_provider.storage.connections import StorageConnection
 from amili_provider.storage.troubles import WrongSettings
@@ -119,13 +120,23 @@ class HttpFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
             return b"".join(iter(lambda: body.read(_BLOCK), b""))[start:end]
 
     def _ask(self, method: str, path: str) -> requests.Response:
+        proxies = self._proxies(path)
         try:
             return self._session.request(
-                method, path, headers=_HEADERS, stream=True, timeout=_SECONDS, allow_redirects=False
+                method, path, headers=_HEADERS, stream=True, timeout=_SECONDS, allow_redirects=False, proxies=proxies
             )
         except requests.RequestException as error:
             # Its text holds the whole address, whose query may be a signature.
             raise OSError(f"no answer from {urlsplit(path).netloc} ({type(error).__name__})") from None
+
+    def _proxies(self, address: str) -> dict[str, str] | None:
+        """Return the way to an address, read from the environment as for Amili; None: as the connection says."""
+        if self._session.proxies or not self._session.trust_env:
+            return None
+        try:
+            return {urlsplit(address).scheme: environment_proxy(address, "requests") or ""}
+        except ValueError as reason:
+            raise WrongSettings(str(reason)) from None
 
     @staticmethod
     def _check(answer: requests.Response, path: str) -> None:

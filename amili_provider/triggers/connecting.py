@@ -90,8 +90,8 @@ async def asettings(conn_id: str) -> AmiliSettings:
         schema=connection.schema,
         extra=await get_async_extra_dejson(connection),
     )
-    if settings.proxy_password:
-        await amask(settings.proxy_password)
+    for password in settings.proxy_passwords:
+        await amask(password)
     return settings
 
 
@@ -108,6 +108,7 @@ async def aclient(settings: AmiliSettings, questions: int, on_token: Any = amask
     :param settings: the connection.
     :param questions: how many there are per poll.
     :param on_token: called with every new token.
+    :raises AmiliArgumentError: if the environment names a proxy that cannot be used.
     """
     client, tls = await asyncio.to_thread(_made_ready, settings)
     opened = client.AmiliAsyncClient(

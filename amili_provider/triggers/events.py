@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from amili_provider.exceptions import (
+    AmiliArgumentError,
     AmiliAuthenticationError,
     AmiliConnectionError,
     AmiliError,
@@ -22,7 +23,14 @@ VERSION: Literal[1] = 1
 """Raised whenever an older sensor would misunderstand a newer trigger."""
 
 _ERRORS: dict[str, type[AmiliError]] = {
-    cls.__name__: cls for cls in (AmiliAuthenticationError, AmiliConnectionError, AmiliRequestError, AmiliResponseError)
+    cls.__name__: cls
+    for cls in (
+        AmiliArgumentError,
+        AmiliAuthenticationError,
+        AmiliConnectionError,
+        AmiliRequestError,
+        AmiliResponseError,
+    )
 }
 
 
@@ -61,7 +69,14 @@ class WaitEvent(_Strict):
     settled: list[Settled] = []
     open: list[Open] = []
     error: (
-        Literal["AmiliAuthenticationError", "AmiliConnectionError", "AmiliRequestError", "AmiliResponseError"] | None
+        Literal[
+            "AmiliArgumentError",
+            "AmiliAuthenticationError",
+            "AmiliConnectionError",
+            "AmiliRequestError",
+            "AmiliResponseError",
+        ]
+        | None
     ) = None
     """The class of the error that ended the wait."""
     message: str = ""

@@ -28,12 +28,12 @@ async def wait(trigger: AmiliTrigger) -> WaitEvent:
         trigger.result_path, trigger.accepted_results, trigger.refused_results, trigger.pending_results
     )
     settings = overrides.applied_to(await asettings(trigger.amili_conn_id))
-    async with aclient(settings, len(keys)) as client:
-        ask = trigger.question(client, client.vocabulary)
-        try:
+    try:
+        async with aclient(settings, len(keys)) as client:
+            ask = trigger.question(client, client.vocabulary)
             settled = await _until_settled(trigger, waiting, ask, pace)
-        except AmiliError as error:
-            return failed(error, waiting.settled, waiting.open)
+    except AmiliError as error:
+        return failed(error, waiting.settled, waiting.open)
     return WaitEvent(ending="settled" if settled else "timed_out", settled=waiting.settled, open=waiting.open)
 
 

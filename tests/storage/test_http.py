@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import threading
+import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,6 +17,7 @@ from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsErr
 from amili_provider.operators.buckets import AmiliFileBucketsOperator
 from amili_provider.storage.listing import list_files
 from amili_provider.storage.moves import Mover
+from tests.wire.proxies import forward_proxy
 
 _INVOICE = b"invoice\n" * 200_000
 
@@ -134,6 +136,36 @@ def test_the_connection_s_login_and_headers_are_sent(pages: tuple[str, type[_Pag
         list_files(f"{root}/private/a.csv", None)
     with pytest.raises(ValueError, match="Choose another connection"):
         list_files("http://127.0.0.1:1/a.csv", "site")
+
+
+def test_proxies_of_the_environment_are_read_as_for_amili(
+    pages: tuple[str, type[_Pages]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that cannot be read is refused by its name; its password is written as the message says."""
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    address = f"http://partner.example:{urlsplit(pages[0]).port}/a.csv"
+    monkeypatch.setenv("NO_PROXY", "fd00::/8,[::1],blåbær.example")
+    with forward_proxy("wo/rd#canary") as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://bob:wo/rd#canary@127.0.0.1:{proxy.port}")
+        with pytest.raises(AmiliStorageSettingsError, match="HTTP_PROXY in the environment.*as %40 %3A %2F") as caught:
+            list_files(address, None)
+        assert "canary" not in "".join(traceback.format_exception(caught.value))
+        monkeypatch.setenv("HTTP_PROXY", f"http://bob:wo%2Frd%23canary@127.0.0.1:{proxy.port}")
+        [file] = list_files(address, None)
+        with file.open() as stream:
+            assert stream.read() == _INVOICE
+        # An address of this machine, or one that NO_PROXY names, is reached without it.
+        before = len(proxy.requests)
+        assert len(list_files(f"{pages[0]}/a.csv", None)) == 1
+        monkeypatch.setenv("NO_PROXY", "partner.example")
+        with pytest.raises(AmiliStorageError, match="no answer from partner.example"):
+            list_files(address, None)
+        assert len(proxy.requests) == before
+    monkeypatch.setenv("HTTP_PROXY", "socks9://canary:1")
+    monkeypatch.delenv("NO_PROXY")
+    with pytest.raises(AmiliStorageSettingsError, match="HTTP_PROXY in the environment.* kind of proxy"):
+        list_files(address, None)
 
 
 def test_a_signed_address_is_not_shown(pages: tuple[str, type[_Pages]]) -> None:

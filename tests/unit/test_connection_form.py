@@ -156,6 +156,10 @@ def test_address_of_the_token_service(url: str) -> None:
         ({"extra": {**STAGING, "user_id": ["a"]}}, "write text"),
         ({"extra": {**STAGING, "proxy": "user:canary@proxy:3128"}}, "'Proxy URL' (extra 'proxy') is not a proxy's URL"),
         ({"extra": {**STAGING, "proxy": "socks5://proxy:1"}}, "not a proxy's URL"),
+        *(
+            ({"extra": {**STAGING, "proxy": f"http://user:{password}@proxy:3128"}}, "written as %40 %3A %2F %3F %23")
+            for password in ("can/ary", "1#canary", "1/canary", "1?canary", "can ary", "[canary")
+        ),
         ({"extra": {**STAGING, "proxy": "http://proxy:99999"}}, "not a proxy's URL"),
         ({"extra": {**STAGING, "result_path": "/clients/{clientno}/files"}}, "with {fileid}"),
         ({"extra": {**STAGING, "result_path": "https://x/{fileid}"}}, "write a path such as"),
