@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -26,6 +25,7 @@ from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
 from amili_provider.ledger import Ledger
 from amili_provider.ledger.chosen import ledger_from
 from amili_provider.models import Outcome, Receipt, one_line
+from amili_provider.reports import groups
 from amili_provider.storage import names
 from amili_provider.storage.listing import Sources, StorageFile, list_files, open_sources
 from amili_provider.storage.stability import unstable_files
@@ -247,9 +247,9 @@ class DeliveryRun:
         again = names.equal_names(item.receipt.name for item in going)
         for item in going:
             if names.comparable(item.receipt.name) in again:
-                self._settle(
-                    item, Outcome.NOT_SENT, f"Another file of this run has the name {item.receipt.name!r}. {_RENAME}"
-                )
+                reason = f"Another file of this run has the name {item.receipt.name!r}. {_RENAME}"
+                item.receipt.name = item.file.name  # by which a person finds it
+                self._settle(item, Outcome.NOT_SENT, reason)
 
     def _wanted_name(self, item: Item) -> str:
         file = item.file
@@ -268,8 +268,8 @@ class DeliveryRun:
 
     def _deliver(self, plan: Plan, ledger: Ledger | None) -> None:
         going = [item for item in self._items if not item.done]
-        for reason, number in Counter(i.receipt.message for i in self._items if i.done).items():
-            self._log.info("%d file(s) not sent: %s", number, reason)
+        for group in groups(item.receipt.as_dict() for item in self._items if item.done):
+            self._log.info("%s: %s: %s", group.outcome, group.names, group.words)
         if not going:
             return
         client = self._hook.get_conn()

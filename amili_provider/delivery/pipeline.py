@@ -36,6 +36,8 @@ GRACE_SECONDS = 2.0
 SETTLE_SECONDS = 1.5
 """How long it then waits for its cut requests to be settled. Airflow kills five seconds after its signal; by then
 the receipts have to be published."""
+_TAKEN = (Outcome.UPLOADED, Outcome.REJECTED, Outcome.UNKNOWN)
+"""Outcomes of files that a request may have taken to Amili."""
 UNREACHABLE_REQUESTS = 3
 """After so many requests in a row that did not reach Amili, each tried several times, the rest is not tried."""
 
@@ -285,6 +287,7 @@ class Delivery:
         receipt.outcome = verdict.outcome
         receipt.status, receipt.result, receipt.message = verdict.status, verdict.result, verdict.message
         receipt.uploaded_at = result.at if verdict.outcome.delivered else None
+        receipt.request = item.request if verdict.outcome in _TAKEN else None
         receipt.passing, receipt.unwritten = result.passing, result.unwritten
         item.refused_itself = result.refused_itself
         item.refused_by_name = result.refused_itself and verdict.per_file

@@ -97,6 +97,8 @@ class Item:
     """Memory accounted for it."""
     followers: list[Item] = field(default_factory=list)
     """Files of the same run with the same bytes: they share its outcome."""
+    request: str | None = None
+    """The last request it was part of, as in the log and in the ledger."""
     result: Result | None = None
     """What became of it, as its sender said; not yet in the receipt unless it is :attr:`done`."""
     done: bool = False

@@ -87,11 +87,14 @@ class Progress:
 
 
 def receipt_lines(receipts: Sequence[Receipt]) -> Iterator[str]:
-    """Yield one line per receipt, what went wrong first."""
+    """Yield one line per receipt, what went wrong first; of an unknown file with what is needed to settle it."""
     for receipt in sorted(receipts, key=lambda r: not r.outcome.failed)[:MOST_RECEIPTS]:
         size = "" if receipt.size is None else f" {shown_bytes(receipt.size):>10}"
         said = f"  ({receipt.message})" if receipt.message else ""
-        yield f"{receipt.outcome:<16}{size}  {receipt.name}{said}"
+        ids = ""
+        if receipt.outcome is Outcome.UNKNOWN:
+            ids = f"  file_id {receipt.file_id}" + (f", request {receipt.request}" if receipt.request else "")
+        yield f"{receipt.outcome:<16}{size}  {receipt.name}{said}{ids}"
     if len(receipts) > MOST_RECEIPTS:
         yield f"... and {len(receipts) - MOST_RECEIPTS} more"
 

@@ -16,31 +16,24 @@ from amili_provider.exceptions import (
     AmiliUploadRejected,
 )
 from amili_provider.models import Outcome, Receipt, one_line
-
-MOST_NAMED = 500
-"""Files named in a message at most; every one is in the receipts."""
+from amili_provider.reports import LOG_WIDTH, MOST_LINES, WHAT_TO_DO, ReceiptFields, by_outcome, headline, told, wrapped
 
 _REMEDIES = {
-    "unwritten": (
-        "The outcome of files could not be written to the ledger, so the task fails although it is as shown: the next "
-        "run will find them unknown. Mend the ledger's storage first."
-    ),
-    "unknown": (
-        "Unknown files were sent, but Amili's answer was lost or not understood; sending them again could invoice "
-        "somebody twice, so nothing resends them on its own. Ways on: ask Amili and settle them with the DAG "
-        "'amili_ledger'; or run again with if_unknown='check' (asks Amili's result endpoint, never sends) or "
-        "if_unknown='resend' (asks first, then sends what Amili does not know)."
-    ),
-    "rejected": "Rejected files were refused by Amili in the words shown: correct them at their source and run again.",
-    "passing": "The other files could not be tried now; a retry sends them and repeats nothing.",
+    "unwritten": ("Mend the ledger's storage first: it was not told of files, so the next run finds them unknown."),
+    "unknown": WHAT_TO_DO["unknown"],
+    "rejected": WHAT_TO_DO["rejected"],
+    "passing": "A retry sends the files that could not be tried now, and repeats nothing.",
     "missing": "What is missing may still come: a retry looks again, and repeats nothing.",
-    "permanent": "Files that were not sent stay where they are: mend what the message says and run again.",
+    "permanent": WHAT_TO_DO["not_sent"],
     "no_ledger": (
-        "Without a ledger (ledger=None) nothing remembers what was accepted, so this task is not retried "
-        "automatically: a retry would send the uploaded files a second time. Name a ledger folder, or run again for "
-        "the files above only."
+        "Name a ledger, or run again for the files below only: without one (ledger=None) nothing remembers what was "
+        "accepted, so Airflow does not retry this task, which would send the uploaded files a second time."
     ),
 }
+_MOST_MISSING = 3
+"""Sentences about what is missing that a message has at most; the error has all of them."""
+_LONGEST_CLASS = "AmiliAuthenticationError: "
+"""Airflow's log view writes the error's class before the message."""
 
 
 def failure(
@@ -87,10 +80,9 @@ def failure(
         "no_ledger": no_ledger,
         "permanent": waiting and not may_retry and not no_ledger,
     }
-    lines = [_headline(receipts, failed), *_lines(failed)] if failed else []
-    if missing:
-        lines += [f"Missing among the files that match {source}:", *(f"  {sentence}" for sentence in missing)]
-    message = "\n".join([*lines, *(_REMEDIES[kind] for kind, applies in remedies.items() if applies)])
+    message = _message(
+        receipts, failed, [_REMEDIES[kind] for kind, applies in remedies.items() if applies], missing, source
+    )
     published = [r.as_dict() for r in failed]
 
     if may_retry and not passing:
@@ -131,21 +123,32 @@ def barred(receipts: Sequence[Receipt], *, has_ledger: bool, cause: BaseExceptio
     )
 
 
-def _headline(receipts: Sequence[Receipt], failed: Sequence[Receipt]) -> str:
-    client_no, file_type = failed[0].client_no, failed[0].file_type
-    number, so = sum(r.outcome.failed for r in failed), "not delivered to Amili"
-    if not number:
-        number, so = len(failed), "delivered to Amili, but not written to the ledger"
-    return f"{number} of {len(receipts)} file(s) {so} (client {client_no}, {file_type}):"
+def _message(
+    receipts: Sequence[Receipt],
+    failed: Sequence[Receipt],
+    remedies: Sequence[str],
+    missing: Sequence[str],
+    source: str,
+) -> str:
+    """Say what happened and what to do, then name files and reasons; all of it fits a screen."""
+    head = headline([r.as_dict() for r in receipts], LOG_WIDTH - len(_LONGEST_CLASS))
+    for remedy in remedies:
+        head += wrapped(remedy)
+    sections: list[tuple[str, Sequence[ReceiptFields]]] = [
+        (f"{outcome} ({len(some)})", some)
+        for outcome, some in by_outcome(r.as_dict() for r in failed if r.outcome.failed).items()
+    ]
+    if unwritten := [r.as_dict() for r in failed if not r.outcome.failed]:
+        sections.append((f"delivered, but not written to the ledger ({len(unwritten)})", unwritten))
+    tail = _missing_lines(missing, source) if missing else []
+    return "\n".join([*head, *told(sections, MOST_LINES - len(head) - len(tail)), *tail])
 
 
-def _lines(failed: Sequence[Receipt]) -> list[str]:
-    lines = []
-    for receipt in failed[:MOST_NAMED]:
-        words = "/".join(w for w in (receipt.status, receipt.result) if w)
-        said = ": ".join(w for w in (words, receipt.message) if w) or "no reason given"
-        size = f", {receipt.size} bytes" if receipt.size is not None else ""
-        lines.append(f"  {receipt.outcome}: {receipt.source}{size}: {said}")
-    if len(failed) > MOST_NAMED:
-        lines.append(f"  ... and {len(failed) - MOST_NAMED} more; the task's XCom has the receipt of each.")
-    return lines
+def _missing_lines(missing: Sequence[str], source: str) -> list[str]:
+    sentences = [line for sentence in missing[:_MOST_MISSING] for line in wrapped(sentence, first="  ", others="    ")]
+    more = len(missing) - _MOST_MISSING
+    return [
+        f"Missing among the files that match {source}:",
+        *sentences[:_MOST_MISSING],
+        *([f"and {more} more are missing"] if more > 0 else []),
+    ]

@@ -106,6 +106,8 @@ class Sender:
         _foretell(group, _STOPPED)
         body = self._body(group, label)
         sent.requests.append(label)
+        for item in group:
+            item.request = label
         sent.unreachable = False
         try:
             reply = self._client.post_files(self._plan.client_no, body)
@@ -187,6 +189,8 @@ class Sender:
 
     def _without(self, group: list[Item], results: Mapping[Item, Result], sent: Sent) -> list[list[Item]]:
         """Nothing of *group* was accepted: take out those with *results*, send the others again, claimed or not."""
+        for item in results:
+            item.request = None  # it went without them
         self._tell(results, sent)
         rest = [item for item in group if item not in results]
         return [rest] if rest else []
@@ -263,6 +267,8 @@ class Sender:
                 item.content.check_unchanged()
                 known = self._books.consult(item)
                 if known is not None:
+                    for one in group:
+                        one.request = None  # what the ledger knows is of an earlier one
                     return known
         except Stopped:
             return not_sent("The run was stopped while this file was read.")

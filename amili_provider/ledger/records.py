@@ -148,7 +148,10 @@ class LedgerReceipt:
         said += f"; {self.message}" if self.message else ""
         if self.settled_by:
             said += f"; settled by {self.settled_by}" + (f": {self.reason}" if self.reason else "")
-        when = f"settled {self.settled_at}" if self.state is RecordState.SETTLED else "no answer recorded"
+        when = "no answer recorded"
+        if self.state is RecordState.SETTLED:
+            # Nothing is settled about a file whose outcome is not known.
+            when = f"{'no verdict by' if self.outcome is Outcome.UNKNOWN else 'settled'} {self.settled_at}"
         outcome = f"{self.outcome}, " if self.outcome else ""
         who = who or "no run named"
         return f"attempt {self.attempt} ({outcome}claimed {self.claimed_at}, {when}; {who}{said})"

@@ -67,6 +67,8 @@ class Receipt:
     result: str | None = None
     message: str | None = None
     uploaded_at: str | None = None
+    request: str | None = None
+    """Which request of the task took it to Amili, as in the log and in the ledger; None if it was not sent."""
     unwritten: bool = field(default=False, repr=False)
     """Whether the ledger could not be told of the outcome, so that the next run finds it unknown. Not published."""
     passing: bool = field(default=False, repr=False)
@@ -87,4 +89,5 @@ class Receipt:
             "result": self.result,
             "message": self.message,
             "uploaded_at": self.uploaded_at,
+            "request": self.request,
         }

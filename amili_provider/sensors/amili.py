@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from amili_provider.connection_form import checked_client_no, field_label
 from amili_provider.exceptions import AmiliResultFailed
-from amili_provider.models import Vocabulary, one_line
+from amili_provider.models import Vocabulary
+from amili_provider.reports import MOST_LINES, by_outcome, told
 from amili_provider.sensors.arguments import Asked, asked_for, checked_uuid
 from amili_provider.sensors.waiting import AmiliSensor
 from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
@@ -60,13 +61,12 @@ class AmiliFileResultSensor(AmiliSensor):
         lost = self._asked().hopeless
         if not lost:
             return None
-        lines = [
-            f"  {one_line(r.get('source') or r.get('name'))}: {r.get('outcome')}: "
-            f"{one_line(r.get('message') or 'no reason given')}"
-            for r in lost
+        head = [
+            f"{len(lost)} file(s) never arrived at Amili: there is no result to wait for.",
+            "Let the upload deliver them first; its own message says what to do.",
         ]
-        head = f"{len(lost)} file(s) never arrived at Amili, so that there is no result to wait for:"
-        return AmiliResultFailed("\n".join([head, *lines]), receipts=lost)
+        sections = [(f"{outcome} ({len(some)})", some) for outcome, some in by_outcome(lost).items()]
+        return AmiliResultFailed("\n".join([*head, *told(sections, MOST_LINES - len(head))]), receipts=lost)
 
     def _overrides(self) -> Overrides:
         return Overrides(self.result_path, self.accepted_results, self.refused_results, self.pending_results)
@@ -87,11 +87,16 @@ class AmiliFileResultSensor(AmiliSensor):
 
     def _refused(self, refused: list[Settled], still_open: list[Open], total: int) -> AmiliResultFailed:
         names = self._asked().names
-        lines = [f"  {names.get(one.id, 'file')} ({one.id}): {_words(one)}" for one in refused]
+        head = [
+            f"Amili refused {len(refused)} of {total} file(s).",
+            "Correct them at their source, in the words of Amili below, and upload them again.",
+        ]
         if still_open:
-            lines.append(f"{len(still_open)} of the others had no final result yet.")
-        head = f"Amili refused {len(refused)} of {total} file(s):"
-        return AmiliResultFailed("\n".join([head, *lines]), receipts=[_shown(one, names) for one in refused])
+            head.append(f"{len(still_open)} of the others had no final result yet.")
+        receipts = [_shown(one, names) for one in refused]
+        rejected = [{**one, "name": one["name"] or one["file_id"], "outcome": "rejected"} for one in receipts]
+        lines = told([(f"rejected ({len(rejected)})", rejected)], MOST_LINES - len(head))
+        return AmiliResultFailed("\n".join([*head, *lines]), receipts=receipts)
 
     def _time_is_up_words(self, still_open: str) -> str:
         return (

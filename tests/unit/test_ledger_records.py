@@ -167,5 +167,7 @@ def test_a_receipt_describes_itself() -> None:
     assert all(part in text for part in (*parts.split("|"), "PROCESSED/CREATED", "Batch is processed"))
     claimed = replace(_RECEIPT, state=RecordState.CLAIMED, outcome=None, status=None, result=None, message=None)
     assert "no answer recorded" in claimed.describe()
+    lost = replace(_RECEIPT, outcome=Outcome.UNKNOWN)
+    assert "settled" not in lost.describe()  # nothing is, until a person says so
     settled = replace(_RECEIPT, origin=Origin.PERSON, settled_by="kari", reason="seen in the portal")
     assert "settled by kari: seen in the portal" in settled.describe()

@@ -32,6 +32,15 @@ def test_what_went_wrong_is_shown_first() -> None:
     ]
 
 
+def test_an_unknown_file_is_shown_with_what_settles_it() -> None:
+    """Its id, and the request that took it, stand where people look for the file."""
+    receipt = _receipt("lost.csv", Outcome.UNKNOWN, 3, "no answer")
+    receipt.file_id, receipt.request = "f1", "#7"
+    assert list(receipt_lines([receipt])) == [
+        "unknown                 3 B  lost.csv  (no answer)  file_id f1, request #7"
+    ]
+
+
 def test_the_log_of_a_huge_run_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is cut is said."""
     monkeypatch.setattr(progress, "MOST_RECEIPTS", 2)

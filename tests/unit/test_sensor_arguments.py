@@ -8,6 +8,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from amili_provider.exceptions import AmiliResultFailed
+from amili_provider.reports import MOST_LINES
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
 from amili_provider.sensors.arguments import asked_for, checked_uuid
 from tests.unit.simulated import ACCEPTED, MODES, World, run, settle_in
@@ -148,7 +149,7 @@ def test_files_that_never_arrived_fail_at_once(mode: str, outcome: str, monkeypa
     assert run(mode, world, AmiliFileResultSensor, receipts=receipts, soft_fail=True).error == "AmiliResultFailed"
     assert not world.requests
     assert not world.minted
-    with pytest.raises(AmiliResultFailed, match=rf"s3://bucket/b\.csv: {outcome}: Line 7") as caught:
+    with pytest.raises(AmiliResultFailed, match=rf"(?s){outcome}.*Line 7.*s3://bucket/b\.csv") as caught:
         AmiliFileResultSensor(task_id="wait", receipts=receipts).execute({})
     assert [one["outcome"] for one in caught.value.receipts] == [outcome]
 
@@ -214,3 +215,16 @@ def test_the_skip_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
                 task_id="wait", file_ids=["a"], soft_fail=True, timeout=0, deferrable=deferrable
             ).execute({})
         assert "NOTED" in str(caught.value.__cause__)
+
+
+def test_files_that_never_arrived_are_named_on_one_screen() -> None:
+    """Hundreds with one reason are told once, each outcome apart."""
+    lost = [receipt(f"f{n}", "rejected", name=f"{n}.csv", message="no such debtor") for n in range(300)]
+    lost.append(receipt("g", "not_sent", name="late.csv", message="In flight elsewhere"))
+    with pytest.raises(AmiliResultFailed, match="301 file") as caught:
+        AmiliFileResultSensor(task_id="wait", receipts=lost).execute({})
+    lines = str(caught.value).splitlines()
+    assert len(lines) <= MOST_LINES
+    assert sum("no such debtor" in line for line in lines) == 1
+    assert "  late.csv: In flight elsewhere" in lines
+    assert len(caught.value.receipts) == 301

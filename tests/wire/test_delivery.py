@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -22,13 +23,14 @@ from amili_provider.exceptions import (
     AmiliRequestError,
     AmiliUploadRejected,
 )
+from amili_provider.ledger import desk
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.storage.reading import read_content, read_small_contents
 from tests.wire.conftest import FakeTaskInstance, Upload
 
 FIELDS = [
     "file_id", "name", "source", "size", "sha256", "client_no", "file_type", "outcome", "status", "result",
-    "message", "uploaded_at",
+    "message", "uploaded_at", "request",
 ]  # fmt: skip
 
 
@@ -179,13 +181,47 @@ def test_a_lost_or_strange_answer_is_unknown_and_never_resent(
     _write(outbound, a=b"1", b=b"2")
     amili_sandbox.faults.add("upload", **fault)
     ti = FakeTaskInstance()
-    with pytest.raises(AmiliOutcomeUnknown, match=r"(?s)2 of 2.*a\.csv.*b\.csv.*if_unknown='check'"):
+    with pytest.raises(AmiliOutcomeUnknown, match=r"(?s)2 of 2.*if_unknown='check'.*a\.csv.*b\.csv"):
         upload(ti)
     assert _outcomes(ti.pushed["return_value"]) == {"a.csv": "unknown", "b.csv": "unknown"}
     assert _posts(amili_sandbox) == 1
+    assert {r["request"] for r in ti.pushed["return_value"]} == {"#1"}
     with pytest.raises(AmiliOutcomeUnknown, match="Sent before, outcome unknown"):
-        upload()
+        upload(ti)
     assert _posts(amili_sandbox) == 1
+    assert {r["request"] for r in ti.pushed["return_value"]} == {None}
+
+
+def test_the_message_gives_what_settles_an_unknown_file(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """The id that the message shows is the one that the ledger's form takes; the next run then has nothing to doubt."""
+    _write(outbound, a=b"1")
+    amili_sandbox.faults.add("upload", drop="reset", stage="accepted")
+    with pytest.raises(AmiliOutcomeUnknown) as caught:
+        upload()
+    found = re.search(r"file_id (\w+), request (#\d+)$", str(caught.value), re.MULTILINE)
+    assert found
+    form = {"action": "settle as arrived", "file_ids": [found[1]], "who": "kari", "why": "seen in the portal"}
+    params = {"amili_conn_id": "amili_default", "ledger": None, "client_no": None, **form}
+    desk.settle({"params": params, "ti": FakeTaskInstance(run_id="by hand")})
+    assert _outcomes(upload()) == {"a.csv": "already_uploaded"}
+    assert _posts(amili_sandbox) == 1
+
+
+def test_the_log_tells_of_each_file_in_the_words_of_its_outcome(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, capfd: pytest.CaptureFixture[str], caplog: Any
+) -> None:
+    """A file that is skipped is named as skipped, one that cannot be sent as not sent, whatever their number."""
+    caplog.set_level("INFO")
+    _write(outbound, empty=b"", a=b"1", b=b"2")
+    with pytest.raises(AmiliDeliveryFailed):
+        upload(file_name="same.csv")
+    out = capfd.readouterr()
+    said = caplog.text + out.out + out.err
+    assert "skipped: empty.csv: It is empty" in said
+    assert "not_sent: a.csv, b.csv: Another file of this run has the name" in said
+    assert "not sent: It is empty" not in said
 
 
 @pytest.mark.parametrize(

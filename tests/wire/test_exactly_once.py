@@ -297,7 +297,7 @@ def test_a_live_claim_of_somebody_else_is_respected_whatever_was_asked(
     """In flight elsewhere: not sent, retryable; the message says who has it."""
     _write(outbound, a=b"one")
     with a_run_that_has_claimed(upload):
-        with pytest.raises(AmiliDeliveryIncomplete, match=r"In flight elsewhere.*the first run"):
+        with pytest.raises(AmiliDeliveryIncomplete, match=r"(?s)In flight elsewhere.*the first run"):
             upload(FakeTaskInstance(run_id="second"), **arguments)
         assert not amili_sandbox.uploads
     assert _accepted(amili_sandbox) == {"a.csv": 1}
@@ -372,7 +372,8 @@ def test_an_outcome_that_the_ledger_cannot_be_told_is_never_green(
     monkeypatch.setattr(LocalFolder, "_replace", fail)
     ti = FakeTaskInstance(run_id="first")
     (tmp_path / "archive").mkdir()
-    with pytest.raises(AmiliOutcomeUnknown, match=r"(?s)not delivered.*could not be written to the ledger.*_ledger"):
+    words = r"(?s)not delivered.*ledger.*was not told.*amili_ledger.*not written to the ledger.*a\.csv"
+    with pytest.raises(AmiliOutcomeUnknown, match=words):
         upload(ti, max_concurrent_requests=1, archive_to=f"{tmp_path}/archive/")
     outcomes = Counter(_outcomes(ti.pushed["return_value"]).values())
     assert outcomes == {"uploaded": 1, "not_sent": 2}
@@ -402,7 +403,8 @@ def test_one_file_accepted_and_not_written_down_fails_the_task(
 
     monkeypatch.setattr(LocalFolder, "_replace", fail)
     ti = FakeTaskInstance(run_id="first")
-    with pytest.raises(AmiliOutcomeUnknown, match=r"(?s)1 of 1 file\(s\) delivered to Amili, but not written.*a\.csv"):
+    words = r"(?s)1 file\(s\): 1 uploaded.*delivered, but not written to the ledger.*a\.csv"
+    with pytest.raises(AmiliOutcomeUnknown, match=words):
         upload(ti)
     assert _outcomes(ti.pushed["return_value"]) == {"a.csv": "uploaded"}
     assert len(amili_sandbox.uploads) == 1

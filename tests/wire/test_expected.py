@@ -369,7 +369,7 @@ def test_without_a_ledger_nothing_is_retried_for_what_is_missing(
     with pytest.raises(AmiliFilesMissing):
         upload(ledger=None, expect="b.csv")
     write(outbound, "a.csv")
-    with pytest.raises(AmiliDeliveryFailed, match=r"(?s)'b\.csv'.*ledger=None"):
+    with pytest.raises(AmiliDeliveryFailed, match=r"(?s)ledger=None.*'b\.csv'"):
         upload(ledger=None, expect="b.csv", archive_to=str(tmp_path / "archive"))
     # Only its move keeps it from being sent again.
     assert names(tmp_path / "archive") == ["a.csv"]

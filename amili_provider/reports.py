@@ -1,0 +1,349 @@
+"""What became of the files of an upload, told to people: in a mail, a chat, a file, or a task's failure."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import itertools
+import re
+import textwrap
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+MOST_ROWS = 50
+"""Reasons in a report at most; a CSV has a row for every file."""
+MAIL_WIDTH = 76
+"""Characters of a line of a plain mail."""
+LOG_WIDTH = 92
+"""Characters that Airflow's log view shows of a line of an error, in a window 1,400 pixels wide; it wraps nothing."""
+MOST_LINES = 20
+"""Lines of an error's message at most."""
+
+_ORDER = ("unknown", "rejected", "not_sent", "uploaded", "already_uploaded", "skipped")
+_FINE = frozenset({"uploaded", "already_uploaded", "skipped"})
+WHAT_TO_DO = {
+    "unknown": (
+        "Ask Amili whether it has the unknown files, and settle them with the DAG 'amili_ledger'; or run again with "
+        "if_unknown='check' (asks, never sends) or 'resend' (asks, sends what Amili does not know). They were sent and "
+        "the answer was lost: sending them unasked could invoice somebody twice."
+    ),
+    "rejected": "Correct the rejected files at their source, in the words of Amili below, and run again.",
+    "not_sent": "Files that were not sent stay where they are: mend what the message says and run again.",
+}
+_FIELDS = (
+    "outcome", "name", "status", "result", "message", "source", "size", "sha256", "file_id", "request", "client_no",
+    "file_type", "uploaded_at",
+)  # fmt: skip
+_FORMULA = ("=", "+", "-", "@")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@:$])")
+_NAMES_SHOWN = 60
+_LONGEST_NAME = 100
+_LONGEST_PATH = 2_000
+
+ReceiptFields = Mapping[str, Any]
+
+
+def delivery_report(
+    receipts: Iterable[Any] | None,
+    format: Literal["text", "markdown", "html", "csv"] = "text",  # noqa: A002 - the word that people look for
+) -> str:
+    """
+    Return what became of files, for any mail, chat or notifier: what went wrong first, in Amili's words.
+
+    A headline with the number of files of each outcome (the first line, good as a subject), what to do, and a table of
+    outcome, files, reason and place; equal reasons are one row, and at most 50 rows are shown. A CSV has no headline,
+    and a row for every file. What comes from outside is escaped for the format; in a CSV, text that a spreadsheet
+    would take for a formula begins with an apostrophe.
+
+    Register it as a macro of the DAG, ``user_defined_macros={"delivery_report": delivery_report}``, and a notifier's
+    template can say ``{{ delivery_report(ti.xcom_pull(task_ids=ti.task_id), 'html') }}``.
+
+    :param receipts: the XCom of an upload: a list of receipts. Also lists of such lists, as a mapped upload has, and
+        None, as a task has that failed before it listed anything.
+    :param format: ``text`` (plain, lines that fit a mail), ``markdown`` (with a table as GitHub and others draw it),
+        ``html`` (a fragment with styles of its own) or ``csv`` (RFC 4180).
+    :returns: the report; never empty.
+    :raises ValueError: for another format.
+    :raises TypeError: for receipts that were printed as text.
+    """
+    found = list(_flat(receipts))
+    writers = {"text": _text, "markdown": _markdown, "html": _html, "csv": _csv}
+    if format not in writers:
+        raise ValueError(f"format must be one of {', '.join(writers)}, not {format!r}.")
+    return writers[format](found)
+
+
+# Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """
+    Files with one outcome for one reason.
+
+    :param outcome: the outcome, as in receipts.
+    :param words: the reason, in Amili's words where there are any, as one safe line.
+    :param receipts: the files.
+    """
+
+    outcome: str
+    words: str
+    receipts: list[ReceiptFields]
+
+    @property
+    def shown(self) -> list[str]:
+        """The names of the first files, as many as a line has room for."""
+        shown = [_line(self.receipts[0].get("name"), _LONGEST_NAME)]
+        for receipt in self.receipts[1:]:
+            name = _line(receipt.get("name"), _LONGEST_NAME)
+            if sum(map(len, shown)) + len(name) > _NAMES_SHOWN:
+                break
+            shown.append(name)
+        return shown
+
+    @property
+    def names(self) -> str:
+        """Those names, and how many files there are."""
+        shown, number = self.shown, len(self.receipts)
+        return ", ".join(shown) + (f", … ({number} files)" if len(shown) < number else "")
+
+    @property
+    def place(self) -> str:
+        """The path of the file, or the folder that the files have in common."""
+        sources = [str(r.get("source") or "") for r in self.receipts]
+        if len(sources) == 1:
+            return _line(sources[0], _LONGEST_PATH)
+        steps = zip(*(source.split("/")[:-1] for source in sources), strict=False)
+        folder = "/".join(same[0] for same in itertools.takewhile(lambda step: len(set(step)) == 1, steps))
+        return "" if not folder or folder.endswith((":", ":/")) else _line(f"in {folder}/", _LONGEST_PATH)
+
+
+def groups(receipts: Iterable[ReceiptFields]) -> list[Group]:
+    """Return files by outcome and reason, the largest group of each outcome first."""
+    found: dict[tuple[Any, ...], list[ReceiptFields]] = {}
+    for receipt in receipts:
+        found.setdefault(_key(receipt), []).append(receipt)
+    return sorted(
+        (Group(_outcome(some[0]), _reason(some[0], impersonal=len(some) > 1), some) for some in found.values()),
+        key=lambda group: (_rank(group.outcome), -len(group.receipts)),
+    )
+
+
+def headline(receipts: Sequence[ReceiptFields], width: int = LOG_WIDTH) -> list[str]:
+    """Return the numbers of a run, and for whom they are, in one line or two."""
+    if not receipts:
+        return ["No files, and no receipts."]
+    counts = Counter(map(_outcome, receipts))
+    failed = sum(number for outcome, number in counts.items() if outcome not in _FINE)
+    so = f"{failed} of {len(receipts)} file(s) not delivered to Amili" if failed else f"{len(receipts)} file(s)"
+    numbers = f"{so}: {', '.join(f'{counts[outcome]} {outcome}' for outcome in sorted(counts, key=_rank))}"
+    targets = sorted(
+        {f"client {_line(r['client_no'])}, {_line(r.get('file_type'))}" for r in receipts if r.get("client_no")}
+    )
+    more = f" and {len(targets) - 3} more" if len(targets) > 3 else ""  # noqa: PLR2004 - enough for a line
+    target = f"({'; '.join(targets[:3])}{more})"
+    if not targets:
+        return [numbers]
+    return [f"{numbers} {target}"] if len(numbers) + len(target) < width else [numbers, target]
+
+
+def advice(receipts: Iterable[ReceiptFields]) -> list[str]:
+    """Return what to do about the outcomes that occur."""
+    occurring = set(map(_outcome, receipts))
+    return [words for outcome, words in WHAT_TO_DO.items() if outcome in occurring]
+
+
+def _flat(receipts: Any) -> Iterator[ReceiptFields]:
+    if receipts is None:
+        return
+    if isinstance(receipts, Mapping):
+        yield receipts
+    elif isinstance(receipts, str | bytes) or not isinstance(receipts, Iterable):
+        raise TypeError(
+            "receipts must be the XCom of an upload, a list of receipts, and not text that was made of it: pass the "
+            "list itself, for example delivery_report(ti.xcom_pull(task_ids='upload'))."
+        )
+    else:
+        for one in receipts:
+            yield from _flat(one)
+
+
+def _outcome(receipt: ReceiptFields) -> str:
+    return str(receipt.get("outcome") or "no outcome")
+
+
+def _rank(outcome: str) -> tuple[int, str]:
+    """What went wrong comes first, and first of it what a person must decide."""
+    known = _ORDER.index(outcome) if outcome in _ORDER else _ORDER.index("uploaded") - 1
+    return known, outcome
+
+
+def _key(receipt: ReceiptFields) -> tuple[Any, ...]:
+    # A group of unknown files is settled together, so it is of one request.
+    together = receipt.get("request") if _outcome(receipt) == "unknown" else None
+    return _outcome(receipt), receipt.get("client_no"), _reason(receipt, impersonal=True), together
+
+
+def _reason(receipt: ReceiptFields, *, impersonal: bool) -> str:
+    """Return why, in words that do not repeat the file's path; *impersonal* ones are the same for each file."""
+    said = "/".join(str(w) for w in (receipt.get("status"), receipt.get("result")) if w)
+    message, source, name = (str(receipt.get(field) or "") for field in ("message", "source", "name"))
+    if source:
+        message = message.replace(source, "this file")
+    if impersonal and len(name) > 3:  # noqa: PLR2004 - a shorter one may be a word of the reason
+        message = message.replace(name, "…")
+    if message and said and said not in message:
+        return f"{_line(message)} [{_line(said)}]"
+    return _line(message or said or "no reason given")
+
+
+def _line(words: Any, longest: int = 300) -> str:
+    from amili_provider.models import one_line  # noqa: PLC0415 - a DAG file that imports this module stays quick
+
+    return "" if words is None else one_line(words, longest)
+
+
+# Lines
+
+
+def told(
+    sections: Sequence[tuple[str, Sequence[ReceiptFields]]], most: int = MOST_LINES, width: int = LOG_WIDTH
+) -> list[str]:
+    """
+    Return lines that name files and reasons, each section under its title, and say how many files they do not name.
+
+    :param sections: titles and receipts.
+    :param most: lines at most; one for each section, and one more, are always taken.
+    :param width: characters of a line; a path is never broken.
+    """
+    sections = [(title, some) for title, some in sections if some]
+    lines: list[str] = []
+    named, room = 0, most - 1
+    for index, (title, some) in enumerate(sections):
+        share = max(1, room // (len(sections) - index))
+        part = [f"{title}:"]
+        for group in groups(some) if share > 1 else ():
+            block, told_of = _block(group, width, share - len(part))
+            if len(part) > 1 and len(part) + len(block) > share:
+                break
+            part += block[: share - len(part)]
+            named += told_of
+        lines += part
+        room -= len(part)
+    unnamed = sum(len(some) for _, some in sections) - named
+    return [*lines, f"and {unnamed} more: see the receipts"] if unnamed else lines
+
+
+def _block(group: Group, width: int, room: int) -> tuple[list[str], int]:
+    """Return the lines of a group, and how many of its files they name."""
+    number, place = len(group.receipts), [f"    {group.place}"] if group.place else []
+    if group.outcome != "unknown":
+        return [*wrapped(f"{group.names}: {group.words}", width, "  ", "    "), *place], len(group.shown)
+    who = group.names if number == 1 else f"{number} files"
+    lines = [*wrapped(f"{who}: {group.words}", width, "  ", "    "), *place]
+    each = [
+        f"    {_ids(receipt)}" if number == 1 else f"    {_line(receipt.get('name'), _LONGEST_NAME)}: {_ids(receipt)}"
+        for receipt in group.receipts[: max(1, room - len(lines))]
+    ]
+    return [*lines, *each], len(each)
+
+
+def _ids(receipt: ReceiptFields) -> str:
+    """Return what a person needs to settle an unknown file."""
+    said = {"file_id": receipt.get("file_id"), "request": receipt.get("request")}
+    return ", ".join(f"{name} {value}" for name, value in said.items() if value)
+
+
+def wrapped(text: str, width: int = LOG_WIDTH, first: str = "", others: str = "") -> list[str]:
+    """Return *text* in lines of at most *width* characters, which begin with *first* and *others*."""
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
+
+
+# Formats
+
+
+def _text(receipts: list[ReceiptFields]) -> str:
+    lines = headline(receipts, MAIL_WIDTH)
+    for words in advice(receipts):
+        lines += ["", *wrapped(words, MAIL_WIDTH)]
+    sections = [(f"{outcome} ({len(some)})", some) for outcome, some in by_outcome(receipts).items()]
+    if sections:
+        lines += ["", *told(sections, most=4 * MOST_ROWS, width=MAIL_WIDTH)]
+    return "\n".join(lines) + "\n"
+
+
+def by_outcome(receipts: Iterable[ReceiptFields]) -> dict[str, list[ReceiptFields]]:
+    """Return the receipts of each outcome, what went wrong first."""
+    found: dict[str, list[ReceiptFields]] = {}
+    for receipt in sorted(receipts, key=lambda r: _rank(_outcome(r))):
+        found.setdefault(_outcome(receipt), []).append(receipt)
+    return found
+
+
+_COLUMNS = ("Outcome", "File", "Reason", "Where", "To settle it")
+
+
+def _rows(receipts: Sequence[ReceiptFields]) -> tuple[list[tuple[str, ...]], str]:
+    """Return the rows of a table, and a sentence about what is not in it."""
+    found = groups(receipts)
+    rows = [_row(group) for group in found[:MOST_ROWS]]
+    more = sum(len(group.receipts) for group in found[MOST_ROWS:])
+    return rows, f"and {more} more: see the receipts" if more else ""
+
+
+def _row(group: Group) -> tuple[str, ...]:
+    settling = group.receipts[: len(group.shown)] if group.outcome == "unknown" else ()
+    return group.outcome, group.names, group.words, group.place, "; ".join(map(_ids, settling))
+
+
+def _markdown(receipts: list[ReceiptFields]) -> str:
+    rows, more = _rows(receipts)
+    lines = [f"**{_marked(' '.join(headline(receipts)))}**", *(f"\n{_marked(words)}" for words in advice(receipts))]
+    if rows:
+        lines += ["", f"| {' | '.join(_COLUMNS)} |", f"|{' --- |' * len(_COLUMNS)}"]
+        lines += [f"| {' | '.join(map(_marked, row))} |" for row in rows]
+    if more:
+        lines += ["", more]
+    return "\n".join(lines) + "\n"
+
+
+def _marked(text: str) -> str:
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
+def _html(receipts: list[ReceiptFields]) -> str:
+    rows, more = _rows(receipts)
+    cell = 'style="border: 1px solid #ccc; padding: 4px 8px; text-align: left; vertical-align: top"'
+    lines = [f"<p><strong>{html.escape(' '.join(headline(receipts)))}</strong></p>"]
+    lines += [f"<p>{html.escape(words)}</p>" for words in advice(receipts)]
+    if rows:
+        lines += ['<table style="border-collapse: collapse">', _html_row("th", cell, _COLUMNS)]
+        lines += [_html_row("td", cell, row) for row in rows]
+        lines.append("</table>")
+    if more:
+        lines.append(f"<p>{more}</p>")
+    return "\n".join(lines) + "\n"
+
+
+def _html_row(tag: str, style: str, cells: Iterable[str]) -> str:
+    return f"<tr>{''.join(f'<{tag} {style}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+def _csv(receipts: list[ReceiptFields]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(_FIELDS)
+    for some in by_outcome(receipts).values():
+        writer.writerows([_cell(receipt.get(field)) for field in _FIELDS] for receipt in some)
+    return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Return a value that no spreadsheet takes for a formula, whatever blanks or wide characters it begins with."""
+    if isinstance(value, str) and unicodedata.normalize("NFKC", value).lstrip().startswith(_FORMULA):
+        return f"'{value}"
+    return value
