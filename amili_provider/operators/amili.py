@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from amili_provider.connection_form import LEDGER_FROM_CONNECTION
+from amili_provider.operators.rendering import SourceOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -25,7 +26,7 @@ class _Stopped(BaseException):
     """Ends a delivery from a signal handler in its own thread; nothing on the way may take it for an error."""
 
 
-class AmiliFileUploadOperator(BaseOperator):
+class AmiliFileUploadOperator(SourceOperator):
     """
     Upload files from any Airflow storage connection to Amili, and return a receipt for each.
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from amili_provider.operators.rendering import SourceOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -18,7 +18,7 @@ MOST_BUCKETS = 1024
 """Airflow's own bound on the map indexes of one task, ``[core] max_map_length``."""
 
 
-class AmiliFileBucketsOperator(BaseOperator):
+class AmiliFileBucketsOperator(SourceOperator):
     """
     List files once and return them in balanced buckets, for one upload task per bucket.
 
