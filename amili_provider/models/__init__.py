@@ -12,7 +12,7 @@ from amili_provider.models.answers import (
 )
 from amili_provider.models.judging import judge_upload
 from amili_provider.models.outcomes import Outcome, Receipt, Verdict
-from amili_provider.models.text import LONGEST_SHOWN, one_line
+from amili_provider.models.text import LONGEST_SHOWN, escaped, one_line, unescaped
 from amili_provider.models.vocabulary import (
     ALWAYS_REFUSED,
     DEFAULT_ACCEPTED,
@@ -35,10 +35,12 @@ __all__ = [
     "UploadAnswer",
     "Verdict",
     "Vocabulary",
+    "escaped",
     "judge_upload",
     "one_line",
     "read_json_object",
     "read_message",
     "read_upload_answer",
+    "unescaped",
     "word",
 ]

@@ -29,7 +29,8 @@ class AmiliFileBucketsOperator(SourceOperator):
             task_id="upload", file_type="InvoiciaFormatDocFile", retries=3
         ).expand(source=buckets.output)
 
-    A bucket is a list of paths. The same listing always gives the same buckets, about equal in bytes and files.
+    A bucket is a list of paths. The same listing always gives the same buckets, about equal in bytes and files. A path
+    that holds wildcards, or what cannot be seen, is written ``exact:...``, so that the upload takes that file only.
     Files that are skipped are named in the log and in the XCom ``skipped``, with the reason.
 
     :param source: a file, a folder, a glob, or a list of these, as for the upload. (templated)
@@ -162,16 +163,18 @@ class AmiliFileBucketsOperator(SourceOperator):
 def _address(file: StorageFile, conn_id: str | None) -> str:
     """Return the path by which an upload with the same ``source_conn_id`` finds *file*."""
     from amili_provider.exceptions import AmiliStorageSettingsError
+    from amili_provider.storage.listing import EXACT
+    from amili_provider.storage.patterns import is_pattern
 
     storage = file.location_root.storage
-    if storage.prefix + file.path != file.url:
-        # A query may be a signature, which is not for XCom; bytes that are no text cannot be written there.
+    as_it_is = storage.prefix + file.path == file.url
+    if not as_it_is and not storage.kind.lists:
+        # A query may be a signature, which is not for XCom.
         raise AmiliStorageSettingsError(
-            f"{file.url} cannot be passed on in a bucket: its address has a query, or its name is not UTF-8. Name it "
-            f"in an upload of its own."
+            f"{file.url} cannot be passed on in a bucket: its address has a query. Name it in an upload of its own."
         )
-    named = file.location_root.conn_id
-    if named in (None, conn_id):
-        return file.url
-    scheme, _, rest = file.url.partition("://")
-    return f"{scheme}://{named}@{rest}"
+    address, named = file.url, file.location_root.conn_id
+    if named not in (None, conn_id):
+        scheme, _, rest = address.partition("://")
+        address = f"{scheme}://{named}@{rest}"
+    return address if as_it_is and not (storage.kind.lists and is_pattern(file.path)) else EXACT + address

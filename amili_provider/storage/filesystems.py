@@ -80,7 +80,7 @@ def split_conn_id(url: str, conn_id: str | None) -> tuple[str, str | None]:
     if kind is None or kind.own or (kind.protocol == "abfs" and "." in after):
         return url, conn_id
     if conn_id not in (None, before):
-        raise ValueError(f"{url} names the connection {before!r}, but the parameter says {conn_id!r}. Keep one.")
+        raise ValueError(f"{shown(url)} names the connection {before!r}, but the parameter says {conn_id!r}. Keep one.")
     return f"{scheme}://{after}{path}", before
 
 
@@ -110,8 +110,8 @@ def _require(kind: Kind, url: str, connection: StorageConnection | None) -> None
     """Raise if what this kind of storage needs is not there: its packages, and a connection."""
     if kind.own and kind.lists and connection is None:
         raise AmiliStorageSettingsError(
-            f"Cannot open {url}: it needs an Airflow connection of type {' or '.join(kind.conn_types)}, and none is "
-            f"named. Name one (source_conn_id, or for a ledger ledger_conn_id)."
+            f"Cannot open {shown(url)}: it needs an Airflow connection of type {' or '.join(kind.conn_types)}, and "
+            f"none is named. Name one (source_conn_id, or for a ledger ledger_conn_id)."
         )
     if kind.protocol == "http" and connection is None:
         return

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from amili_provider.models import escaped
+
 DISTRIBUTION = "airflow-provider-amili"
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
@@ -122,11 +124,11 @@ def split_host(rest: str) -> tuple[str, str]:
 
 
 def shown(url: str) -> str:
-    """Return *url*, which nobody has looked at yet, as it can be shown: what follows ``?`` may be a signature."""
+    """Return *url*, which nobody has looked at yet, as one safe line: what follows ``?`` may be a signature."""
     scheme, _ = split_url(url)
     # Without a scheme it may be a path on a connection's web server.
     kind = BY_SCHEME.get(scheme) if scheme else None
-    return url if kind is not None and kind.protocol != "http" else url.partition("?")[0].partition("#")[0]
+    return escaped(url if kind is not None and kind.protocol != "http" else url.partition("?")[0].partition("#")[0])
 
 
 def what_works() -> str:

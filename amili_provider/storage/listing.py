@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from amili_provider.exceptions import AmiliStorageSettingsError
+from amili_provider.models import unescaped
 from amili_provider.storage.absence import folder_may_be_empty
 from amili_provider.storage.entries import Entry, read_entry
 from amili_provider.storage.files import StorageFile
@@ -27,10 +28,12 @@ from amili_provider.storage.names import comparable
 from amili_provider.storage.patterns import Levels, is_pattern, natural_key
 from amili_provider.storage.troubles import explain
 
-__all__ = ["Sources", "StorageFile", "list_files", "open_sources"]
+__all__ = ["EXACT", "Sources", "StorageFile", "list_files", "open_sources"]
 
 log = logging.getLogger(__name__)
 
+EXACT = "exact:"
+"""What a path begins with that means one file or folder, whatever its name holds; the rest is as receipts show it."""
 _LOOKS_AT_ONCE = 32
 """Named objects that are asked for at once: each costs a request, and waits most of its time."""
 _MOST_SHOWN = 3
@@ -64,7 +67,8 @@ def open_sources(source: str | Sequence[str], conn_id: str | None) -> Sources:
     """
     Open the storages that *source* names. Only from the task's own thread.
 
-    :param source: a file, a folder (its own files; ``**`` goes deeper), a pattern, or a list of these.
+    :param source: a file, a folder (its own files; ``**`` goes deeper), a pattern, or a list of these. What is called
+        like the pattern is listed with what the pattern matches; ``exact:`` before a path names it alone.
     :param conn_id: the Airflow connection.
     :raises AmiliStorageSettingsError: if a storage cannot work as configured.
     :raises ValueError: if a path cannot be understood.
@@ -72,12 +76,13 @@ def open_sources(source: str | Sequence[str], conn_id: str | None) -> Sources:
     storages: dict[tuple[str | None, ...], Storage] = {}
     locations = []
     for one in _paths(source):
-        url, conn = split_conn_id(one, conn_id or None)
+        exact = one.startswith(EXACT)
+        url, conn = split_conn_id(unescaped(one.removeprefix(EXACT)) if exact else one, conn_id or None)
         scheme, rest = split_url(url)
         key = (scheme, conn, split_host(rest)[0] if scheme in ("http", "https") else None)
         if key not in storages:
             storages[key] = open_storage(url, conn)
-        locations.append(storages[key].locate(url))
+        locations.append(storages[key].locate(url, exact=exact))
     return Sources(locations)
 
 
@@ -161,6 +166,10 @@ def _paths(source: str | Sequence[str]) -> list[str]:
     return list(many)
 
 
+def _in_order(file: StorageFile) -> tuple[object, str]:
+    return natural_key(file.path)
+
+
 class _Listing:
     """
     One path, listed.
@@ -187,24 +196,37 @@ class _Listing:
             self._looked = pool.submit(self._look, bare)
 
     def files(self) -> list[StorageFile]:
-        """Return the files in natural order. A path is tried as it is before it is read as a pattern."""
+        """Return the files in natural order: what the pattern matches, and what is called like the path itself."""
         self._fs.invalidate_cache()
         path = self.location.path
         bare = path.rstrip("/") or "/"
         if not self._storage.kind.lists:
             return [self._file(read_entry(self._fs.info(path)), literal=True)]
         entry = self._look(bare) if self._looked is None else self._looked.result()
-        if entry is not None and entry.is_folder:
+        if not self.location.is_pattern:
+            return self._nothing_there(path, bare) if entry is None else self._named(path, bare, entry)
+        matched = self._pattern(path)
+        if entry is None or not (entry.is_folder or (entry.is_file and not path.endswith("/"))):
+            return matched
+        known = {file.path for file in matched}
+        named = [file for file in self._named(path, bare, entry) if file.path not in known]
+        if known - {bare}:
+            log.warning(
+                "%s is called like the pattern, and is taken together with what the pattern matches. To name it alone, "
+                "write %s%s",
+                *(self.location.url, EXACT, self.location.url),
+            )
+        return sorted([*matched, *named], key=_in_order)
+
+    def _named(self, path: str, bare: str, entry: Entry) -> list[StorageFile]:
+        """Return the file or the folder's files that *entry*, which the path leads to, stands for."""
+        if entry.is_folder:
             return self._sorted(self._walk(bare, ["*"]))
-        if entry is not None and path.endswith("/"):
+        if path.endswith("/"):
             raise NotADirectoryError(bare)
-        if entry is not None:
-            if not entry.is_file:
-                raise OSError("it is neither a file nor a folder")
-            return [self._file(entry, literal=True)]
-        if is_pattern(bare):
-            return self._pattern(path)
-        return self._nothing_there(path, bare)
+        if not entry.is_file:
+            raise OSError("it is neither a file nor a folder")
+        return [self._file(entry, literal=True)]
 
     def _look(self, path: str) -> Entry | None:
         try:
@@ -248,9 +270,7 @@ class _Listing:
         return self._sorted(self._walk(base, [segment for segment in segments[fixed:] if segment]))
 
     def _sorted(self, entries: Iterator[Entry]) -> list[StorageFile]:
-        files = [self._file(entry, literal=False) for entry in entries]
-        files.sort(key=lambda file: natural_key(file.path))
-        return files
+        return sorted((self._file(entry, literal=False) for entry in entries), key=_in_order)
 
     def _file(self, entry: Entry, *, literal: bool) -> StorageFile:
         return StorageFile(

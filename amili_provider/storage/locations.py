@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from fsspec import AbstractFileSystem
 
+from amili_provider.models import escaped
 from amili_provider.storage.connections import StorageConnection
-from amili_provider.storage.kinds import Kind, split_host, split_url
+from amili_provider.storage.kinds import Kind, shown, split_host, split_url
+from amili_provider.storage.patterns import is_pattern
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Location:
     :param conn_id: the Airflow connection, if there is one.
     :param protocol: the scheme.
     :param storage: where it belongs.
+    :param exact: whether its wildcards are just characters of names.
     """
 
     fs: AbstractFileSystem = field(repr=False, compare=False)
@@ -31,6 +34,12 @@ class Location:
     conn_id: str | None
     protocol: str
     storage: Storage = field(repr=False, compare=False)
+    exact: bool = False
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether it is read as a pattern; there may be a file or folder called like it all the same."""
+        return self.storage.kind.lists and not self.exact and is_pattern(self.path)
 
     def at(self, path: str) -> Location:
         """Return another path on the same filesystem."""
@@ -64,21 +73,22 @@ class Storage:
     prefix: str
 
     def show(self, path: str) -> str:
-        """Return *path* as a URL for people. Bytes that are no text are shown as escapes."""
+        """Return *path* as a URL for people: one safe line, which names one path only."""
         if self.kind.protocol == "http":
             # What follows may be a signature.
             path = path.partition("?")[0].partition("#")[0]
-        return (self.prefix + path).encode("utf-8", "backslashreplace").decode()
+        return escaped(self.prefix + path)
 
     def name_of(self, path: str) -> str:
         """Return the base name of *path*, Unicode NFC."""
         name = self.fs.file_name(path) if self.kind.protocol == "http" else posixpath.basename(path)
         return unicodedata.normalize("NFC", name)
 
-    def locate(self, url: str) -> Location:
+    def locate(self, url: str, *, exact: bool = False) -> Location:
         """
         Return the location of *url* on this storage.
 
+        :param exact: whether its wildcards are just characters of names.
         :raises ValueError: if it is of another storage, or leaves the connection's base path.
         """
         scheme, rest = split_url(url)
@@ -90,6 +100,7 @@ class Storage:
             conn_id=self.connection.conn_id if self.connection else None,
             protocol=self.kind.protocol,
             storage=self,
+            exact=exact,
         )
 
     def _with_scheme(self, url: str, scheme: str, rest: str) -> str:
@@ -97,7 +108,7 @@ class Storage:
             host, path = split_host(rest)
             if host not in ("", "localhost"):
                 raise ValueError(
-                    f"{url} names the host {host!r}, but local files have none. Write three slashes: file:///path."
+                    f"{shown(url)} names the host {host!r}, but local files have none. Write three slashes: file:///path."
                 )
             return path or "/"
         if self.kind.own:
@@ -139,7 +150,7 @@ class Storage:
             ours = f"{self.connection.host} {self.connection.login}".casefold()
             if account.split(".")[0].casefold() not in ours:
                 raise ValueError(
-                    f"{url} names the account {account!r}, but the connection {self.connection.conn_id!r} is of "
+                    f"{shown(url)} names the account {account!r}, but the connection {self.connection.conn_id!r} is of "
                     f"another. Write abfs://container/path, or choose another connection."
                 )
         return container + path

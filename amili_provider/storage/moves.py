@@ -104,8 +104,10 @@ class Mover:
             return False
         source = file.location_root.path
         bare = source.rstrip("/")
-        if not is_pattern(bare) or file.path.startswith(bare + "/"):
-            return posixpath.dirname(moved) == bare
+        if posixpath.dirname(moved) == bare:
+            return True
+        if not file.location_root.is_pattern:
+            return False
         segments = [*bare.split("/"), *(["*"] if source.endswith("/") else [])]
         levels = Levels(segments)
         states = levels.start()

@@ -71,16 +71,50 @@ def test_awkward_names_come_out_as_they_are(store: Backend) -> None:
 
 
 def test_each_awkward_name_can_be_named(store: Backend) -> None:
-    """A literal path is tried before it is read as a pattern: ``br[1].csv`` is a file."""
+    """After ``exact:`` a path means the file of that name, whatever else it would match as a pattern."""
     for sign in store.awkward:
         store.put(f"br{sign}1.csv", sign.encode())
     store.put("br[1].csv", b"brackets")
     store.put("br1.csv", b"none")
     for name in [f"br{sign}1.csv" for sign in store.awkward] + ["br[1].csv"]:
-        [file] = _list(store, name)
+        [file] = list_files(f"exact:{store.url(name)}", "partner")
         assert (file.name, file.literal) == (name, True)
-    with _list(store, "br[1].csv")[0].open() as stream:
+    [file] = list_files(f"exact:{store.bare('br[1].csv')}", "partner")
+    with file.open() as stream:
         assert stream.read() == b"brackets"
+    with pytest.raises(FileNotFoundError, match=r"br\[2\]"):
+        list_files(f"exact:{store.url('br[2].csv')}", "partner")
+
+
+def test_what_is_called_like_the_pattern_is_listed_with_its_matches(store: Backend) -> None:
+    """A file or a folder called like the pattern neither hides what the pattern matches, nor is hidden by it."""
+    for name in ("f[12].csv", "f1.csv", "f2.csv", "f3.csv", "d[12]/x.csv", "d1/x.csv", "d2/y.csv", "d3/x.csv"):
+        store.put(name, name.encode())
+
+    def found(path: str) -> list[str]:
+        return [
+            file.path.removeprefix(file.path.partition(store.day)[0] + store.day + "/")
+            for file in list_files(path, "partner")
+        ]
+
+    assert found(store.url("f[12].csv")) == ["f1.csv", "f2.csv", "f[12].csv"]
+    assert found(store.url("d[12]/")) == ["d1/x.csv", "d2/y.csv", "d[12]/x.csv"]
+    assert found(store.url("d[12]/x.csv")) == ["d1/x.csv", "d[12]/x.csv"]
+    assert found(f"exact:{store.url('f[12].csv')}") == ["f[12].csv"]
+    assert found(f"exact:{store.url('d[12]/')}") == ["d[12]/x.csv"]
+    if "?" in store.awkward:
+        store.put("*.csv", b"stray")
+        assert found(store.url("*.csv")) == ["*.csv", "f1.csv", "f2.csv", "f3.csv", "f[12].csv"]
+        assert found(f"exact:{store.url('*.csv')}") == ["*.csv"]
+
+
+def test_a_pattern_that_matches_only_what_is_called_like_it(store: Backend) -> None:
+    """A file that only its own name finds is found; when it is gone, the pattern matches nothing."""
+    store.put("g[12].csv", b"x")
+    assert _names(_list(store, "g[12].csv")) == ["g[12].csv"]
+    store.remove("g[12].csv")
+    store.put("other.csv", b"x")
+    assert _list(store, "g[12].csv") == []
 
 
 def test_names_are_given_in_one_normal_form(store: Backend) -> None:

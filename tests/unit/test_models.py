@@ -16,10 +16,12 @@ from amili_provider.models import (
     UnreadableAnswer,
     Verdict,
     Vocabulary,
+    escaped,
     judge_upload,
     one_line,
     read_message,
     read_upload_answer,
+    unescaped,
 )
 
 WORDS = Vocabulary()
@@ -280,3 +282,29 @@ def test_error_answers_show_only_a_message() -> None:
     assert read_message(b'{"message": "bad\\nclient"}') == "bad client"
     assert read_message(b'{"content": "c2VjcmV0"}') == "the answer has no message"
     assert read_message(b"<html>secret</html>") == "the answer is not JSON"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("å%20 [1].csv", "å%20 [1].csv"),
+        ("a\nINFO b\x1b[2K.csv", r"a\x0aINFO b\x1b[2K.csv"),
+        ("faktura\udce6.csv", r"faktura\xe6.csv"),
+        ("a\u00ad\u202e\x85\ud800\U000e0041", r"a\u00ad\u202e\u0085\ud800\U000e0041"),
+        ("in\\dir\\a.csv", r"in\dir\a.csv"),
+        (r"a\x0a.csv", r"a\x5cx0a.csv"),
+    ],
+)
+def test_a_name_is_shown_as_one_line_that_means_it_alone(name: str, shown: str) -> None:
+    """Escapes stand for what cannot be seen, a byte is told from a character, and nothing else changes."""
+    assert escaped(name) == shown
+    assert unescaped(shown) == name
+
+
+@given(st.text(st.characters() | st.sampled_from("\\xuU0aed\n\x1b\u200b\udce6\udc0a\ud800")))
+def test_no_two_names_are_shown_alike(name: str) -> None:
+    """What is shown can be sent, stays on its line, and gives back the name."""
+    shown = escaped(name)
+    assert shown.encode().decode() == shown
+    assert len(shown.splitlines()) <= 1
+    assert unescaped(shown) == name

@@ -52,6 +52,19 @@ def test_a_target_inside_the_source_is_refused_before_anything_is_sent(
     assert not amili_sandbox.requests
 
 
+def test_a_target_that_the_pattern_would_find_is_refused_for_a_folder_called_like_it(
+    upload: Upload, outbound: Path
+) -> None:
+    """The files of a folder called like the pattern came by the pattern; ``exact:`` names that folder alone."""
+    (outbound / "day[12]").mkdir()
+    (outbound / "day[12]" / "a.csv").write_bytes(b"1")
+    with pytest.raises(ValueError, match="archive_to"):
+        upload(source=f"{outbound}/day[12]/", archive_to=f"{outbound}/day1")
+    (receipt,) = upload(source=f"exact:{outbound}/day[12]/", archive_to=f"{outbound}/day1")
+    assert receipt["outcome"] == "uploaded"
+    assert _names(outbound / "day1") == ["a.csv"]
+
+
 def test_a_move_that_failed_is_finished_by_the_next_run(
     upload: Upload, outbound: Path, tmp_path: Path, amili_sandbox: SandboxServer
 ) -> None:
