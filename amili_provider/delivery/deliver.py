@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from amili_provider.client import AmiliClient
@@ -24,13 +23,16 @@ from amili_provider.delivery.report import barred, failure
 from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
 from amili_provider.ledger import Ledger
 from amili_provider.ledger.chosen import ledger_from
-from amili_provider.models import Outcome, Receipt, one_line
+from amili_provider.models import Outcome, Receipt, escaped, one_line
 from amili_provider.reports import groups
 from amili_provider.storage import names
 from amili_provider.storage.listing import Sources, StorageFile, list_files, open_sources
 from amili_provider.storage.stability import unstable_files
 
-_RENAME = "Give it another with file_name, for example file_name='{{ file.index }}_{{ file.name }}'."
+# Without blanks, so that a line of the log never ends within a template.
+_SAFE_NAME = "Give it another: file_name='{{file.safe_name}}' does so, and keeps the names that can be sent."
+_UNIQUE_NAME = "Make them differ, for example with file_name='{{file.unique_name}}'."
+_ENCODING = "Name the server's character set in the extra 'encoding' of the FTP connection, for example 'iso-8859-1'."
 
 
 class Amili(Protocol):
@@ -204,7 +206,7 @@ class DeliveryRun:
             Item(
                 file,
                 Receipt(
-                    name=file.name,
+                    name=escaped(file.name),
                     source=file.url,
                     client_no=plan.client_no,
                     file_type=plan.file_type,
@@ -238,26 +240,43 @@ class DeliveryRun:
         """Give each file the name that Amili gets, and refuse names that cannot be used."""
         for item in items:
             try:
-                item.receipt.name = names.checked_name(self._wanted_name(item))
+                wanted = self._wanted_name(item)
+            except Exception as error:  # noqa: BLE001 - whatever a template raises is about the file it was given
+                said = one_line(f"{type(error).__name__}: {error}", 180).rstrip(".")
+                self._settle(item, Outcome.NOT_SENT, f"file_name fails for it: {said}. Correct the template.")
+                continue
+            try:
+                item.receipt.name = names.checked_name(wanted)
             except ValueError as error:
+                in_other_bytes = item.file.location_root.protocol == "ftp" and names.is_undecoded(item.file.name)
+                advice = _ENCODING if in_other_bytes else _SAFE_NAME
                 self._settle(
-                    item, Outcome.NOT_SENT, f"It cannot be sent under its name: {one_line(error, 180)}. {_RENAME}"
+                    item, Outcome.NOT_SENT, f"It cannot be sent under its name: {one_line(error, 180)}. {advice}"
                 )
         going = [item for item in items if not item.done]
         again = names.equal_names(item.receipt.name for item in going)
         for item in going:
             if names.comparable(item.receipt.name) in again:
-                reason = f"Another file of this run has the name {item.receipt.name!r}. {_RENAME}"
-                item.receipt.name = item.file.name  # by which a person finds it
+                reason = f"Another file of this run has the name '{item.receipt.name}'. {_UNIQUE_NAME}"
+                item.receipt.name = escaped(item.file.name)  # by which a person finds it
                 self._settle(item, Outcome.NOT_SENT, reason)
 
     def _wanted_name(self, item: Item) -> str:
         file = item.file
         if self._order.rename is None:
             return file.name
-        pure = PurePosixPath(file.name)
+        stem, suffix = names.split_suffix(file.name)
+        address = file.location_root.storage.prefix + file.path
         return self._order.rename(
-            FileFacts(name=file.name, stem=pure.stem, suffix=pure.suffix, path=file.url, index=item.index)
+            FileFacts(
+                name=file.name,
+                stem=stem,
+                suffix=names.sendable(suffix),
+                path=file.url,
+                index=item.index,
+                safe_name=names.safe_name(file.name, address),
+                unique_name=names.unique_name(file.name, address),
+            )
         )
 
     def _settle(self, item: Item, outcome: Outcome, reason: str, *, passing: bool = False) -> None:

@@ -16,9 +16,12 @@ class FileFacts:
 
     :param name: base name.
     :param stem: base name without its last suffix.
-    :param suffix: last suffix with its dot, or empty.
+    :param suffix: last suffix with its dot, or empty; without what cannot be sent.
     :param path: the whole path, as it is shown.
     :param index: position in the listing, from 0.
+    :param safe_name: the base name if it can be sent as it is, else ``unique_name``.
+    :param unique_name: a name that can be sent and that no other file of any task has: what can be sent of the base
+        name, and a mark made of the path.
     """
 
     name: str
@@ -26,6 +29,8 @@ class FileFacts:
     suffix: str
     path: str
     index: int
+    safe_name: str
+    unique_name: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amili_provider.exceptions import AmiliStorageError
+from amili_provider.models import escaped
 from amili_provider.payload import Content, UploadPart
 
 FileToUpload = str | os.PathLike[str] | tuple[str, bytes]
@@ -54,14 +55,14 @@ class PathContent:
         """Yield the content from its start."""
         with self._path.open("rb") as opened:
             if _state(os.fstat(opened.fileno())) != self._state:
-                raise AmiliStorageError(f"{self._path} was changed since the upload began.")
+                raise AmiliStorageError(f"{escaped(str(self._path))} was changed since the upload began.")
             while block := opened.read(block_bytes):
                 yield block
 
     def check_unchanged(self) -> None:
         """Raise :class:`AmiliStorageError` if the file was written to meanwhile."""
         if _state(self._path.stat()) != self._state:
-            raise AmiliStorageError(f"{self._path} was changed while it was being sent.")
+            raise AmiliStorageError(f"{escaped(str(self._path))} was changed while it was being sent.")
 
 
 def _state(status: os.stat_result) -> tuple[int, ...]:
@@ -99,9 +100,9 @@ def handed_over(files: Iterable[FileToUpload], file_type: str) -> list[HandedOve
     for file in files:
         if isinstance(file, (str, os.PathLike)):
             path = Path(file)
-            name, source, content = path.name, str(path), _content(path)
+            name, source, content = path.name, escaped(str(path)), _content(path)
         elif isinstance(file, tuple) and len(file) == 2 and isinstance(file[0], str) and isinstance(file[1], bytes):  # noqa: PLR2004
-            name, source, content = file[0], file[0], _content(file[1])
+            name, source, content = file[0], escaped(file[0]), _content(file[1])
         else:
             raise ValueError(f"files holds a {type(file).__name__}; write paths, or pairs of a name and bytes.")
         name = unicodedata.normalize("NFC", name)

@@ -14,7 +14,7 @@ from amili_provider.ledger.records import Origin
 from amili_provider.ledger.standing import State
 from amili_provider.ledger.ways_out import ByHand, said
 from amili_provider.ledger.workers import Workers
-from amili_provider.models import Outcome, Verdict
+from amili_provider.models import Outcome, Verdict, escaped
 from amili_provider.storage.listing import StorageFile, list_files
 
 _READ_BYTES = 1024 * 1024
@@ -93,7 +93,7 @@ def _adopt_one(
     standing = ledger.look_up(file_id)
     facts = ClaimFacts(
         file_type=file_type,
-        name=file.name,
+        name=escaped(file.name),
         source=file.url,
         size=file.size,
         sha256=sha256,

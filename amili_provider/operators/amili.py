@@ -35,7 +35,7 @@ class AmiliFileUploadOperator(SourceOperator):
     it fails. Source of the API: "POST (upload) one or more OS files".
 
     :param source: a file, a folder, a glob, or a list of these: ``s3://bucket/outbound/*.csv``, or
-        a path without scheme, for the storage of *source_conn_id*. (templated)
+        a path without scheme, for the storage of *source_conn_id*; ``exact:`` before it: no glob. (templated)
     :param file_type: one of the OS file types that Amili configured for the client, for example
         ``InvoiciaFormatDocFile``. (templated)
     :param source_conn_id: connection of the storage; None for files of the worker or default credentials. (templated)
@@ -43,7 +43,8 @@ class AmiliFileUploadOperator(SourceOperator):
     :param user_id: ``metadata.userId`` of the request; default: the connection's. (templated)
     :param amili_conn_id: connection of type ``amili``. (templated)
     :param file_name: template for the name that Amili gets, rendered for each file with ``file.name``, ``file.stem``,
-        ``file.suffix``, ``file.path``, ``file.index`` and the task's context; default: the file's base name.
+        ``file.suffix``, ``file.path``, ``file.index``, ``file.safe_name``, ``file.unique_name`` and the task's context;
+        default: the file's base name.
     :param ignore: kinds of files that are skipped: any of ``hidden``, ``temporary``, ``empty``.
     :param stable_for: seconds for which a file must not have changed; others are not sent, and Airflow retries.
     :param max_files: more files than this are an error before anything is sent.

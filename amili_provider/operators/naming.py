@@ -18,13 +18,21 @@ def renamer(operator: BaseOperator, file_name: str | None, context: Context) -> 
     :param operator: whose DAG knows filters and macros.
     :param file_name: the template, which sees the task's context and ``file``.
     :param context: Airflow's.
+    :raises ValueError: if it is no template. What the function raises is about the file that it was given.
     """
+    from jinja2 import TemplateSyntaxError
+
+    from amili_provider.models import one_line
+
     if file_name is None:
         return None
     # Always text: with render_template_as_native_obj a name like 20250101_001 would become a number.
     dag = operator.get_dag()
     environment = operator.get_template_env() if dag is None else dag.get_template_env(force_sandboxed=True)
-    template = environment.from_string(str(file_name))
+    try:
+        template = environment.from_string(str(file_name))
+    except TemplateSyntaxError as error:
+        raise ValueError(f"file_name={file_name!r} is not a template: {one_line(error)}.") from None
 
     def rename(facts: FileFacts) -> str:
         name = template.render({**context, "file": facts})

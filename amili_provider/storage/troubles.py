@@ -78,6 +78,11 @@ def explain(action: str, url: str, connection: StorageConnection | None, error: 
     if settings_advice is not None:
         said_so = f"{tried}: {words}.{settings_advice}"
         return AmiliStorageError(said_so) if codes & _PASSING else AmiliStorageSettingsError(said_so)
+    if isinstance(error, UnicodeError) and url.partition(":")[0] in ("ftp", "ftps"):
+        return AmiliStorageSettingsError(
+            f"{tried}: its name is not in the character set that is spoken with the server. Name the server's in the "
+            f"connection's extra 'encoding'."
+        )
     if isinstance(error, FileNotFoundError):
         # Only what somebody named can be corrected: what was listed and is gone since is nobody's mistake.
         advice = " Correct the path, or create the folder if it names one." if action == "list" else ""

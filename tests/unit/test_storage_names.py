@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +18,18 @@ from amili_provider.storage.files import StorageFile
 from amili_provider.storage.kinds import Kind, split_url
 from amili_provider.storage.locations import Location, Storage
 from amili_provider.storage.names import (
+    _SYSTEM_FILES,
+    _TEMPORARY_BEGINNINGS,
+    _TEMPORARY_ENDINGS,
     KINDS_IGNORED,
     checked_name,
     comparable,
     equal_names,
     reason_to_ignore,
+    safe_name,
+    sendable,
+    split_suffix,
+    unique_name,
     with_suffix,
 )
 from amili_provider.storage.patterns import Levels, natural_key
@@ -57,7 +65,9 @@ def _file(path: str, *, asked: str = "/in/*", size: int = 1, literal: bool = Fal
         ("a\x00.csv", "control"),
         ("a\r\nb.csv", "control"),
         ("a\u202efdp.csv", "invisible"),
-        ("a\udc80.csv", "invisible"),
+        ("a\udc80.csv", "not UTF-8"),
+        ("a\u200d.csv\u200d", "invisible"),
+        ("a\u200c\u200d.csv", "invisible"),
         ("ø" * 200, "longer"),
     ],
 )
@@ -72,10 +82,24 @@ def test_names_are_composed() -> None:
     assert checked_name(unicodedata.normalize("NFD", "blåbær.csv")) == "blåbær.csv"
 
 
+@pytest.mark.parametrize("name", ["👨\u200d👩\u200d👧.csv", "می\u200cروم.csv", "#1001.csv", "å *?:.csv"])
+def test_names_as_people_write_them_are_sent(name: str) -> None:
+    """What joins two letters or pictures belongs to them; signs that can be seen and typed are as good as letters."""
+    assert checked_name(name) == safe_name(name, "/in") == name
+
+
+@given(st.text(st.characters() | st.sampled_from("./\\ \n\u200b\u200d\udce6\ud800"), max_size=300))
+def test_every_file_can_be_given_a_name_that_can_be_sent(name: str) -> None:
+    """Whatever a storage calls it: its safe name, its unique name, and its index with its suffix are names."""
+    for made in (safe_name(name, "/in/1"), unique_name(name, "/in/1"), f"0{sendable(split_suffix(name)[1])}"):
+        assert checked_name(made) == made
+    assert unique_name(name, "/in/1") != unique_name(name, "/in/2")
+
+
 def test_equal_names_are_those_that_look_alike() -> None:
     """Case and composition make no difference."""
-    names = ["A.csv", "a.CSV", "b.csv", "blå.csv", unicodedata.normalize("NFD", "BLÅ.csv")]
-    assert equal_names(names) == {comparable("a.csv"), comparable("blå.csv")}
+    names = ["A.csv", "a.CSV", "b.csv", "blå.csv", unicodedata.normalize("NFD", "BLÅ.csv"), "c.csv", "c\u200d.csv"]
+    assert equal_names(names) == {comparable("a.csv"), comparable("blå.csv"), "c.csv"}
 
 
 @given(st.text())
@@ -100,6 +124,10 @@ def test_comparing_is_stable(name: str) -> None:
         ("/in/a.csv~", "/in/*", "temporary"),
         ("/in/a.csv.TMP", "/in/*", "temporary"),
         ("/in/a.tmp", "/in/*.tmp", None),
+        ("/in/#1001.csv", "/in/*", None),
+        ("/in/#1001.csv#", "/in/*", "temporary"),
+        ("/in/#1001.csv#", "/in/#*#", None),
+        ("/in/#", "/in/*", None),
         ("/in/a.csv", "/in", None),
     ],
 )
@@ -108,6 +136,15 @@ def test_kinds_that_are_skipped(path: str, asked: str, skipped: str | None) -> N
     reason = reason_to_ignore(_file(path, asked=asked), KINDS_IGNORED)
     assert (reason is None) if skipped is None else (reason is not None and skipped in reason)
     assert reason_to_ignore(_file(path, asked=asked), ()) is None
+
+
+def test_every_form_of_a_name_that_is_skipped_is_documented() -> None:
+    """Nobody has to read the code to know why a file was skipped."""
+    told = (Path(__file__).parents[2] / "docs" / "operator.md").read_text("utf-8")
+    for form in (*(f"`{one}x`" for one in _TEMPORARY_BEGINNINGS), *(f"`x{one}`" for one in _TEMPORARY_ENDINGS)):
+        assert form in told
+    for form in ("`#x#`", "`.x`", "`_x`", *(f"`{one}`" for one in _SYSTEM_FILES)):
+        assert form.casefold() in told.casefold()
 
 
 def test_what_is_named_is_meant() -> None:
@@ -120,6 +157,8 @@ def test_a_suffix_keeps_the_extension_and_the_limit() -> None:
     """A name with a suffix fits on every disk, and keeps what it ends with."""
     assert with_suffix("a.csv", "id") == "a_id.csv"
     assert with_suffix("a", "id") == "a_id"
+    assert with_suffix("a\udce6.csv", "id") == "a\udce6_id.csv"
+    assert len(with_suffix("a." + "b" * 300, "id").encode()) == 255
     long = with_suffix("ø" * 120 + ".csv", "0" * 32)
     assert len(long.encode()) <= 255
     assert long.endswith(("0_" + "0" * 32 + ".csv", "ø_" + "0" * 32 + ".csv"))

@@ -112,7 +112,7 @@ def test_equal_names_in_two_folders_are_refused_and_the_others_sent(
         (outbound / folder / "a.csv").write_bytes(data)
     _write(outbound, other=b"3")
     ti = FakeTaskInstance()
-    with pytest.raises(AmiliDeliveryFailed, match=r"a\.csv.*file_name"):
+    with pytest.raises(AmiliDeliveryFailed, match=r"(?s)a\.csv.*file_name"):
         upload(ti, source=f"{outbound}/**")
     assert Counter(r["outcome"] for r in ti.pushed["return_value"]) == {"not_sent": 2, "uploaded": 1}
     receipts = upload(source=f"{outbound}/**", file_name="{{ file.index }}_{{ file.name }}")
