@@ -50,8 +50,10 @@ def secrets_of(source: Any) -> set[str]:
 
 
 def _paths(source: Any) -> Iterator[str]:
+    from amili_provider.storage.listing import EXACT
+
     if isinstance(source, Sequence | set | frozenset) and not isinstance(source, str):
         for entry in source:
             yield from _paths(entry)
     elif source is not None:
-        yield str(source).strip()
+        yield str(source).strip().removeprefix(EXACT)

@@ -26,6 +26,8 @@ from amili_provider.operators.rendering import secrets_of
         ("s3://bucket/day=?/a=b.csv", set()),
         ("day?.csv", set()),
         ("file:///a?b=c", set()),
+        ("exact:file:///a?b=canary", set()),
+        ("exact:https://h/a.csv?t0ken", {"t0ken"}),
         (None, set()),
         ([], set()),
     ],
