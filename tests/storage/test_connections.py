@@ -50,7 +50,17 @@ def _filled(store: Backend) -> Backend:
 def test_sftp_takes_a_key_from_a_file(filled: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """``key_file`` logs in without a password."""
     assert isinstance(filled, Sftp)
-    _connect(monkeypatch, _changed(filled, {"key_file": str(filled.key)}, password=None))
+    _connect(monkeypatch, filled.login({"key_file": str(filled.key)}))
+    assert _found(filled) == ["a.csv"]
+
+
+@_only(Sftp)
+def test_sftp_takes_a_password(filled: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The password alone logs in."""
+    assert isinstance(filled, Sftp)
+    if not filled.account.made:
+        pytest.skip("only root can make a user with a password, and run a server that checks it")
+    _connect(monkeypatch, filled.login({}, password=filled.account.password))
     assert _found(filled) == ["a.csv"]
 
 
@@ -59,10 +69,10 @@ def test_sftp_takes_a_key_from_a_file(filled: Backend, monkeypatch: pytest.Monke
 def test_sftp_takes_an_inline_key(filled: Backend, monkeypatch: pytest.MonkeyPatch, conn_type: str) -> None:
     """``private_key`` logs in, with its passphrase where it has one, for both types of connection."""
     assert isinstance(filled, Sftp)
-    _connect(monkeypatch, _changed(filled, {"private_key": filled.key.read_text()}, password=None, conn_type=conn_type))
+    _connect(monkeypatch, filled.login({"private_key": filled.key.read_text()}, conn_type=conn_type))
     assert _found(filled) == ["a.csv"]
     key = {"private_key": filled.locked_key.read_text(), "private_key_passphrase": "key-canary-pass"}
-    _connect(monkeypatch, _changed(filled, key, password=None, conn_type=conn_type))
+    _connect(monkeypatch, filled.login(key, conn_type=conn_type))
     assert _found(filled) == ["a.csv"]
 
 
@@ -88,10 +98,10 @@ def test_sftp_refusals_are_one_sentence_without_a_secret(filled: Backend, monkey
     """Wrong password, missing key file, locked key, key that is none: each says what to correct."""
     assert isinstance(filled, Sftp)
     cases: list[tuple[dict[str, Any], str]] = [
-        (_changed(filled, password="wrong-canary"), "refuses the login .* Correct the login, password or key"),
-        (_changed(filled, {"key_file": "/no/such/key"}, password=None), "key file '/no/such/key' does not exist"),
-        (_changed(filled, {"key_file": str(filled.locked_key)}, password=None), "needs a passphrase"),
-        (_changed(filled, {"private_key": "wrong-canary"}, password=None), "cannot be used for SSH"),
+        (filled.login({}, password="wrong-canary"), "refuses the login .* Correct the login, password or key"),
+        (filled.login({"key_file": "/no/such/key"}), "key file '/no/such/key' does not exist"),
+        (filled.login({"key_file": str(filled.locked_key)}), "needs a passphrase"),
+        (filled.login({"private_key": "wrong-canary"}), "cannot be used for SSH"),
     ]
     for connection, words in cases:
         _connect(monkeypatch, connection)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
+import pwd
 import subprocess
 from pathlib import Path
+
+import pytest
+
+from tests.storage.backends.base import program
 
 _numbers = itertools.count()
 
 
 class Account:
     """
-    A throw-away user, or whoever runs the tests where that is not root.
+    A throw-away user, or whoever runs the tests where that is not root: then no password of theirs is known.
 
     :param home: its home folder.
     """
@@ -21,15 +25,19 @@ class Account:
     password = "s3cret-canary-pw"
 
     def __init__(self, home: Path) -> None:
-        self.made = os.geteuid() == 0 and shutil.which("useradd") is not None
-        self.home = home
+        self.made = os.geteuid() == 0
         if not self.made:
-            self.name = os.environ.get("USER") or subprocess.check_output(["id", "-un"], text=True).strip()
+            try:
+                self.name = pwd.getpwuid(os.geteuid()).pw_name
+            except KeyError:
+                pytest.skip("whoever runs the tests has no name on this machine, so no server logs them in")
             return
+        useradd = program("useradd", "apt-get install passwd, or run the tests as another user than root")
+        openssl = program("openssl", "apt-get install openssl")
         self.name = f"amilitest{os.getpid()}x{next(_numbers)}"
-        hashed = subprocess.check_output(["openssl", "passwd", "-6", self.password], text=True).strip()
+        hashed = subprocess.check_output([openssl, "passwd", "-6", self.password], text=True).strip()
         subprocess.run(
-            ["useradd", "-M", "-d", str(home), "-s", "/bin/sh", "-p", hashed, self.name],
+            [useradd, "-M", "-d", str(home), "-s", "/bin/sh", "-p", hashed, self.name],
             check=True,
             capture_output=True,
         )

@@ -17,7 +17,12 @@ from tests.storage.backends.wire import Wire
 
 
 class Sftp(OnDisk):
-    """OpenSSH's server with a configuration, host key and user of its own."""
+    """
+    OpenSSH's server with a configuration and host key of its own.
+
+    Root gives it a user with a password. Everybody else logs in as themselves, with a key: only root's server can check
+    a password.
+    """
 
     name = "sftp"
     conn_type = "sftp"
@@ -44,7 +49,7 @@ class Sftp(OnDisk):
         config.write_text(
             f"Port {self._port}\nListenAddress 127.0.0.1\nHostKey {self.scratch}/host_key\nPidFile none\n"
             f"AuthorizedKeysFile {authorized}\nStrictModes no\nUsePAM no\nPasswordAuthentication yes\n"
-            f"Subsystem sftp internal-sftp\nMaxStartups 200\nMaxSessions 200\nLogLevel ERROR\n"
+            f"Subsystem sftp internal-sftp -d {self.root}\nMaxStartups 200\nMaxSessions 200\nLogLevel ERROR\n"
         )
         self._command = [sshd, "-D", "-e", "-f", str(config)]
         if os.geteuid() == 0:
@@ -71,24 +76,24 @@ class Sftp(OnDisk):
         return " ".join((self.scratch / "host_key.pub").read_text().split()[:2])
 
     def connection(self) -> dict[str, Any]:
+        if self.account.made:
+            return self.login({}, password=self.account.password)
+        return self.login({"key_file": str(self.key)})
+
+    def login(self, extra: dict[str, Any], **fields: Any) -> dict[str, Any]:
+        """Return a connection that logs in with nothing but what is given."""
         assert self.wire is not None
-        login: dict[str, Any] = {"password": self.account.password} if self.account.made else {}
-        extra: dict[str, Any] = {"host_key": self.host_key(), "look_for_keys": "false"}
-        if not self.account.made:
-            extra["key_file"] = str(self.key)
         return {
             "conn_type": "sftp",
             "host": "127.0.0.1",
             "port": self.wire.port,
             "login": self.account.name,
-            **login,
-            "extra": extra,
+            **fields,
+            "extra": {"host_key": self.host_key(), "look_for_keys": "false", **extra},
         }
 
     def wrong_login(self) -> dict[str, Any] | None:
-        connection = self.connection()
-        extra = {key: value for key, value in connection["extra"].items() if key != "key_file"}
-        return {**connection, "password": "wrong-canary", "extra": extra}
+        return self.login({}, password="wrong-canary")
 
     def url(self, path: str = "") -> str:
         return f"sftp://{self.on_disk()}/{path}"
