@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("suite")
 
-pytest_plugins = ["amili_provider.sandbox.pytest_plugin"]
+pytest_plugins = ["amili_provider.sandbox.pytest_plugin", "tests.patience"]
 
-RINGS = ("unit", "wire", "storage", "dags", "chaos")
+# The slowest first: where processes share the tests, none is left alone with a slow one at the end.
+RINGS = ("dags", "chaos", "storage", "wire", "unit")
 _HERE = Path(__file__).parent
 
 # Airflow reads its configuration when it is first imported: a home of our own, and nothing from the developer's.
@@ -35,15 +38,40 @@ os.environ.update(
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_HOME}/airflow.db",
     AIRFLOW__LOGGING__BASE_LOG_FOLDER=f"{_HOME}/logs",
 )
+if sys.dont_write_bytecode:
+    # Dozens of processes import Airflow: where no bytecode may be kept, it is kept until the tests end.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = f"{_HOME}/bytecode"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+_SERVER = re.compile(r"^tests/storage/.*\[(?:.*-)?(file|s3|gs|abfs|sftp|ftps|ftp-list|ftp|smb)(?:-.*)?\]$")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With pytest-xdist, tests of one file are run by one process, those of one storage server too: it starts once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    def server_or_file(nodeid: str) -> str:
+        server = _SERVER.match(nodeid)
+        return server[1] if server else nodeid.partition("::")[0]
+
+    # In the order of the rings, not by the number of tests.
+    config.option.loadscopereorder = False
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = server_or_file
+    return scheduler
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give each test the marker of its ring; a test without a ring is an error."""
     for item in items:
         ring = item.path.relative_to(_HERE).parts[0]
         if ring not in RINGS:
             raise pytest.UsageError(f"{item.nodeid} is in no ring: move it to one of tests/{{{','.join(RINGS)}}}.")
         item.add_marker(ring)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: RINGS.index(item.path.relative_to(_HERE).parts[0]))
 
 
 def pytest_unconfigure() -> None:

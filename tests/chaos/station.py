@@ -34,7 +34,7 @@ def new_home(dags: Path = DAGS) -> Path:
     with (home / "prepare.log").open("wb") as log:
         done = subprocess.run(
             [sys.executable, "-m", "tests.chaos.airflow_side", "prepare"],
-            env=environment(home, dags), cwd=REPOSITORY, stdout=log, stderr=log, check=False, timeout=240,
+            env=environment(home, dags), cwd=REPOSITORY, stdout=log, stderr=log, check=False, timeout=600,
         )  # fmt: skip
     if done.returncode:
         raise StationError((home / "prepare.log").read_text("utf-8", "replace")[-4000:])

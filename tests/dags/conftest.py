@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import importlib.util
 import inspect
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -55,10 +57,19 @@ def load_dag(dag_id: str, file: Path | None = None) -> Any:
 
 
 @pytest.fixture(scope="session", name="airflow_home")
-def _airflow_home() -> Path:
-    """Migrate the database of the session's Airflow home, once."""
-    command = [sys.executable, "-m", "airflow", "db", "migrate"]
-    subprocess.run(command, check=True, capture_output=True, timeout=240)
+def _airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Migrate the database of the session's Airflow home; of the processes of pytest-xdist, one does it for all."""
+    home, shared = Path(os.environ["AIRFLOW_HOME"]), tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    migrated = shared / "airflow.db"
+    with (shared / "airflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not migrated.exists():
+            command = [sys.executable, "-m", "airflow", "db", "migrate"]
+            subprocess.run(command, check=True, capture_output=True, timeout=600)
+            shutil.copy(home / "airflow.db", migrated)
+    shutil.copy(migrated, home / "airflow.db")
     if not AIRFLOW_V_3_0_PLUS:
         # Airflow 2's tables refer to those of its web server's users, which only commands import.
         importlib.import_module("airflow.providers.fab.auth_manager.models")

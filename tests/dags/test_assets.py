@@ -25,7 +25,7 @@ def _known_dags(airflow_home: Path) -> None:
     """Let Airflow know which DAGs are scheduled on which assets; only newer ones do so in ``dag.test()``."""
     assert airflow_home
     command = [sys.executable, "-W", "ignore", "-m", "airflow", "dags", "reserialize"]
-    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
 
 
 def _rows(sql: str) -> list[Any]:

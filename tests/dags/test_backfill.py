@@ -71,7 +71,7 @@ class Backfilled:
         subprocess.run(
             [sys.executable, "-m", "airflow", "backfill", "create", "--dag-id", DAG_ID, "--from-date", DAYS[0],
              "--to-date", DAYS[-1], *options],
-            env=station.environment(self._home, self._dags), check=True, capture_output=True, timeout=240,
+            env=station.environment(self._home, self._dags), check=True, capture_output=True, timeout=600,
         )  # fmt: skip
         return self._run(self._worker.ask("start_backfill", dag_id=DAG_ID))
 

@@ -258,7 +258,7 @@ def test_your_own_dag_runs_against_the_sandbox(amili_sandbox: SandboxServer, tmp
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert said.returncode == 0, said.stdout

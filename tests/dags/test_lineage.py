@@ -40,7 +40,7 @@ def test_lineage_of_a_run_reaches_the_transport(
         "AIRFLOW__OPENLINEAGE__EXECUTION_TIMEOUT": "120",
     }
     command = [sys.executable, "-W", "ignore", "-m", "airflow", "dags", "test", "amili_daily_upload", DAY]
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=240)
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=600)
     lines = [json.loads(line) for line in events.read_text().splitlines()]
     (done,) = [
         e for e in lines if e["eventType"] == "COMPLETE" and e["job"]["name"] == "amili_daily_upload.upload_invoices"

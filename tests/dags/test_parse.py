@@ -50,7 +50,7 @@ def test_reading_the_examples_asks_nobody_and_writes_nothing() -> None:
     """In a fresh process: no socket, no connection looked up, nothing written, no heavy import; every DAG is there."""
     files = sorted(str(file) for file in EXAMPLES.glob("*.py"))
     command = [sys.executable, "-B", "-W", "ignore", "-c", _READ, *files]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert ran.returncode == 0, ran.stderr
     told = json.loads(ran.stdout.splitlines()[-1])
     assert told["done"] == []

@@ -23,7 +23,7 @@ def start(tmp_path: Path) -> subprocess.Popen[str]:
 def test_the_demo_shows_the_main_job_and_leaves_nothing(tmp_path: Path) -> None:
     """Everything arrives byte-identical, the refused file is named, a second run sends nothing twice."""
     with start(tmp_path) as process:
-        text, _ = process.communicate(timeout=180)
+        text, _ = process.communicate(timeout=600)
     assert process.returncode == 0, text
     assert "All is as it should be." in text
     assert text.count("\n  yes  ") == 5
