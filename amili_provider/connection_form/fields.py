@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from amili_provider.connection_form.values import LONGEST_SECONDS
+
 MIB = 1024 * 1024
 LEDGER_FROM_CONNECTION = "the connection's"
 """Stands for "the ledger that the connection names": None and 'none' mean in so many words that there shall be none."""
 
 _TEXT: dict[str, Any] = {"type": ["string", "null"]}
 _SECRET: dict[str, Any] = {"type": ["string", "null"], "format": "password"}
-_SECONDS: dict[str, Any] = {"type": ["number", "null"], "exclusiveMinimum": 0}
+_SECONDS: dict[str, Any] = {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": LONGEST_SECONDS}
 _COUNT: dict[str, Any] = {"type": ["integer", "null"], "minimum": 1}
 # A choice of words instead of a check box: Airflow 2.11 shows a saved `false` as its default, and saves that again.
 _YES_NO: dict[str, Any] = {"type": ["string", "null"], "enum": ["true", "false"]}

@@ -11,6 +11,8 @@ from typing import Any
 _TRUE = frozenset({"true", "1", "yes"})
 _FALSE = frozenset({"false", "0", "no", "", "none"})
 _LONGEST_CLIENT_NO = 64
+LONGEST_SECONDS = 24 * 60 * 60
+"""Of a time-out. Systems take no time-outs of years, and find out in the middle of a request."""
 
 
 def is_unprintable(text: str) -> bool:
@@ -84,13 +86,16 @@ def as_text(value: Any, name: str) -> str | None:
 
 
 def as_seconds(value: Any, name: str) -> float:
-    """Return *value* as a positive, finite number of seconds."""
+    """Return *value* as a number of seconds above 0, and of at most :data:`LONGEST_SECONDS`."""
     try:
         seconds = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"{name} is {_shown(value)}; write a number of seconds above 0, for example 30.")
+    if not 0 < seconds <= LONGEST_SECONDS:
+        raise ValueError(
+            f"{name} is {_shown(value)}; write a number of seconds above 0 and up to {LONGEST_SECONDS} (a day), for "
+            "example 30."
+        )
     return seconds
 
 
@@ -98,7 +103,7 @@ def as_count(value: Any, name: str) -> int:
     """Return *value* as a positive whole number."""
     try:
         count = int(str(value).strip()) if not isinstance(value, bool | float) else int(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         count = 0
     if count < 1 or (isinstance(value, float) and value != count) or isinstance(value, bool):
         raise ValueError(f"{name} is {_shown(value)}; write a whole number of at least 1.")

@@ -115,7 +115,7 @@ def number_of(name: str, value: Any, *, least: int = 1) -> int:
         if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
             raise ValueError  # noqa: TRY301 - the message below is the same for all
         number = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.") from None
     if number < least:
         raise ValueError(f"{name} must be at least {least}, not {value!r}.")
@@ -129,7 +129,7 @@ def seconds_of(name: str, value: Any) -> float:
     total = getattr(value, "total_seconds", None)
     try:
         seconds = float(total()) if callable(total) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be a number of seconds or a timedelta, not {value!r}.") from None
     if isinstance(value, bool) or not 0 <= seconds < float("inf"):
         raise ValueError(f"{name} must be 0 or more seconds, not {value!r}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from amili_provider.connection_form import checked_client_no
@@ -14,6 +15,7 @@ _REMEDY = {
     "file_ids": "pass a list of ids, for example file_ids=my_task.output or file_ids=['…']",
 }
 _LONGEST_ID = 200
+_LONGEST_WAIT = timedelta(days=366)
 _SENT = (Outcome.UPLOADED, Outcome.ALREADY_UPLOADED, Outcome.UNKNOWN)
 """Outcomes of files that Amili has, or may have."""
 _HOPELESS = (Outcome.REJECTED, Outcome.NOT_SENT)
@@ -116,6 +118,18 @@ def _checked_id(value: Any, where: str) -> str:
     if not text or len(text) > _LONGEST_ID or not text.isprintable() or text in (".", ".."):
         raise ValueError(f"{where} holds {one_line(repr(value), 80)}, which is no file id.")
     return text
+
+
+def check_wait(name: str, seconds: float | None) -> None:
+    """
+    Check an interval of a sensor, of which Airflow checks only the sign; None is none.
+
+    :param name: of the argument.
+    :param seconds: the interval.
+    :raises ValueError: if it is no number, or so long that adding it to a date fails in the middle of a wait.
+    """
+    if seconds is not None and not 0 <= seconds <= _LONGEST_WAIT.total_seconds():
+        raise ValueError(f"{name} is {seconds:g} seconds; write at most those of {_LONGEST_WAIT.days} days.")
 
 
 def checked_uuid(value: Any) -> str:

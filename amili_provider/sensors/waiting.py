@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from amili_provider.exceptions import AmiliError, AmiliResultFailed, wrong_arguments_are_permanent
 from amili_provider.models import Vocabulary
+from amili_provider.sensors.arguments import check_wait
 from amili_provider.sensors.endings import SensorThatEndsAsPokeWould, first_reschedule_date
 from amili_provider.sensors.poking import Poking
 from amili_provider.triggers.connecting import Overrides
@@ -117,6 +118,9 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
         """Wait. A wrong argument fails the task at once, whatever ``soft_fail`` says: it is a mistake in the DAG."""
         started = self.time.now()
         with wrong_arguments_are_permanent():
+            for name in ("timeout", "poke_interval", "max_wait"):
+                wait = getattr(self, name)
+                check_wait(name, wait.total_seconds() if isinstance(wait, timedelta) else wait)
             wanted = self._wanted()
             hopeless = self._hopeless()
         if hopeless is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -144,6 +145,13 @@ def test_address_of_the_token_service(url: str) -> None:
         ({"extra": {**STAGING, "answer_timeout": "nan"}}, "a number of seconds above 0"),
         ({"extra": {**STAGING, "answer_timeout": "inf"}}, "a number of seconds above 0"),
         ({"extra": {**STAGING, "answer_timeout": True}}, "a number of seconds above 0"),
+        *(
+            ({"extra": {**STAGING, name: seconds}}, "a number of seconds above 0 and up to 86400")
+            for name in ("connect_timeout", "answer_timeout")
+            for seconds in (1e12, "1e12", math.inf, math.nan, 10**400, 86401)
+        ),
+        ({"extra": {**STAGING, "max_request_bytes": math.inf}}, "write a whole number of at least 1"),
+        ({"extra": {**STAGING, "max_request_bytes": math.nan}}, "write a whole number of at least 1"),
         ({"extra": {**STAGING, "max_request_bytes": -1}}, "a whole number of at least 1"),
         ({"extra": {**STAGING, "max_request_bytes": 1.5}}, "a whole number of at least 1"),
         ({"extra": {**STAGING, "max_files_per_request": "many"}}, "a whole number of at least 1"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -185,6 +187,24 @@ def test_a_missing_connection_is_loud_and_permanent(mode: str, flag: str) -> Non
     """No flag turns a connection that does not exist into a skip, and no retry creates it."""
     ending = run(mode, World(), AmiliFileResultSensor, file_ids=["a"], amili_conn_id="nowhere", **{flag: True})
     assert (ending.state, ending.error) == ("failed", "AmiliArgumentError")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["timeout", "poke_interval", "max_wait"])
+@pytest.mark.parametrize("seconds", [1e12, 367 * 86400, math.inf, math.nan], ids=str)
+def test_an_absurd_wait_is_loud(mode: str, name: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interval that no date can be added to is a wrong argument, before anything is asked."""
+
+    def make(**arguments: Any) -> AmiliFileResultSensor:
+        made = AmiliFileResultSensor(**arguments)
+        # Not every Airflow lets these through.
+        setattr(made, name, timedelta(seconds=seconds) if name == "max_wait" and seconds == 1e12 else seconds)
+        return made
+
+    world = World(scripts={"a": [404]})
+    settle_in(world, monkeypatch)
+    assert run(mode, world, make, file_ids=["a"]).error == "AmiliArgumentError"
+    assert not world.requests
 
 
 @pytest.mark.parametrize("mode", MODES)

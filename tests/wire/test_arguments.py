@@ -45,6 +45,8 @@ from tests.wire.conftest import FakeTaskInstance, Upload
         ({"min_files": ""}, "min_files must be a whole number"),
         ({"max_files": 0}, "max_files must be at least 1"),
         ({"max_files": "many"}, "max_files must be a whole number"),
+        ({"max_files": float("inf")}, "max_files must be a whole number"),
+        pytest.param({"stable_for": 10**400}, "stable_for must be a number of seconds", id="a number without end"),
         ({"max_concurrent_requests": -2}, "max_concurrent_requests must be at least 1"),
         ({"max_memory_bytes": 10}, "max_memory_bytes must be at least"),
         ({"stable_for": -1}, "stable_for must be 0 or more"),
@@ -67,6 +69,19 @@ def test_a_wrong_argument_is_named_before_anything_is_sent(
         upload(**arguments)
     assert isinstance(caught.value, AmiliPermanentError)  # a retry cannot help
     assert not amili_sandbox.requests
+
+
+@pytest.mark.parametrize("seconds", [1e12, float("inf"), float("nan")], ids=str)
+@pytest.mark.parametrize("name", ["answer_timeout", "connect_timeout"])
+def test_an_absurd_time_out_is_found_at_the_start(
+    upload: Upload, outbound: Path, connect: Any, name: str, seconds: float
+) -> None:
+    """A time-out that no system takes would break a request in its middle; it is a wrong field instead."""
+    (outbound / "a.csv").write_bytes(b"1")
+    amili = connect(**{name: seconds})
+    with pytest.raises(AmiliArgumentError, match=rf"extra '{name}'\) is .*up to 86400"):
+        upload()
+    assert not amili.requests
 
 
 @pytest.mark.parametrize(
