@@ -17,6 +17,7 @@ from amili_provider.connection_form import (
     settings_from,
     ui_field_behaviour,
 )
+from amili_provider.hooks.masking import short_extras
 from amili_provider.hooks.missing import missing_connection
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ class AmiliHook(BaseHook):
         :raises AmiliArgumentError: if there is no such connection.
         """
         if self._settings is None:
-            connection = self._connection()
+            with short_extras():
+                connection = self._connection()
+                extra = connection.extra_dejson
             self._settings = settings_from(
                 self.amili_conn_id,
                 login=connection.login,
@@ -80,7 +83,7 @@ class AmiliHook(BaseHook):
                 host=connection.host,
                 port=connection.port,
                 schema=connection.schema,
-                extra=connection.extra_dejson,
+                extra=extra,
             )
             for password in self._settings.proxy_passwords:
                 self._mask(password)

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.connection import get_async_connection, get
 from airflow.providers.common.compat.sdk import mask_secret
 
 from amili_provider.connection_form import AmiliSettings, as_words, checked_result_path, settings_from
+from amili_provider.hooks.masking import short_extras
 from amili_provider.hooks.missing import missing_connection
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ async def asettings(conn_id: str) -> AmiliSettings:
     :raises AmiliArgumentError: if there is no such connection.
     """
     try:
-        connection = await get_async_connection(conn_id)
+        with short_extras():
+            connection = await get_async_connection(conn_id)
+            extra = await get_async_extra_dejson(connection)
     except Exception as error:
         if (missing := missing_connection(error, conn_id)) is not None:
             raise missing from None
@@ -88,7 +91,7 @@ async def asettings(conn_id: str) -> AmiliSettings:
         host=connection.host,
         port=connection.port,
         schema=connection.schema,
-        extra=await get_async_extra_dejson(connection),
+        extra=extra,
     )
     for password in settings.proxy_passwords:
         await amask(password)

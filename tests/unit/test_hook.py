@@ -175,6 +175,28 @@ def test_the_password_of_a_proxy_is_masked(connect: Connect, mocker: MockerFixtu
     assert sorted(masked) == ["canary%2Fproxy"] * 2 + ["canary/proxy"] * 2
 
 
+@pytest.mark.parametrize("where", ["task", "triggerer"])
+def test_a_client_number_is_no_reason_for_a_warning(
+    connect: Connect, where: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow warns, once in every process, that a value is too short to be masked; other connections have theirs."""
+    maskers = [m.SecretsMasker for n, m in list(sys.modules.items()) if n.endswith("secrets_masker") and m]
+
+    def warn_again() -> None:
+        for masker in maskers:
+            if hasattr(masker, "_has_warned_short_secret"):
+                monkeypatch.setattr(masker, "_has_warned_short_secret", False)
+
+    warn_again()
+    connect(extra={"environment": "staging", "client_no": "2218", "verify": "true"})
+    settings = AmiliHook().settings if where == "task" else asyncio.run(asettings("amili_default"))
+    assert settings.client_no == "2218"
+    assert "too short" not in caplog.text
+    warn_again()
+    assert BaseHook.get_connection("amili_default").extra_dejson["client_no"] == "2218"
+    assert "too short" in caplog.text
+
+
 # The hook's own upload.
 
 
