@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
+import html
 import json
 import os
 import re
@@ -10,12 +13,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from email.message import EmailMessage
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jinja2
 import pytest
+from aiosmtpd.controller import Controller
 from airflow.providers.common.compat.sdk import BaseHook, Connection
 
+from amili_provider.reports import delivery_report
 from amili_provider.sandbox.server import SandboxServer
 from tests.dags.conftest import Outcome, RunDag, load_dag
 from tests.readme import ROOT
@@ -198,13 +206,107 @@ def test_a_huge_day_is_spread(s3: Any, amili: SandboxServer, recipe: Recipe) -> 
     assert len(names_at(amili)) == 5
 
 
-def test_people_hear_of_refused_files(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
-    """The task behind the failed one has Amili's words."""
-    put(s3, good=b"1", bad=b"REJECT: no such debtor")
+class _Post:
+    """A mail server: keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.mails: list[EmailMessage] = []
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
+        """Take a mail."""
+        self.mails.append(email.message_from_bytes(envelope.content, policy=email.policy.default))
+        return "250 OK"
+
+
+@pytest.fixture(name="post")
+def _post(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Post]:
+    """A mail server on loopback, and the connection ``smtp_default`` to it."""
+    post = _Post()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = Controller(post, hostname="127.0.0.1", port=port)
+    server.start()
+    extra = {"disable_ssl": True, "disable_tls": True}
+    connection = {"conn_type": "smtp", "host": "127.0.0.1", "port": port, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(connection))
+    yield post
+    server.stop()
+
+
+_LOST = {"drop": "reset", "stage": "accepted"}
+_FAILURES = pytest.mark.parametrize(
+    ("files", "fault", "told"),
+    [
+        ({"good": b"1", "bad": b"REJECT: no such debtor"}, None, ["bad.csv", "no such debtor", "1 rejected"]),
+        ({"lost": b"1"}, _LOST, ["lost.csv", "amili_ledger", "1 unknown", "request #1"]),
+        ({}, None, ["No files match", f"outbound/{DAY}"]),
+        ({"good": b"1"}, {"on": "connection", "drop": "reset", "times": None}, ["good.csv", "1 not_sent"]),
+    ],
+    ids=["rejected", "unknown", "none", "not reached"],
+)
+
+
+@_FAILURES
+def test_people_hear_of_what_failed_and_the_run_stays_red(
+    s3: Any, amili: SandboxServer, recipe: Recipe, post: _Post, files: Any, fault: Any, told: list[str]
+) -> None:
+    """The failed task's callback mails what is not delivered, in Amili's words, by Airflow's own notifier."""
+    put(s3, **files)
+    if fault is not None:
+        amili.faults.add(**{"on": "upload", **fault})
     outcome = recipe("recipe_alert")
-    assert outcome.task_states == {"upload": "failed", "alert": "success"}
-    assert outcome.xcom["alert"] == ["bad.csv"]
-    assert "bad.csv: rejected: no such debtor" in outcome.log
+    assert outcome.state == "failed", outcome.log
+    (mail,) = post.mails
+    assert "recipe_alert failed" in mail["Subject"]
+    body = mail.get_body(("html",))
+    assert body is not None
+    said = " ".join(html.unescape(body.get_content()).split())
+    for words in told:
+        assert words in said
+
+
+def test_nobody_is_mailed_about_a_good_day(s3: Any, amili: SandboxServer, recipe: Recipe, post: _Post) -> None:
+    """The alert is for what failed."""
+    put(s3, good=b"1")
+    assert recipe("recipe_alert").state == "success"
+    assert not post.mails
+
+
+@_FAILURES
+def test_a_run_with_a_task_that_tells_stays_red(
+    s3: Any, amili: SandboxServer, recipe: Recipe, files: Any, fault: Any, told: list[str]
+) -> None:
+    """The task behind the upload succeeds, and the run fails all the same."""
+    put(s3, **files)
+    if fault is not None:
+        amili.faults.add(**{"on": "upload", **fault})
+    outcome = recipe("recipe_watcher")
+    assert outcome.task_states == {"upload": "failed", "tell": "success", "watcher": "failed"}
+    assert outcome.state == "failed"
+    assert told[0] in outcome.log
+
+
+def test_the_watcher_lets_a_good_day_be_green(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
+    """It is skipped where nothing failed, and the run succeeds."""
+    put(s3, good=b"1")
+    outcome = recipe("recipe_watcher")
+    assert outcome.task_states == {"upload": "success", "tell": "success", "watcher": "skipped"}
+    assert outcome.state == "success"
+
+
+def test_a_name_is_no_command_to_a_chat() -> None:
+    """The template of the recipe calls nobody, links nowhere and closes no block for what a file is called."""
+    page = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
+    (template,) = re.findall(r"^```jinja\n(.*?\n)```$", page, re.MULTILINE | re.DOTALL)
+    name = "<!channel> ``` <http://g|x> & co.csv"
+    ti = SimpleNamespace(
+        dag_id="d", log_url="http://log", task_id="t", map_index=-1, xcom_pull=lambda **_: [{"name": name}]
+    )
+    said = jinja2.Environment(autoescape=False).from_string(template).render(ti=ti, delivery_report=delivery_report)
+    _, _, report = said.partition("```")
+    assert "&lt;!channel&gt; ''' &lt;http://g|x&gt; &amp; co.csv" in report
+    assert report.count("```") == 1
 
 
 def test_one_file_is_sent_again(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
