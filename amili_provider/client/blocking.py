@@ -18,11 +18,13 @@ from amili_provider.client.in_flight import Body
 from amili_provider.client.judging import judged, judged_upload
 from amili_provider.client.seam import NoAnswer
 from amili_provider.client.wire import Wire
-from amili_provider.connection_form import AmiliSettings, checked_client_no
+from amili_provider.connection_form import AmiliSettings, as_count, checked_client_no
 from amili_provider.exceptions import AmiliConnectionError, AmiliOutcomeUnknown, AmiliResponseError
 from amili_provider.models import FileResult
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
+MOST_PAGES = 10_000
+"""Of one list. Amili's own lists end after 10,000 entries (page "Get a list of customers")."""
 
 
 class AmiliClient:
@@ -141,7 +143,9 @@ class AmiliClient:
         url = addressing.url_of(self.settings, path)
         return self._call(method.upper(), url, params=params, json=json, headers=headers)
 
-    def paginate(self, path: str, *, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    def paginate(
+        self, path: str, *, params: Mapping[str, Any] | None = None, max_pages: int = MOST_PAGES
+    ) -> Iterator[dict[str, Any]]:
         """
         Read a list page by page, following ``summary.nextPage`` on the same scheme, host and port only.
 
@@ -149,11 +153,16 @@ class AmiliClient:
 
         :param path: the path of the list.
         :param params: query parameters of the first page; later ones come from Amili.
+        :param max_pages: pages that are read at most.
         :returns: the pages, as Amili sends them.
-        :raises AmiliResponseError: if a page is not a JSON object, leads elsewhere, or leads back.
+        :raises AmiliResponseError: if a page is not a JSON object, leads elsewhere, or leads back, or if the last page
+            that may be read names another one.
         """
-        url: str | None = addressing.url_of(self.settings, path)
-        seen: set[str] = set()
+        max_pages = as_count(max_pages, "max_pages")
+        first = addressing.url_of(self.settings, path)
+        # It may be named again, with its parameters.
+        seen = {str(httpx.URL(first, params=params))} if params else set()
+        url: str | None = first
         while url is not None:
             seen.add(url)
             page = self._call("GET", url, params=params).json()
@@ -164,6 +173,12 @@ class AmiliClient:
             url = addressing.next_page(self.settings, url, page)
             if url in seen:
                 raise AmiliResponseError(f"GET {path}: summary.nextPage leads back to a page that was read already.")
+            max_pages -= 1
+            if url is not None and not max_pages:
+                raise AmiliResponseError(
+                    f"GET {path}: the last of the pages that may be read names another one. If the list is that long, "
+                    "raise max_pages."
+                )
 
     def get_batch(self, client_no: str, batch_uuid: str) -> Answer:
         """Ask for a batch: 200, 202 (still working) or 206 (partly done). Source: "GET one batch"."""

@@ -19,12 +19,13 @@ from amili_provider.connection_form.forms import (
 )
 from amili_provider.connection_form.proxies import environment_proxy
 from amili_provider.connection_form.settings import AmiliSettings, settings_from
-from amili_provider.connection_form.values import as_bool, as_words, checked_client_no, checked_result_path
+from amili_provider.connection_form.values import as_bool, as_count, as_words, checked_client_no, checked_result_path
 
 __all__ = [
     "LEDGER_FROM_CONNECTION",
     "AmiliSettings",
     "as_bool",
+    "as_count",
     "as_words",
     "checked_client_no",
     "checked_result_path",

@@ -166,16 +166,20 @@ class AmiliHook(BaseHook):
         """
         return self.get_conn().request(method, path, params=params, json=json, headers=headers)
 
-    def paginate(self, path: str, *, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    def paginate(
+        self, path: str, *, params: Mapping[str, Any] | None = None, max_pages: int = 10_000
+    ) -> Iterator[dict[str, Any]]:
         """
         Read a list page by page; ``summary.nextPage`` is followed on the same scheme, host and port only.
 
         :param path: of the list, for example ``/clients/2218/aritems``.
         :param params: query parameters of the first page.
-        :raises AmiliResponseError: if a page is not a JSON object, leads elsewhere, or leads back.
+        :param max_pages: pages that are read at most.
+        :raises AmiliResponseError: if a page is not a JSON object, leads elsewhere, or leads back, or if the last page
+            that may be read names another one.
         :raises AmiliError: if a page cannot be had; the class says whether another attempt may help.
         """
-        return self.get_conn().paginate(path, params=params)
+        return self.get_conn().paginate(path, params=params, max_pages=max_pages)
 
     def get_batch(self, batch_uuid: str, *, client_no: Any = None) -> Answer:
         """

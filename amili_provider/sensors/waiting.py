@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, Context, PokeReturnValue, conf
@@ -134,6 +134,11 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
             self._poking = poking
             try:
                 return self._defer_if_open(poking, started) if self.deferrable else super().execute(context)
+            except Exception as again:
+                # Airflow gives the slot back by an exception with the date of the next poke.
+                if (not_before := poking.wait.not_before) is not None and hasattr(again, "reschedule_date"):
+                    again.reschedule_date = max(again.reschedule_date, datetime.fromtimestamp(not_before, UTC))
+                raise
             finally:
                 self._poking = None
 
@@ -239,6 +244,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
             time=self.time,
             # Deferrable: the triggerer tries again, and no worker waits for it.
             attempts=1 if self.deferrable else MOST_FAILURES,
+            gives_back=self.reschedule and not self.deferrable,
         )
         return Poking(settings, wait, self._question)
 

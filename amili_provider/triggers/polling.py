@@ -13,6 +13,7 @@ from amili_provider.triggers.connecting import MOST_IN_FLIGHT
 from amili_provider.triggers.events import Open, Settled
 from amili_provider.triggers.pace import MOST_FAILURES, Pace, Time
 from amili_provider.triggers.questions import Ask, Key, Said, is_doubtful
+from amili_provider.waiting import LONGEST_WAIT_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class Wait:
     :param deadline: when there is no time left, in seconds since the epoch; None if nobody knows.
     :param time: the clock.
     :param attempts: how often a poll is tried in a row.
+    :param gives_back: whether whoever polls can come back later, and is not to wait when Amili says when
+        (``Retry-After``): :attr:`not_before` is that moment then.
     """
 
     def __init__(
@@ -48,7 +51,11 @@ class Wait:
         deadline: float | None = None,
         time: Time | None = None,
         attempts: int = MOST_FAILURES,
+        gives_back: bool = False,
     ) -> None:
+        self.not_before: float | None = None
+        """When Amili wants to be asked again, in seconds since the epoch; None if it said nothing."""
+        self._gives_back = gives_back
         self._open: dict[Key, str | None] = dict.fromkeys(keys)
         self._settled: dict[Key, Settled] = {}
         self._pace = pace
@@ -92,6 +99,8 @@ class Wait:
                 raise trouble
             if not await self._paused(trouble, failures):
                 return Polled.TIME_IS_UP
+            if self.not_before is not None:
+                return Polled.OPEN
         return Polled.OPEN if self._open else Polled.SETTLED
 
     async def _paused(self, trouble: AmiliError, failures: int) -> bool:
@@ -105,10 +114,16 @@ class Wait:
             self._attempts,
             trouble.message,
         )
+        # What this poll has settled already would be asked for again, and perhaps be in the way for ever.
+        gives_back = self._gives_back and asked is not None and (not self._settled or wait > LONGEST_WAIT_SECONDS)
         if left is not None and left <= wait:
             self._note(trouble)
-            await self._time.sleep(max(left, 0.0))
+            await self._time.sleep(0.0 if gives_back else max(left, 0.0))
             return False
+        if gives_back:
+            self._note(trouble)
+            self.not_before = self._time.now() + wait
+            return True
         await self._time.sleep(wait)
         return True
 

@@ -134,7 +134,7 @@ def test_other_endpoints_go_to_the_client(hook: AmiliHook, client: Any) -> None:
     client.request.assert_called_once_with("PUT", "/x", params={"a": 1}, json={"b": 2}, headers={"C": "3"})
     client.paginate.return_value = iter([{"n": 1}])
     assert list(hook.paginate("/y", params={"a": 1})) == [{"n": 1}]
-    client.paginate.assert_called_once_with("/y", params={"a": 1})
+    client.paginate.assert_called_once_with("/y", params={"a": 1}, max_pages=10_000)
     hook.get_batch("u")
     client.get_batch.assert_called_once_with("2218", "u")
     hook.get_file_result("f", client_no=77)

@@ -275,6 +275,38 @@ def test_what_is_settled_is_not_asked_for_again(mode: str, monkeypatch: pytest.M
     assert sum(wanted == "b" for _, wanted in world.requests) == 4
 
 
+def test_a_wait_that_amili_asks_for_gives_the_slot_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In reschedule mode Retry-After is waited for outside the worker, never shortened, and then the wait goes on."""
+    script = {"a": [BUSY, (503, {"Retry-After": "7"}), QUEUED, ACCEPTED]}
+    ending, world = ends("reschedule", script, AmiliFileResultSensor, monkeypatch, file_ids=["a"])
+    assert ending.state == SUCCESS
+    # Nobody slept in the worker; a shorter wish than the interval does not hurry the sensor.
+    assert world.slept == 0
+    moments = [moment - EPOCH for moment, _ in world.requests]
+    assert moments == [0, 120, 180, 240]
+
+
+def test_results_that_are_there_are_not_given_back_with_the_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit of questions a minute does not keep a poke of many files from ever ending."""
+    busy_at = iter([False, False, True, False, False, True, False])
+    script = dict.fromkeys("abcde", lambda _: (429, {"Retry-After": "30"}) if next(busy_at, False) else ACCEPTED)
+    monkeypatch.setattr("amili_provider.triggers.polling.MOST_IN_FLIGHT", 1)
+    ending, world = ends("reschedule", script, AmiliFileResultSensor, monkeypatch, file_ids=list("abcde"))
+    assert ending.state == SUCCESS
+    assert len(world.requests) == 7
+    assert world.slept == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_wish_beyond_the_time_out_ends_the_wait(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Amili wants to be asked after the time is up, all modes time out without asking; no slot waits for it."""
+    script = {"a": [(503, {"Retry-After": "86400"})]}
+    ending, world = ends(mode, script, AmiliFileResultSensor, monkeypatch, file_ids=["a"])
+    assert ending.error == TIMEOUT
+    assert len(world.requests) == (2 if mode == "deferrable" else 1)
+    assert (world.now == EPOCH) is (mode == "reschedule")
+
+
 HOUR = 3600
 AT_ONCE, RENEWED, BOUNDED, WHOLE_HOUR = "at once", "with one new token", "so many attempts", "all the hour"
 # Name: (answer, how long a wait for a file asks, how long one for a batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import inspect
 import ipaddress
 import json
 import socket
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from amili_provider.client import AmiliAsyncClient, AmiliClient, ssl_context
+from amili_provider.client.blocking import MOST_PAGES
 from amili_provider.connection_form import AmiliSettings
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
@@ -29,6 +31,7 @@ from amili_provider.exceptions import (
     AmiliRequestError,
     AmiliResponseError,
 )
+from amili_provider.hooks.amili import AmiliHook
 from amili_provider.models import FileResult
 from tests.wire.rawserver import (
     Amili,
@@ -319,6 +322,31 @@ def test_pages_in_a_circle_end() -> None:
         pytest.raises(AmiliResponseError, match="leads back"),
     ):
         list(client.paginate("/a"))
+
+
+def test_the_first_page_is_known_again_by_its_parameters() -> None:
+    """A link back to the first page, which has its parameters in it, is a link back."""
+    step = _pages("/arm/v1/a?n=2", "/arm/v1/a?pagesize=5")
+    with scripted_amili(otherwise=step) as amili, AmiliClient(amili.settings) as client:
+        pages = client.paginate("/a", params={"pagesize": 5})
+        assert [next(pages)["items"], next(pages)["items"]] == [[0], [1]]
+        with pytest.raises(AmiliResponseError, match="leads back"):
+            next(pages)
+    assert len(amili.api.requests) == 2
+
+
+def test_pages_without_end_are_bounded() -> None:
+    """A list whose every page names a new one ends with an error; max_pages, which it names, is the bound."""
+    links = [f"/arm/v1/a?n={number}" for number in range(1, 6)]
+    with scripted_amili(otherwise=_pages(*links, None)) as amili, AmiliClient(amili.settings) as client:
+        with pytest.raises(AmiliResponseError, match="raise max_pages"):
+            list(client.paginate("/a", max_pages=5))
+        assert len(amili.api.requests) == 5
+    with scripted_amili(otherwise=_pages(*links, None)) as amili, AmiliClient(amili.settings) as client:
+        assert len(list(client.paginate("/a", max_pages=6))) == 6
+        with pytest.raises(ValueError, match="max_pages is 0"):
+            next(client.paginate("/a", max_pages=0))
+    assert inspect.signature(AmiliHook.paginate).parameters["max_pages"].default == MOST_PAGES
 
 
 @pytest.mark.parametrize("content", [b"[]", b"", b"<html>", b"5"])
