@@ -178,7 +178,7 @@ def test_a_long_list_of_paths_shows_the_first(upload: Upload, outbound: Path, sa
     """A thousand paths do not fill the log."""
     write(outbound, *(f"{number}.csv" for number in range(5)))
     upload(source=[f"{outbound}/{number}.csv" for number in range(5)])
-    (found,) = [line for line in said() if "Found 5 file(s)" in line]
+    found = next(line for line in said() if "Found 5 file(s)" in line)
     assert "1.csv, file://" in found
     assert "2.csv and 2 more" in found
     assert "3.csv" not in found
