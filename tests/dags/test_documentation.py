@@ -298,7 +298,7 @@ def test_the_watcher_lets_a_good_day_be_green(s3: Any, amili: SandboxServer, rec
 def test_a_name_is_no_command_to_a_chat() -> None:
     """The template of the recipe calls nobody, links nowhere and closes no block for what a file is called."""
     page = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
-    (template,) = re.findall(r"^```jinja\n(.*?\n)```$", page, re.MULTILINE | re.DOTALL)
+    (template,) = re.findall(r"^````jinja\n(.*?\n)````$", page, re.MULTILINE | re.DOTALL)
     name = "<!channel> ``` <http://g|x> & co.csv"
     ti = SimpleNamespace(
         dag_id="d", log_url="http://log", task_id="t", map_index=-1, xcom_pull=lambda **_: [{"name": name}]

@@ -16,7 +16,7 @@ from amili_provider.operators.amili import AmiliFileUploadOperator
 from tests import readme
 
 PAGES = sorted([*readme.ROOT.glob("*.md"), *readme.ROOT.glob("docs/*.md")])
-_FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^(```+).*?^\1$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!`)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(?P<title>.+?)\s*$", re.MULTILINE)
 # Put together here, so that this file names none either.
