@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from airflow.providers.common.compat.sdk import Context
+
 from amili_provider.connection_form import checked_client_no, field_label
 from amili_provider.exceptions import AmiliResultFailed
 from amili_provider.models import Vocabulary
 from amili_provider.reports import MOST_LINES, by_outcome, told
 from amili_provider.sensors.arguments import Asked, asked_for, checked_uuid
+from amili_provider.sensors.uploads import uploads_in, without_receipts
 from amili_provider.sensors.waiting import AmiliSensor
 from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
 from amili_provider.triggers.connecting import Overrides
@@ -30,7 +33,8 @@ class AmiliFileResultSensor(AmiliSensor):
     Returns a list with ``file_id, name, client_no, status, result, message`` of each file that was asked for.
 
     :param receipts: what an upload returned (``upload.output``), mapped or not. Files that were ``rejected`` or
-        ``not_sent`` fail the wait at once; those that were ``skipped`` need nothing.
+        ``not_sent`` fail the wait at once, and so does a mapped upload of which a part left no receipts; files that
+        were ``skipped`` need nothing.
     :param file_ids: ids instead of receipts.
     :param result_path: the path of a file's result, with ``{clientno}`` and ``{fileid}`` in it; None for the
         connection's.
@@ -44,9 +48,17 @@ class AmiliFileResultSensor(AmiliSensor):
         self, *, receipts: Any = None, file_ids: Any = None, result_path: str | None = None, **arguments: Any
     ) -> None:
         super().__init__(**arguments)
+        # Now, since Airflow will put values in the place of references.
+        self._uploads = [] if receipts is None else uploads_in(receipts)
+        self._lost: list[str] = []
         self.receipts = receipts
         self.file_ids = file_ids
         self.result_path = result_path
+
+    def execute(self, context: Context) -> Any:
+        """Wait, if there are receipts of every upload."""
+        self._lost = without_receipts(self._uploads, self.receipts, context)
+        return super().execute(context)
 
     def _asked(self) -> Asked:
         return asked_for(self.receipts, self.file_ids, self.client_no)
@@ -59,6 +71,9 @@ class AmiliFileResultSensor(AmiliSensor):
 
     def _hopeless(self) -> AmiliResultFailed | None:
         lost = self._asked().hopeless
+        if self._lost:
+            remedy = "What became of the files of the others is not known here: see their logs, and clear them."
+            return AmiliResultFailed("\n".join([*self._lost, remedy]), receipts=lost)
         if not lost:
             return None
         head = [

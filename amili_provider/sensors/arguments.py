@@ -79,7 +79,13 @@ def _flat(given: Any, name: str) -> Iterator[Any]:
         # Mapped over receipts (`.expand(receipts=upload.output)`), each task gets a single one.
         yield given
         return
-    for entry in given:
+    entries = list(given)
+    if name == "receipts" and (absent := sum(entry is None for entry in entries)):
+        raise ValueError(
+            f"receipts holds those of {len(entries) - absent} of {len(entries)} uploads; the others left None, so what "
+            f"became of their files is not known here. See the logs of these tasks; {_REMEDY[name]}."
+        )
+    for entry in entries:
         if isinstance(entry, str) and name == "file_ids":
             yield entry
         else:

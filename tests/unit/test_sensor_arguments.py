@@ -89,6 +89,12 @@ def test_what_is_no_list_is_refused_with_the_remedy(name: str, given: Any) -> No
         asked_for(arguments["receipts"], arguments["file_ids"], None)
 
 
+def test_receipts_that_are_missing_are_counted() -> None:
+    """An upload that left None in the list is not passed over: the message counts what is there."""
+    with pytest.raises(ValueError, match="those of 2 of 3 uploads; the others left None"):
+        asked_for(Lazy([receipt("a")], None, []), None, None)
+
+
 def test_nothing_at_all_is_refused_with_the_remedy() -> None:
     """Both None, as after a skipped upload, is not the same as nothing to wait for."""
     with pytest.raises(ValueError, match=r"upload\.output.*empty list would succeed"):
