@@ -8,11 +8,14 @@ bytes and the first file ids.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, Asset, get_current_context, task
+import pendulum
+from airflow.providers.common.compat.sdk import DAG, Asset, Param, get_current_context, task
+from airflow.timetables.interval import CronDataIntervalTimetable
 
+from amili_provider.days import LAST_COMPLETE_DAY
 from amili_provider.operators.amili import AmiliFileUploadOperator
 
 # Any name will do, as long as both DAGs say the same; this one says where the files went: the host and the client.
@@ -21,16 +24,17 @@ delivered = Asset("amili://api.staging.amili.no/2218")
 
 with DAG(
     dag_id="amili_delivery",
-    schedule="@daily",
-    start_date=datetime(2025, 1, 1),
+    schedule=CronDataIntervalTimetable("0 6 * * *", timezone="Europe/Oslo"),
+    start_date=pendulum.datetime(2025, 1, 1, tz="Europe/Oslo"),
     catchup=False,
+    params={"day": Param(None, type=["null", "string"], format="date")},
     default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
     tags=["amili"],
     doc_md=__doc__,
 ) as delivery:
     AmiliFileUploadOperator(
         task_id="upload_invoices",
-        source="s3://invoices/outbound/{{ ds }}/*.csv",
+        source=f"s3://invoices/outbound/{LAST_COMPLETE_DAY}/*.csv",
         source_conn_id="aws_default",
         file_type="InvoiciaFormatDocFile",
         outlets=[delivered],
@@ -39,7 +43,7 @@ with DAG(
 with DAG(
     dag_id="amili_after_delivery",
     schedule=[delivered],
-    start_date=datetime(2025, 1, 1),
+    start_date=pendulum.datetime(2025, 1, 1, tz="Europe/Oslo"),
     catchup=False,
     tags=["amili"],
     doc_md=__doc__,

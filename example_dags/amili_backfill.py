@@ -1,9 +1,8 @@
 """
 Past days again, as often as you like: ``airflow backfill create`` sends what is missing, and nothing twice.
 
-The day of a run is worked out so that it is there however the run came to be: scheduled, backfilled, of a partition,
-started by an asset, or by a person who names a day in the form, or none. What the ledger says was accepted is reported
-as ``already_uploaded``; a file that was corrected is another file, and is sent.
+A backfill ends on the day after its last: ``--from-date 2025-01-01 --to-date 2025-02-01`` is January. What the ledger
+says was accepted is reported as ``already_uploaded``; a file that was corrected is another file, and is sent.
 
 A person who starts or clears a run, or backfills with ``--dag-run-conf``, can say what is to become of files whose
 outcome is unknown, or that everything is to be sent again; Airflow's own retries do not repeat it.
@@ -11,19 +10,19 @@ outcome is unknown, or that everything is to be sent again; Airflow's own retrie
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
+import pendulum
 from airflow.providers.common.compat.sdk import DAG, Param
+from airflow.timetables.interval import CronDataIntervalTimetable
 
+from amili_provider.days import LAST_COMPLETE_DAY
 from amili_provider.operators.amili import AmiliFileUploadOperator
-
-WHEN = "(partition_date | default(none)) or dag_run.logical_date or dag_run.run_after"
-DAY = "{{ params.day or (" + WHEN + ").strftime('%Y-%m-%d') }}"
 
 with DAG(
     dag_id="amili_backfill",
-    schedule="@daily",
-    start_date=datetime(2025, 1, 1),
+    schedule=CronDataIntervalTimetable("0 6 * * *", timezone="Europe/Oslo"),
+    start_date=pendulum.datetime(2025, 1, 1, tz="Europe/Oslo"),
     catchup=False,
     # However many days are backfilled, so many are on their way to Amili at once.
     max_active_runs=4,
@@ -39,7 +38,7 @@ with DAG(
 ) as dag:
     AmiliFileUploadOperator(
         task_id="upload_invoices",
-        source=f"s3://invoices/outbound/{DAY}/*.csv",
+        source=f"s3://invoices/outbound/{LAST_COMPLETE_DAY}/*.csv",
         source_conn_id="aws_default",
         file_type="InvoiciaFormatDocFile",
         if_unknown="{{ params.if_unknown }}",

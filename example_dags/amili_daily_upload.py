@@ -8,24 +8,28 @@ names a ledger.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from airflow.providers.common.compat.sdk import DAG
+import pendulum
+from airflow.providers.common.compat.sdk import DAG, Param
+from airflow.timetables.interval import CronDataIntervalTimetable
 
+from amili_provider.days import LAST_COMPLETE_DAY
 from amili_provider.operators.amili import AmiliFileUploadOperator
 
 with DAG(
     dag_id="amili_daily_upload",
-    schedule="@daily",
-    start_date=datetime(2025, 1, 1),
+    schedule=CronDataIntervalTimetable("0 6 * * *", timezone="Europe/Oslo"),
+    start_date=pendulum.datetime(2025, 1, 1, tz="Europe/Oslo"),
     catchup=False,
+    params={"day": Param(None, type=["null", "string"], format="date")},
     default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
     tags=["amili"],
     doc_md=__doc__,
 ) as dag:
     AmiliFileUploadOperator(
         task_id="upload_invoices",
-        source="s3://invoices/outbound/{{ ds }}/*.csv",
+        source=f"s3://invoices/outbound/{LAST_COMPLETE_DAY}/*.csv",
         source_conn_id="aws_default",
         file_type="InvoiciaFormatDocFile",
     )

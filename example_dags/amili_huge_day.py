@@ -15,26 +15,30 @@ Each upload has at most ``max_concurrent_requests`` requests in flight, so that 
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, task
+import pendulum
+from airflow.providers.common.compat.sdk import DAG, Param, task
+from airflow.timetables.interval import CronDataIntervalTimetable
 
+from amili_provider.days import LAST_COMPLETE_DAY
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.operators.buckets import AmiliFileBucketsOperator
 
 with DAG(
     dag_id="amili_huge_day",
-    schedule="@daily",
-    start_date=datetime(2025, 1, 1),
+    schedule=CronDataIntervalTimetable("0 6 * * *", timezone="Europe/Oslo"),
+    start_date=pendulum.datetime(2025, 1, 1, tz="Europe/Oslo"),
     catchup=False,
+    params={"day": Param(None, type=["null", "string"], format="date")},
     default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
     tags=["amili"],
     doc_md=__doc__,
 ) as dag:
     buckets = AmiliFileBucketsOperator(
         task_id="buckets",
-        source="s3://invoices/outbound/{{ ds }}/**",
+        source=f"s3://invoices/outbound/{LAST_COMPLETE_DAY}/**",
         source_conn_id="aws_default",
         max_files_per_bucket=1_000,
         max_bytes_per_bucket=10 * 1024**3,

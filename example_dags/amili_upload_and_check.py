@@ -7,25 +7,29 @@ an assumption (see the README), without holding a worker meanwhile; it fails nam
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from airflow.providers.common.compat.sdk import DAG
+import pendulum
+from airflow.providers.common.compat.sdk import DAG, Param
+from airflow.timetables.interval import CronDataIntervalTimetable
 
+from amili_provider.days import LAST_COMPLETE_DAY
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.sensors.amili import AmiliFileResultSensor
 
 with DAG(
     dag_id="amili_upload_and_check",
-    schedule="@daily",
-    start_date=datetime(2025, 1, 1),
+    schedule=CronDataIntervalTimetable("0 6 * * *", timezone="Europe/Oslo"),
+    start_date=pendulum.datetime(2025, 1, 1, tz="Europe/Oslo"),
     catchup=False,
+    params={"day": Param(None, type=["null", "string"], format="date")},
     default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
     tags=["amili"],
     doc_md=__doc__,
 ) as dag:
     upload = AmiliFileUploadOperator(
         task_id="upload_invoices",
-        source="s3://invoices/outbound/{{ ds }}/*.csv",
+        source=f"s3://invoices/outbound/{LAST_COMPLETE_DAY}/*.csv",
         source_conn_id="aws_default",
         file_type="InvoiciaFormatDocFile",
     )

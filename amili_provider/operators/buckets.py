@@ -24,7 +24,7 @@ class AmiliFileBucketsOperator(SourceOperator):
 
     ::
 
-        buckets = AmiliFileBucketsOperator(task_id="buckets", source="s3://invoices/{{ ds }}/**")
+        buckets = AmiliFileBucketsOperator(task_id="buckets", source=f"s3://invoices/{LAST_COMPLETE_DAY}/**")
         AmiliFileUploadOperator.partial(
             task_id="upload", file_type="InvoiciaFormatDocFile", retries=3
         ).expand(source=buckets.output)

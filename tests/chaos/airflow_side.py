@@ -63,6 +63,7 @@ class _Airflow:
         run_id: str,
         conf: dict[str, Any],
         day: str | None,
+        until: str | None = None,
         run_type: str = "manual",
         partition: str | None = None,
         after: str | None = None,
@@ -71,19 +72,21 @@ class _Airflow:
         from airflow.utils.state import DagRunState
         from airflow.utils.types import DagRunTriggeredByType, DagRunType
 
-        moment = datetime.fromisoformat(day).replace(tzinfo=UTC) if day else None
+        moment, end, due, part = (
+            datetime.fromisoformat(at).replace(tzinfo=UTC) if at else None for at in (day, until, after, partition)
+        )
         with self._session() as session:
             run = self._dag(dag_id, session).create_dagrun(
                 run_id=run_id,
                 logical_date=moment,
-                data_interval=(moment, moment) if moment else None,
-                run_after=moment or (datetime.fromisoformat(after).replace(tzinfo=UTC) if after else datetime.now(UTC)),
+                data_interval=(moment, end or moment) if moment else None,
+                run_after=end or moment or due or datetime.now(UTC),
                 run_type=DagRunType(run_type),
                 triggered_by=DagRunTriggeredByType.TEST,
                 state=DagRunState.RUNNING,
                 conf=conf,
                 partition_key=partition,
-                partition_date=datetime.fromisoformat(partition).replace(tzinfo=UTC) if partition else None,
+                partition_date=part,
                 session=session,
             )
             return sorted(ti.map_index for ti in self._task_instances(run, session))

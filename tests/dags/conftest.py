@@ -16,7 +16,7 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +78,13 @@ def _airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(name="run_dag")
 def _run_dag(airflow_home: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> RunDag:
-    """Run an example DAG with ``dag.test()``: the tasks, the triggers and XCom are Airflow's own."""
+    """Run an example DAG for a day with ``dag.test()``: the tasks, the triggers and XCom are Airflow's own."""
     assert airflow_home
 
     def run_dag(
         dag_id: str,
         *,
-        logical_date: str | None = None,
+        day: str | None = None,
         conf: dict[str, Any] | None = None,
         change: Callable[[Any], None] = lambda _dag: None,
         file: Path | None = None,
@@ -94,11 +94,12 @@ def _run_dag(airflow_home: Path, caplog: pytest.LogCaptureFixture, capfd: pytest
             warnings.simplefilter("ignore")
             dag = load_dag(dag_id, file)
             change(dag)
-            return _run(dag, logical_date, conf)
+            return _run(dag, day, conf)
 
-    def _run(dag: Any, logical_date: str | None, conf: dict[str, Any] | None) -> Outcome:
+    def _run(dag: Any, day: str | None, conf: dict[str, Any] | None) -> Outcome:
         caplog.set_level(logging.INFO)
-        when = datetime.fromisoformat(logical_date).replace(tzinfo=UTC) if logical_date else None
+        # A run by hand delivers the day before its date.
+        when = datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(days=1) if day else None
         # Airflow 2.11 calls the logical date by its old name.
         name = "logical_date" if "logical_date" in inspect.signature(dag.test).parameters else "execution_date"
         run = dag.test(run_conf=conf, **{name: when})

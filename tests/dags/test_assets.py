@@ -56,7 +56,7 @@ def test_a_delivery_starts_the_next_dag_and_says_what_was_delivered(
     before = len(events())
     for number, content in enumerate((b"one", b"two", b"two")):
         s3.put_object(Bucket="invoices", Key=f"outbound/{DAY}/inv{number}.csv", Body=content)
-    outcome = run_dag("amili_delivery", logical_date=DAY, file=FILE)
+    outcome = run_dag("amili_delivery", day=DAY, file=FILE)
     assert outcome.state == "success", outcome.log
     receipts = outcome.xcom["upload_invoices"]
     (event,) = events()[before:]
@@ -78,7 +78,7 @@ def test_a_delivery_that_fails_starts_nothing(s3: Any, amili: SandboxServer, run
     before = len(events())
     s3.put_object(Bucket="invoices", Key=f"outbound/{DAY}/good.csv", Body=b"fine")
     s3.put_object(Bucket="invoices", Key=f"outbound/{DAY}/bad.csv", Body=b"REJECT: no such debtor")
-    outcome = run_dag("amili_delivery", logical_date=DAY, file=FILE)
+    outcome = run_dag("amili_delivery", day=DAY, file=FILE)
     assert outcome.state == "failed"
     assert len(amili.uploads) == 1
     assert len(events()) == before
@@ -92,9 +92,9 @@ def test_a_day_without_files_starts_nothing(s3: Any, amili: SandboxServer, run_d
         dag.get_task("upload_invoices").if_no_files = "succeed"
 
     before = len(events())
-    assert run_dag("amili_delivery", logical_date=DAY, file=FILE, change=green_with_nothing).state == "success"
+    assert run_dag("amili_delivery", day=DAY, file=FILE, change=green_with_nothing).state == "success"
     s3.put_object(Bucket="invoices", Key=f"outbound/{DAY}/empty.csv", Body=b"")
-    outcome = run_dag("amili_delivery", logical_date=DAY, file=FILE, change=green_with_nothing)
+    outcome = run_dag("amili_delivery", day=DAY, file=FILE, change=green_with_nothing)
     assert outcome.state == "success"
     assert [r["outcome"] for r in outcome.xcom["upload_invoices"]] == ["skipped"]
     assert len(events()) == before
@@ -102,5 +102,5 @@ def test_a_day_without_files_starts_nothing(s3: Any, amili: SandboxServer, run_d
 
 def test_the_next_dag_runs(run_dag: RunDag) -> None:
     """Started by hand, without an event, it ends well too."""
-    outcome = run_dag("amili_after_delivery", logical_date=DAY)
+    outcome = run_dag("amili_after_delivery", day=DAY)
     assert (outcome.state, outcome.xcom["count_deliveries"]) == ("success", [])

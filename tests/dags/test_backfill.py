@@ -22,9 +22,14 @@ if not AIRFLOW_V_3_3_PLUS:
 
 DAG_ID, TASK_ID = "amili_backfill", "upload_invoices"
 DAYS = ("2025-03-01", "2025-03-02", "2025-03-03")
-_DAILY = 'schedule="@daily"'
+UNTIL = "2025-03-04"
+"""A backfill of plain dates ends on the day after its last."""
+_DAILY = 'schedule=CronDataIntervalTimetable("0 6 * * *", timezone="Europe/Oslo")'
 OTHERS = {
-    "amili_partitioned": ("CronPartitionTimetable", 'CronPartitionTimetable("0 0 * * *", timezone="UTC")'),
+    "amili_partitioned": (
+        "CronPartitionTimetable",
+        'CronPartitionTimetable("0 6 * * *", timezone="Europe/Oslo", run_offset=-1)',
+    ),
     "amili_on_asset": ("Asset", '[Asset("s3://invoices/outbound")]'),
 }
 
@@ -38,9 +43,7 @@ def _dags(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for dag_id, (imported, schedule) in OTHERS.items():
         assert example.count(_DAILY) == 1
         changed = example.replace(_DAILY, f"schedule={schedule}").replace(f'"{DAG_ID}"', f'"{dag_id}"')
-        changed = changed.replace(
-            "from datetime import", f"from airflow.sdk import {imported}\nfrom datetime import", 1
-        )
+        changed = changed.replace("import pendulum", f"import pendulum\nfrom airflow.sdk import {imported}", 1)
         (folder / f"{dag_id}.py").write_text(changed, "utf-8")
     return folder
 
@@ -70,14 +73,14 @@ class Backfilled:
         """Run ``airflow backfill create`` as the README has it, then its runs; return all receipts."""
         subprocess.run(
             [sys.executable, "-m", "airflow", "backfill", "create", "--dag-id", DAG_ID, "--from-date", DAYS[0],
-             "--to-date", DAYS[-1], *options],
+             "--to-date", UNTIL, *options],
             env=station.environment(self._home, self._dags), check=True, capture_output=True, timeout=600,
         )  # fmt: skip
         return self._run(self._worker.ask("start_backfill", dag_id=DAG_ID))
 
     def backfill(self, behavior: str, conf: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Do what the command does, faster."""
-        arguments = {"day": DAYS[0], "until": DAYS[-1], "behavior": behavior, "conf": conf}
+        arguments = {"day": DAYS[0], "until": UNTIL, "behavior": behavior, "conf": conf}
         return self._run(self._worker.ask("backfill", dag_id=DAG_ID, **arguments))
 
     def run(self, dag_id: str, run_id: str, **facts: Any) -> list[dict[str, Any]]:
@@ -163,11 +166,16 @@ def test_a_month_again_sends_what_is_missing_and_nothing_twice(
 def test_the_day_is_known_however_a_run_came_to_be(airflow: Backfilled, s3: Any, amili: SandboxServer) -> None:
     """Scheduled, of a partition, started by an asset, by a person with and without a day: each finds its files."""
     kinds: dict[str, tuple[str, dict[str, Any], str]] = {
-        "scheduled": (DAG_ID, {"day": "2025-04-01", "run_type": "scheduled"}, "2025-04-01"),
-        "partition": ("amili_partitioned", {"partition": "2025-04-02", "run_type": "scheduled"}, "2025-04-02"),
-        "asset": ("amili_on_asset", {"run_type": "asset_triggered", "after": "2025-04-03"}, "2025-04-03"),
-        "manual": (DAG_ID, {"after": "2025-04-04"}, "2025-04-04"),
-        "chosen": (DAG_ID, {"conf": {"day": "2025-04-05"}}, "2025-04-05"),
+        "scheduled": (
+            DAG_ID,
+            {"day": "2025-04-01T04:00", "until": "2025-04-02T04:00", "run_type": "scheduled"},
+            "2025-04-01",
+        ),
+        "partition": ("amili_partitioned", {"partition": "2025-04-02T04:00", "run_type": "scheduled"}, "2025-04-02"),
+        "asset": ("amili_on_asset", {"run_type": "asset_triggered", "after": "2025-04-04T05:00"}, "2025-04-03"),
+        "manual": (DAG_ID, {"after": "2025-04-04T22:01"}, "2025-04-04"),
+        "dated": (DAG_ID, {"day": "2025-04-06"}, "2025-04-05"),
+        "chosen": (DAG_ID, {"conf": {"day": "2025-04-06"}}, "2025-04-06"),
     }
     for name, (_, _, day) in kinds.items():
         s3.put_object(Bucket="invoices", Key=f"outbound/{day}/{name}.csv", Body=name.encode())

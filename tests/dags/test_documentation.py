@@ -115,7 +115,7 @@ def _recipe(run_dag: RunDag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
                         setattr(one, name, value)
 
         file = written(dag_id, folder, **changes)
-        return run_dag(dag_id, logical_date=day, conf=conf, file=file, change=here)
+        return run_dag(dag_id, day=day, conf=conf, file=file, change=here)
 
     return run
 
@@ -180,7 +180,7 @@ def test_a_partners_drop_is_emptied(s3: Any, amili: SandboxServer, recipe: Recip
 def test_backfill_finds_the_day_and_sends_what_is_missing(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
     """The day is the run's; what an earlier run delivered is not sent again."""
     put(s3, one=b"1")
-    recipe("recipe_daily", **{'        archive_to="s3://invoices/archive/{{ ds }}/",\n': ""})
+    recipe("recipe_daily", **{'        archive_to=f"s3://invoices/archive/{LAST_COMPLETE_DAY}/",\n': ""})
     put(s3, two=b"2")
     outcome = recipe("recipe_backfill")
     assert outcome.state == "success"

@@ -18,7 +18,7 @@ def test_daily_upload_delivers_the_day_once(s3: Any, amili: SandboxServer, run_d
         for number, content in enumerate(contents):
             s3.put_object(Bucket="invoices", Key=f"outbound/{day}/inv {number}.csv", Body=content)
     for expected in ("uploaded", "already_uploaded"):
-        outcome = run_dag("amili_daily_upload", logical_date="2025-03-01")
+        outcome = run_dag("amili_daily_upload", day="2025-03-01")
         assert outcome.state == "success"
         receipts = outcome.xcom["upload_invoices"]
         assert [(r["name"], r["outcome"]) for r in receipts] == [("inv 0.csv", expected), ("inv 1.csv", expected)]
@@ -29,7 +29,7 @@ def test_daily_upload_fails_with_receipts_where_amili_refuses(s3: Any, amili: Sa
     """A refused file fails the task at once, whatever its retries, and the receipts are there."""
     s3.put_object(Bucket="invoices", Key="outbound/2025-03-01/good.csv", Body=b"fine")
     s3.put_object(Bucket="invoices", Key="outbound/2025-03-01/bad.csv", Body=b"REJECT: no such debtor")
-    outcome = run_dag("amili_daily_upload", logical_date="2025-03-01")
+    outcome = run_dag("amili_daily_upload", day="2025-03-01")
     assert outcome.state == "failed"
     assert outcome.task_states == {"upload_invoices": "failed"}
     assert {r["name"]: r["outcome"] for r in outcome.xcom["upload_invoices"]} == {
@@ -46,14 +46,14 @@ def test_daily_upload_fails_on_a_day_without_files(s3: Any, amili: SandboxServer
     def once(dag: Any) -> None:
         dag.get_task("upload_invoices").retries = 0
 
-    outcome = run_dag("amili_daily_upload", logical_date="2025-03-01", change=once)
+    outcome = run_dag("amili_daily_upload", day="2025-03-01", change=once)
     assert (outcome.state, outcome.task_states) == ("failed", {"upload_invoices": "failed"})
     assert "No files match s3://invoices/outbound/2025-03-01/*.csv." in outcome.log
 
     def none_is_right(dag: Any) -> None:
         dag.get_task("upload_invoices").if_no_files = "skip"
 
-    outcome = run_dag("amili_daily_upload", logical_date="2025-03-01", change=none_is_right)
+    outcome = run_dag("amili_daily_upload", day="2025-03-01", change=none_is_right)
     assert outcome.task_states == {"upload_invoices": "skipped"}
     assert "No files match s3://invoices/outbound/2025-03-01/*.csv." in outcome.log
 
@@ -66,6 +66,6 @@ def test_a_bucket_that_does_not_exist_is_never_a_skip(
     s3.create_bucket(Bucket="ledgers")
     extra = {"ledger": "s3://ledgers/amili", "ledger_conn_id": "aws_default"}
     monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", amili_sandbox.connection_json(**extra))
-    outcome = run_dag("amili_daily_upload", logical_date="2025-03-01")
+    outcome = run_dag("amili_daily_upload", day="2025-03-01")
     assert outcome.task_states["upload_invoices"] in ("failed", "up_for_retry")
     assert "invoices" in outcome.log

@@ -27,7 +27,7 @@ def test_a_day_is_spread_over_tasks_and_every_file_arrives_once(s3: Any, amili: 
         s3.put_object(Bucket="invoices", Key=f"outbound/{DAY}/{name}", Body=name.encode())
     s3.put_object(Bucket="invoices", Key=f"outbound/{DAY}/.hidden.csv", Body=b"left alone")
     for outcome in ("uploaded", "already_uploaded"):
-        run = run_dag("amili_huge_day", logical_date=DAY, change=small_buckets)
+        run = run_dag("amili_huge_day", day=DAY, change=small_buckets)
         assert run.state == "success"
         assert run.xcom["outcomes"] == {outcome: 10}
         assert sorted(map(len, run.xcom["buckets"])) == [2, 2, 3, 3]
@@ -39,7 +39,7 @@ def test_the_receipts_of_failed_buckets_are_gathered_too(s3: Any, amili: Sandbox
     for number in range(7):
         s3.put_object(Bucket="invoices", Key=f"outbound/{DAY}/{number}.csv", Body=b"%d" % number)
     s3.put_object(Bucket="invoices", Key=f"outbound/{DAY}/bad.csv", Body=b"REJECT: no such debtor")
-    run = run_dag("amili_huge_day", logical_date=DAY, change=small_buckets)
+    run = run_dag("amili_huge_day", day=DAY, change=small_buckets)
     assert run.xcom["outcomes"] == {"uploaded": 7, "rejected": 1}
     assert len(amili.uploads) == 7
 
@@ -53,7 +53,7 @@ def test_equal_names_in_two_folders_are_refused_across_buckets(s3: Any, amili: S
 
     for key in ("x/same.csv", "y/SAME.csv", "other.csv"):
         s3.put_object(Bucket="invoices", Key=f"outbound/{DAY}/{key}", Body=key.encode())
-    run = run_dag("amili_huge_day", logical_date=DAY, change=one_file_each)
+    run = run_dag("amili_huge_day", day=DAY, change=one_file_each)
     assert run.xcom["outcomes"] == {"uploaded": 1, "not_sent": 2}
     assert [u.name for u in amili.uploads] == ["other.csv"]
 
@@ -74,6 +74,6 @@ def test_a_day_without_files_ends_as_chosen(
         dag.get_task("buckets").if_no_files = end
         dag.get_task("buckets").retries = 0
 
-    run = run_dag("amili_huge_day", logical_date=DAY, change=chosen)
+    run = run_dag("amili_huge_day", day=DAY, change=chosen)
     assert {task: run.task_states[task] for task in states} == states
     assert amili.uploads == []

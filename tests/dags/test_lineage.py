@@ -39,7 +39,8 @@ def test_lineage_of_a_run_reaches_the_transport(
         # What takes longer than ten seconds to be told is not told at all, by default.
         "AIRFLOW__OPENLINEAGE__EXECUTION_TIMEOUT": "120",
     }
-    command = [sys.executable, "-W", "ignore", "-m", "airflow", "dags", "test", "amili_daily_upload", DAY]
+    command = [sys.executable, "-W", "ignore", "-m", "airflow", "dags", "test", "amili_daily_upload"]
+    command += ["--conf", json.dumps({"day": DAY})]
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=600)
     lines = [json.loads(line) for line in events.read_text().splitlines()]
     (done,) = [

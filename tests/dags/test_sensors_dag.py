@@ -27,7 +27,7 @@ def _check(s3: Any, amili: SandboxServer, run_dag: RunDag) -> Check:
                 assert hasattr(sensor, name)
                 setattr(sensor, name, value)
 
-        return run_dag("amili_upload_and_check", logical_date="2025-03-01", change=change)
+        return run_dag("amili_upload_and_check", day="2025-03-01", change=change)
 
     return run
 

@@ -79,20 +79,20 @@ class Show:
         )
         size = readable_size(sum(f.size for f in day.files))
         shown.title(f"First run: {len(day.files)} files, {size}, in s3://{BUCKET}/outbound/{day.day}/")
-        first = self._run(airflow, amili, hour=0)
+        first = self._run(airflow, amili)
         accepted_first = len(amili.uploads)
         shown.say("  It is red on purpose: one file was refused, and a refused file is never green.")
         shown.title("Second run: somebody has corrected the refused file; all others lie there as before")
         bucket.put(day.day, day.corrected)
-        second = self._run(airflow, amili, hour=12)
+        second = self._run(airflow, amili)
         right = shown.checks(check(day, amili.uploads, accepted_first, first, second))
         self._where_to_look(bucket, second)
         return right
 
-    def _run(self, airflow: ThrowawayAirflow, amili: SandboxServer, *, hour: int) -> Receipts:
+    def _run(self, airflow: ThrowawayAirflow, amili: SandboxServer) -> Receipts:
         seen, accepted, refused = len(amili.requests), len(amili.uploads), len(amili.refusals)
-        # Two runs of one day: to Airflow they have nothing to do with each other.
-        answer = airflow.run(f"{self._day}T{hour:02d}:00:00+00:00")
+        # Two runs for one day: to Airflow they have nothing to do with each other.
+        answer = airflow.run(self._day)
         receipts: Receipts = answer["returned"].get(_TASK_ID) or []
         uploads = [r for r in amili.requests[seen:] if r.kind == "upload"]
         arrived = amili.uploads[accepted:]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -95,11 +96,11 @@ class ThrowawayAirflow:
             os.close(write_end)
         self._answers = os.fdopen(read_end, encoding="utf-8")
 
-    def run(self, logical_date: str) -> dict[str, Any]:
-        """Run the example DAG; return what :func:`amili_provider.sandbox.demo.airflow_run.run` says."""
+    def run(self, day: date) -> dict[str, Any]:
+        """Run the example DAG for *day*; return what :func:`amili_provider.sandbox.demo.airflow_run.run` says."""
         assert self._runner is not None  # connect() comes first
         assert self._runner.stdin is not None  # it was started with one
-        order = {"dag_id": DAG_ID, "dags": str(self._dags), "logical_date": logical_date}
+        order = {"dag_id": DAG_ID, "dags": str(self._dags), "day": str(day)}
         with suppress(BrokenPipeError):  # then there is no answer either
             self._runner.stdin.write(json.dumps(order) + "\n")
             self._runner.stdin.flush()
