@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,22 @@ class Airflow:
     :param home: a folder of its own.
     :param database: the URL of its database.
     :param environment: more variables, such as connections.
+    :param services: what to start; Airflow 2 has a scheduler that also reads DAGs, and no such API server.
+    :param python: the Python that has this Airflow.
     """
 
-    def __init__(self, home: Path, database: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        database: str,
+        environment: Mapping[str, str],
+        *,
+        services: Collection[str] = tuple(SERVICES),
+        python: str = sys.executable,
+    ) -> None:
         self.home = home
+        self._services = services
+        self._python = python
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -90,7 +102,11 @@ class Airflow:
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
             "PYTHONPATH": os.pathsep.join(p for p in (str(REPOSITORY), kept.get("PYTHONPATH")) if p),
+            # The first task of an API server on a busy machine is answered late.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "PYTHONWARNINGS": "ignore",
+            # Airflow 2's executor starts tasks with the command that it finds.
+            "PATH": os.pathsep.join((str(Path(python).parent), kept["PATH"])),
             **environment,
         }
 
@@ -99,16 +115,18 @@ class Airflow:
         """Migrate the database, start everything, and end everything."""
         try:
             self._migrate()
-            for service in SERVICES:
+            for service in self._services:
+                # A task that finds no API server fails; where a run is due already, the scheduler starts it at once.
+                if service == "scheduler" and "api-server" in self._processes:
+                    until("the API server answers", self._answers, 300)
                 self.start(service)
-            until("the API server answers", self._answers, 300)
             yield self
         finally:
             for service in reversed(list(self._processes)):
                 self.stop(service)
 
     def _migrate(self) -> None:
-        command = [sys.executable, "-m", "airflow", "db", "migrate"]
+        command = [self._python, "-m", "airflow", "db", "migrate"]
         done = subprocess.run(command, env=self._environment, capture_output=True, check=False, timeout=300)
         if done.returncode:
             raise BenchError(f"airflow db migrate:\n{done.stderr.decode('utf-8', 'replace')[-3000:]}")
@@ -117,7 +135,7 @@ class Airflow:
         """Start one of the services."""
         with (self.home / f"{service}.log").open("ab") as log:
             self._processes[service] = subprocess.Popen(
-                [sys.executable, "-m", "airflow", *SERVICES[service]],
+                [self._python, "-m", "airflow", *SERVICES[service]],
                 env=self._environment,
                 cwd=self.home,
                 stdout=log,
@@ -136,13 +154,20 @@ class Airflow:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
 
+    def check(self) -> None:
+        """Raise if a service has ended."""
+        for service, process in self._processes.items():
+            if process.poll() is not None:
+                raise BenchError(f"{service} ended:\n{self.said(service)}")
+
+    def said(self, service: str) -> str:
+        """Return the end of what a service said."""
+        return (self.home / f"{service}.log").read_text("utf-8", "replace")[-3000:]
+
     # The REST API.
 
     def _answers(self) -> bool:
-        for service, process in self._processes.items():
-            if process.poll() is not None:
-                log = (self.home / f"{service}.log").read_text("utf-8", "replace")
-                raise BenchError(f"{service} ended:\n{log[-3000:]}")
+        self.check()
         try:
             with urllib.request.urlopen(f"{self.url}/auth/token", timeout=5) as answer:
                 self._token = json.load(answer)["access_token"]
