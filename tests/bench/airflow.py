@@ -218,6 +218,7 @@ class Run:
 
     def __init__(self, airflow: Airflow, dag_id: str, run_id: str) -> None:
         self._airflow = airflow
+        self.run_id = run_id
         self._path = f"/dags/{dag_id}/dagRuns/{run_id}"
         self._name = dag_id
 

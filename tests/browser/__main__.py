@@ -1,4 +1,4 @@
-"""``python -m tests.browser``: fill the connection form, read it back, take the README's pictures."""
+"""``python -m tests.browser``: fill the connection form, read it back, read a log, take the README's pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from amili_provider.connection_form.fields import FIELDS
+from tests.browser.log_view import look
 from tests.browser.pages import ConnectionForm, Graph, open_browser
 from tests.browser.throwaway import airflow
 
@@ -85,7 +86,7 @@ def lost(shown: str) -> list[str]:
     ]
 
 
-def main(images: Path) -> int:
+def main(images: Path, log_picture: Path | None) -> int:
     """Do it all, and return the exit code."""
     missing = [f.name for f in FIELDS if f.name not in VALUES]
     assert not missing, f"new fields that are not tried: {missing}"
@@ -119,6 +120,7 @@ def main(images: Path) -> int:
             graph.resize(1100, 560)
             graph.open(DAG_ID, ["upload_invoices", "check_results"])
             graph.picture(images / "graph.png")
+            wrong += look(driver, log_picture)
         finally:
             driver.quit()
     for line in wrong:
@@ -130,4 +132,6 @@ def main(images: Path) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.browser", description=__doc__)
     parser.add_argument("--images", type=Path, default=IMAGES, help="folder of the screenshots")
-    sys.exit(main(parser.parse_args().images))
+    parser.add_argument("--log-picture", type=Path, help="file of a screenshot of the log, which shows local paths")
+    given = parser.parse_args()
+    sys.exit(main(given.images, given.log_picture))

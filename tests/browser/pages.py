@@ -171,3 +171,38 @@ class Graph(Page):
         for task_id in task_ids:
             self.find(f"//*[contains(@class, 'react-flow')]//*[contains(text(), '{task_id}')]")
         self.click("//button[contains(@class, 'react-flow__controls-fitview')]")
+
+
+class LogView(Page):
+    """The log of a task."""
+
+    _RECTANGLES = """
+        const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+        for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+            const at = text.data.indexOf(arguments[0]);
+            if (at < 0) continue;
+            const range = document.createRange();
+            range.setStart(text, at);
+            range.setEnd(text, at + arguments[0].length);
+            let box = {left: 0, top: 0, right: innerWidth, bottom: innerHeight};
+            for (let e = text.parentElement; e; e = e.parentElement) {
+                if (getComputedStyle(e).overflowX === "visible") continue;
+                const outer = e.getBoundingClientRect();
+                box = {left: Math.max(box.left, outer.left), top: Math.max(box.top, outer.top),
+                       right: Math.min(box.right, outer.right), bottom: Math.min(box.bottom, outer.bottom)};
+            }
+            for (const r of range.getClientRects())
+                found.push(r.width > 0 && r.left >= box.left && r.right <= box.right + 1
+                           && r.top >= box.top && r.bottom <= box.bottom + 1);
+        }
+        return found.length > 0 && found.some(Boolean);
+    """
+
+    def open(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Show the log, as who comes from the grid does, and wait until its end is there."""
+        self._driver.get(f"{self._url}/dags/{dag_id}/runs/{run_id}/tasks/{task_id}?try_number=1")
+        self.find("//*[contains(text(), 'Task failed with exception')]")
+
+    def shows(self, words: str) -> bool:
+        """Return whether *words* can be read without unfolding or scrolling anything."""
+        return bool(self._driver.execute_script(self._RECTANGLES, words))
