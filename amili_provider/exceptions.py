@@ -157,7 +157,7 @@ class AmiliRequestError(AmiliPermanentError):
     Amili refused the request as a whole (3xx, or 4xx other than 401 and 403).
 
     :param status_code: the HTTP status.
-    :param answer: Amili's answer in short, as one safe line.
+    :param answer: Amili's answer in short, as one safe line; empty if it was not Amili that answered.
     :param receipts: of a delivery: the receipts of the files that are not delivered.
     """
 

@@ -17,7 +17,9 @@ _DIGITS = re.compile(r"[0-9]{1,9}")
 
 def asked_to_wait(headers: Mapping[str, str], now: float) -> float | None:
     """
-    Return the seconds that ``Retry-After`` asks for, None if it is missing or cannot be read.
+    Return the seconds that ``Retry-After`` asks for, None if it is missing, cannot be read, or names a past moment.
+
+    A date that has passed (a clock that is wrong, a page from a cache) is no invitation to come back at once.
 
     :param headers: an answer's headers, with names found in any case.
     :param now: seconds since the epoch, for the form with a date.
@@ -31,9 +33,10 @@ def asked_to_wait(headers: Mapping[str, str], now: float) -> float | None:
         return None
     try:
         # A date without a zone is in GMT, as every HTTP date.
-        return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now)
+        left = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
     except (ValueError, OverflowError):
         return None
+    return left if left > 0 else None
 
 
 class Patience:

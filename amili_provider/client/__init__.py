@@ -8,7 +8,7 @@ The API of Amili: paths, statuses, retries, and the one seam where httpx's error
 from __future__ import annotations
 
 from amili_provider.client.addressing import USER_AGENT
-from amili_provider.client.answers import Answer, UploadReply
+from amili_provider.client.answers import Answer, RefusedBy, UploadReply
 from amili_provider.client.blocking import AmiliClient
 from amili_provider.client.connecting import ssl_context
 from amili_provider.client.identity import auth_of
@@ -19,6 +19,7 @@ __all__ = [
     "AmiliAsyncClient",
     "AmiliClient",
     "Answer",
+    "RefusedBy",
     "UploadReply",
     "auth_of",
     "rehearse",

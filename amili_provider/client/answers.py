@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from amili_provider.exceptions import AmiliResponseError
-from amili_provider.models import FileResult
+from amili_provider.models import (
+    FileResult,
+    Outcome,
+    UnreadableAnswer,
+    Verdict,
+    Vocabulary,
+    judge_upload,
+    read_json_object,
+    read_upload_answer,
+    takes_something,
+    what_instead_of_json,
+)
 
-NOTHING_YET = (202, 204, 404)
+NOT_FOUND = 404
+NOTHING_YET = (202, 204, NOT_FOUND)
 """Answers to a question for a file's result that mean "not yet"."""
 
 
@@ -39,23 +52,93 @@ class Answer:
         try:
             return from_json(self.content, allow_inf_nan=False)
         except ValueError:
-            what = "empty" if not self.content.strip() else "not JSON"
             raise AmiliResponseError(
-                f"Amili's answer ({self.status_code}) is {what}.", status_code=self.status_code
+                f"Amili's answer ({self.status_code}) is {what_instead_of_json(self.content)}.",
+                status_code=self.status_code,
             ) from None
+
+    @property
+    def in_amilis_words(self) -> bool:
+        """Whether this is Amili's answer: its words are a JSON object, which a gateway's page is not."""
+        try:
+            read_json_object(self.content)
+        except UnreadableAnswer:
+            return False
+        return True
+
+
+class RefusedBy(StrEnum):
+    """Who refused an upload as a whole, taking none of its files."""
+
+    AMILI = "Amili"
+    GATEWAY = "what stands before Amili"
 
 
 @dataclass(frozen=True, slots=True)
 class UploadReply:
     """
-    An answer to an upload that only its content can explain.
+    An answer to an upload that is about its files.
 
     :param status_code: the HTTP status.
     :param body: the body; never shown.
+    :param refused_by: who refused the request and took none of its files; None if the body says of each file what
+        became of it, or fails to.
+    :param words: the answer in a sentence, if it is a refusal.
     """
 
     status_code: int
     body: bytes = field(repr=False)
+    refused_by: RefusedBy | None = None
+    words: str = ""
+
+    def verdicts(self, file_ids: Sequence[str], vocabulary: Vocabulary) -> dict[str, Verdict]:
+        """
+        Return what the answer says of each file, and nothing that it does not say.
+
+        :param file_ids: every id that was in the request. Of a refusal, only those that it names have a verdict.
+        :param vocabulary: which words mean what.
+        """
+        if self.refused_by is RefusedBy.GATEWAY:
+            return {}
+        try:
+            answer = read_upload_answer(self.body)
+        except UnreadableAnswer as reason:
+            note = f"Amili's answer is {self.status_code}, but {reason}: it says nothing of the files. {_WHOSE_PAGE}"
+            return {file_id: Verdict(Outcome.UNKNOWN, message=note) for file_id in file_ids}
+        judged = judge_upload(answer, file_ids, vocabulary)
+        return judged if self.refused_by is None else {i: v for i, v in judged.items() if v.per_file}
+
+
+_WHOSE_PAGE = "A log-in page, a gateway or a proxy may have answered in Amili's place."
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """
+    What the result endpoint says of one file.
+
+    :param result: None if there is none yet.
+    :param not_found: whether it says that Amili does not know the file: 404, in Amili's words.
+    :param status_code: the HTTP status.
+    """
+
+    result: FileResult | None
+    not_found: bool
+    status_code: int
+
+
+def asked_about(answer: Answer, file_id: str, vocabulary: Vocabulary) -> Asked:
+    """
+    Return what an answer to the question for the result of a file says.
+
+    :raises AmiliResponseError: if the answer is of no such shape, or contradicts itself.
+    """
+    not_found = (
+        answer.status_code == NOT_FOUND
+        and answer.in_amilis_words
+        and not takes_something(read_upload_answer(answer.content), vocabulary)
+    )
+    return Asked(file_result_in(answer, file_id), not_found, answer.status_code)
 
 
 def file_result_in(answer: Answer, file_id: str) -> FileResult | None:

@@ -12,7 +12,7 @@ import httpx
 
 from amili_provider.auth import ClientCredentialsAuth, OnToken
 from amili_provider.client import addressing
-from amili_provider.client.answers import NOTHING_YET, Answer, UploadReply, file_result_in
+from amili_provider.client.answers import NOTHING_YET, Answer, Asked, UploadReply, asked_about
 from amili_provider.client.identity import auth_of, vocabulary_of
 from amili_provider.client.in_flight import Body
 from amili_provider.client.judging import judged, judged_upload
@@ -89,11 +89,12 @@ class AmiliClient:
 
         :param client_no: the client number.
         :param body: what to send; it says whether its last bytes were released.
-        :returns: an answer that only its content can explain: 2xx, 5xx, and 4xx but for 401, 403, 404, 408 and 429.
+        :returns: an answer about the files (200, 201, 207, or a 4xx that accepts some by name), or a refusal of all.
         :raises AmiliConnectionError: nothing was accepted, and another attempt may help.
-        :raises AmiliAuthenticationError: 401 after one renewal of the token, or 403.
-        :raises AmiliRequestError: 404, or a redirect.
-        :raises AmiliOutcomeUnknown: all was sent, but no complete answer came.
+        :raises AmiliAuthenticationError: 401 after one renewal of the token, or 403 in Amili's words.
+        :raises AmiliRequestError: 404 in Amili's words, or a redirect before all was sent.
+        :raises AmiliOutcomeUnknown: all was sent, but no complete answer came, or one that does not tell what was
+            taken: a redirect, 202, 204, 408, 409, 5xx.
         """
         path = addressing.files_path(checked_client_no(client_no, "client_no"))
         url, what = addressing.url_of(self.settings, path), f"POST {path}"
@@ -110,7 +111,7 @@ class AmiliClient:
                         f"{what}: everything was sent, but {failure}. Amili may have accepted the files."
                     ) from None
                 raise AmiliConnectionError(f"{what}: {failure}. Nothing was accepted.") from None
-            return judged_upload(answer, what, self.settings, self._clock(), released=flight.released)
+            return judged_upload(answer, what, self.settings, self.vocabulary, self._clock(), released=flight.released)
 
         return self._wire.persist(once)
 
@@ -137,8 +138,8 @@ class AmiliClient:
         :returns: an answer with status 2xx.
         :raises AmiliConnectionError: nothing was accepted, and another attempt may help.
         :raises AmiliAuthenticationError: 401 after one renewal of the token, or 403.
-        :raises AmiliRequestError: any other 3xx or 4xx.
-        :raises AmiliOutcomeUnknown: something was written, but no complete answer came, or a 5xx.
+        :raises AmiliRequestError: any other 4xx, or reading met a redirect.
+        :raises AmiliOutcomeUnknown: something was written, but no complete answer came, or a redirect or a 5xx.
         """
         url = addressing.url_of(self.settings, path)
         return self._call(method.upper(), url, params=params, json=json, headers=headers)
@@ -190,9 +191,13 @@ class AmiliClient:
 
         :returns: None if there is no result yet.
         """
+        return self.ask_for_result(client_no, file_id).result
+
+    def ask_for_result(self, client_no: str, file_id: str) -> Asked:
+        """Ask as :meth:`get_file_result` does, and tell "not yet" from "there is no such file"."""
         number = checked_client_no(client_no, "client_no")
         url = addressing.url_of(self.settings, addressing.result_path(self.settings, number, file_id))
-        return file_result_in(self._call("GET", url, accepted=NOTHING_YET), file_id)
+        return asked_about(self._call("GET", url, accepted=NOTHING_YET), file_id, self.vocabulary)
 
     def sign_in(self) -> float | None:
         """

@@ -1,11 +1,11 @@
-"""What a status means for us: an answer to hand on, an error that may pass, or a refusal. Design: errors by class."""
+"""What an answer means for us: one to hand on, an error that may pass, or a refusal. Design: errors by class."""
 # ruff: noqa: PLR2004 - status codes are their own names
 
 from __future__ import annotations
 
 import httpx
 
-from amili_provider.client.answers import Answer, UploadReply
+from amili_provider.client.answers import Answer, RefusedBy, UploadReply
 from amili_provider.connection_form import AmiliSettings, field_label
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
@@ -14,13 +14,25 @@ from amili_provider.exceptions import (
     AmiliOutcomeUnknown,
     AmiliRequestError,
 )
-from amili_provider.models import one_line, read_message
+from amili_provider.models import Vocabulary, one_line, read_message, read_upload_answer, takes_something
 from amili_provider.waiting import asked_to_wait
 
+RESULTS = (200, 201, 207)
+"""Statuses whose body says what became of each file (200 and 207 are documented, 201 is in the example's label)."""
+UNDECIDED = (408, 409)
+"""Of 4xx, those that do not say that nothing was taken: Amili gave up waiting, or has something like it already."""
 
-def decided_by_code(answer: Answer) -> bool:
-    """Return whether the status alone says that nothing was accepted, whatever the body says or lacks."""
-    return answer.status_code in (401, 403, 404, 429) or _redirects(answer) or _unavailable_for_a_while(answer)
+
+def decided_by_code(status: int, *, upload: bool) -> bool:
+    """
+    Return whether the body of an answer is only wanted for its message, so that one that cannot be read is no matter.
+
+    :param status: the HTTP status.
+    :param upload: whether files were sent: then a 4xx can still accept some of them by name.
+    """
+    if upload and 400 <= status < 500:
+        return status in (401, 429, *UNDECIDED)
+    return not 200 <= status < 300
 
 
 def judged(
@@ -42,54 +54,89 @@ def judged(
     status = answer.status_code
     if 200 <= status < 300 or status in accepted:
         return answer
-    if status == 429 or _unavailable_for_a_while(answer):
+    passing = status >= 500 or status in (408, 429)
+    if status in settings.not_taken_statuses if writes else passing:
         raise _come_back(answer, what, now)
-    if status >= 500 or status == 408:
-        if not writes:
-            raise _come_back(answer, what, now)
-        raise AmiliOutcomeUnknown(f"{what}: Amili answered {status}; it may have carried it out nevertheless.")
+    if writes and (passing or 300 <= status < 400):
+        raise AmiliOutcomeUnknown(f"{_came(answer, what)} It may have been carried out nevertheless.")
     raise _refusal(answer, what, settings)
 
 
-def judged_upload(answer: Answer, what: str, settings: AmiliSettings, now: float, *, released: bool) -> UploadReply:
+def judged_upload(
+    answer: Answer, what: str, settings: AmiliSettings, vocabulary: Vocabulary, now: float, *, released: bool
+) -> UploadReply:
     """
-    Return an answer to an upload that only its content can explain.
+    Return an answer to an upload that is about its files: results, or a refusal of the request.
 
+    :param vocabulary: which words mean what.
     :param released: whether Amili had the whole request when it answered.
-    :raises AmiliError: if the code alone decides.
+    :raises AmiliConnectionError: nothing was taken, and another attempt may help.
+    :raises AmiliAuthenticationError: 401, or 403 in Amili's words.
+    :raises AmiliRequestError: 404 in Amili's words, or a redirect before everything was sent.
+    :raises AmiliOutcomeUnknown: nobody can tell from the answer what was taken.
     """
     status = answer.status_code
-    if status in (401, 403, 404) or _redirects(answer):
+    if status == 401:
         raise _refusal(answer, what, settings)
-    if status == 429 or _unavailable_for_a_while(answer):
-        raise _come_back(answer, what, now)
+    if released and status in RESULTS:
+        return UploadReply(status, answer.content)
+    in_amilis_words = answer.in_amilis_words
+    takes = in_amilis_words and takes_something(read_upload_answer(answer.content), vocabulary)
+    refuses = 400 <= status < 500 and status not in UNDECIDED
     if not released:
-        if status >= 500 or status == 408:
-            raise _come_back(answer, what, now)
-        if status < 300:
-            raise AmiliConnectionError(
-                f"{what}: an answer {status} came before everything was sent; nothing can have been accepted.",
-                status_code=status,
-            )
-    elif status == 408:
-        raise AmiliOutcomeUnknown(f"{what}: everything was sent, but the answer is 408, a time-out on Amili's side.")
-    return UploadReply(status, answer.content)
+        if 300 <= status < 400:
+            raise _refusal(answer, what, settings)
+        if not refuses or takes or status in (429, *settings.not_taken_statuses):
+            raise _come_back(answer, what, now, early=True)
+    elif refuses and takes:
+        return UploadReply(status, answer.content)
+    elif status in settings.not_taken_statuses and not takes:
+        raise _come_back(answer, what, now)
+    elif not refuses or status == 429:
+        who = _who(answer)
+        raise AmiliOutcomeUnknown(
+            f"{who[0].upper()}{who[1:]} answered {status}: {read_message(answer.content)}.{_redirect(answer)} "
+            "Everything was sent, so Amili may have the files."
+        )
+    if not in_amilis_words:
+        return UploadReply(status, answer.content, RefusedBy.GATEWAY, _barred(answer))
+    if status in (403, 404):
+        raise _refusal(answer, what, settings)
+    words = f"Amili answered {status}: {read_message(answer.content)}"
+    return UploadReply(status, answer.content, RefusedBy.AMILI, words)
 
 
-def _redirects(answer: Answer) -> bool:
-    return 300 <= answer.status_code < 400
+def _came(answer: Answer, what: str) -> str:
+    return f"{what}: {_who(answer)} answered {answer.status_code}, {read_message(answer.content)}."
 
 
-def _unavailable_for_a_while(answer: Answer) -> bool:
-    # A 503 that says when to come back was answered by something that did not take the request.
-    return answer.status_code == 503 and asked_to_wait(answer.headers, 0.0) is not None
+def _who(answer: Answer) -> str:
+    """Return who answered: a gateway is not Amili, and people must know whom to ask."""
+    if answer.in_amilis_words:
+        return "Amili"
+    if answer.status_code in (502, 504):
+        return "a gateway or proxy before Amili"
+    if 400 <= answer.status_code < 500:
+        return f"{RefusedBy.GATEWAY} (a gateway, firewall or proxy)"
+    return "Amili, or what stands before it,"
 
 
-def _come_back(answer: Answer, what: str, now: float) -> AmiliConnectionError:
-    """Return the error for an answer after which nothing was accepted and another attempt may help."""
+def _barred(answer: Answer) -> str:
+    status = answer.status_code
+    why = {
+        404: f"no such address; check {field_label('schema')}",
+        407: f"it wants a login; check {field_label('proxy')}",
+        413: "the request is too large for it; have its limit raised",
+    }.get(status, "ask those who run it")
+    said = read_message(answer.content)
+    return f"Refused by {RefusedBy.GATEWAY} (a gateway, firewall or proxy): {status}, {why}; {said}."
+
+
+def _come_back(answer: Answer, what: str, now: float, *, early: bool = False) -> AmiliConnectionError:
+    """Return the error for an answer after which nothing was taken and another attempt may help."""
+    when = " This came before everything was sent." if early else ""
     return AmiliConnectionError(
-        f"{what}: Amili answered {answer.status_code}, {read_message(answer.content)}. Nothing was accepted; this may "
-        "pass by itself.",
+        f"{_came(answer, what)}{when} Nothing was accepted; this may pass by itself.",
         retry_after=asked_to_wait(answer.headers, now),
         status_code=answer.status_code,
     )
@@ -97,8 +144,8 @@ def _come_back(answer: Answer, what: str, now: float) -> AmiliConnectionError:
 
 def _refusal(answer: Answer, what: str, settings: AmiliSettings) -> AmiliError:
     """Return the error for an answer that refuses the whole request."""
-    status, said = answer.status_code, read_message(answer.content)
-    came = f"{what}: Amili answered {status}, {said}."
+    status, came = answer.status_code, _came(answer, what)
+    said = read_message(answer.content) if answer.in_amilis_words else ""
     if status == 401:
         if settings.access_token is not None:
             return AmiliAuthenticationError(
@@ -114,19 +161,22 @@ def _refusal(answer: Answer, what: str, settings: AmiliSettings) -> AmiliError:
             "access to upload is configured per client and file type.",
             status_code=status,
         )
-    if 300 <= status < 400:
-        to = answer.headers.get("location", "")
-        host = one_line(httpx.URL(to).host, 80) if _is_url(to) else ""
-        return AmiliRequestError(
-            f"{came} It redirects{f' to {host}' if host else ''}, which is not followed: the token would go along. "
-            f"Check {field_label('host')} and {field_label('schema')}.",
-            status_code=status,
-            answer=said,
-        )
-    remedy = (
-        f" Check the client number, {field_label('environment')} and {field_label('schema')}." if status == 404 else ""
-    )
+    remedy = _redirect(answer)
+    if status == 404:
+        remedy = f" Check the client number, {field_label('environment')} and {field_label('schema')}."
     return AmiliRequestError(came + remedy, status_code=status, answer=said)
+
+
+def _redirect(answer: Answer) -> str:
+    """Return what to say of a redirect; empty if it is none."""
+    if not 300 <= answer.status_code < 400:
+        return ""
+    to = answer.headers.get("location", "")
+    host = one_line(httpx.URL(to).host, 80) if _is_url(to) else ""
+    return (
+        f" It redirects{f' to {host}' if host else ''}, which is not followed: the token would go along. "
+        f"Check {field_label('host')} and {field_label('schema')}."
+    )
 
 
 def _is_url(text: str) -> bool:

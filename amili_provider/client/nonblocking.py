@@ -151,7 +151,9 @@ class AmiliAsyncClient:
                     response = await self._http.send(request, auth=self._auth, stream=True)
                     try:
                         answer = Answer(response.status_code, connecting.plain_headers(response), b"")
-                        content = await aread_answer(response, code_decides=decided_by_code(answer))
+                        content = await aread_answer(
+                            response, code_decides=decided_by_code(answer.status_code, upload=False)
+                        )
                     finally:
                         await response.aclose()
         except NoAnswer as failure:

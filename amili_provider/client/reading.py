@@ -8,8 +8,6 @@ import httpx
 
 LARGEST_ANSWER_BYTES = 8 * 1024 * 1024
 """Of an answer, unpacked."""
-_LARGEST_MESSAGE_BYTES = 64 * 1024
-"""Of an answer whose code alone decides."""
 
 
 class AnswerUnusable(Exception):  # noqa: N818 - not an error yet: the caller knows whether a file was on its way
@@ -66,7 +64,7 @@ def read_answer(response: httpx.Response, *, code_decides: bool) -> bytes:
     :raises httpx.HTTPError: if it ends early.
     """
     try:
-        unpacking = _unpacking(response, code_decides=code_decides)
+        unpacking = Unpacking(response.headers.get("content-encoding", ""))
         for raw in response.iter_raw():
             unpacking.add(raw)
         return unpacking.content()
@@ -79,7 +77,7 @@ def read_answer(response: httpx.Response, *, code_decides: bool) -> bytes:
 async def aread_answer(response: httpx.Response, *, code_decides: bool) -> bytes:
     """Read the body of an answer without blocking; see :func:`read_answer`."""
     try:
-        unpacking = _unpacking(response, code_decides=code_decides)
+        unpacking = Unpacking(response.headers.get("content-encoding", ""))
         async for raw in response.aiter_raw():
             unpacking.add(raw)
         return unpacking.content()
@@ -87,8 +85,3 @@ async def aread_answer(response: httpx.Response, *, code_decides: bool) -> bytes
         if code_decides:
             return b""
         raise
-
-
-def _unpacking(response: httpx.Response, *, code_decides: bool) -> Unpacking:
-    largest = _LARGEST_MESSAGE_BYTES if code_decides else LARGEST_ANSWER_BYTES
-    return Unpacking(response.headers.get("content-encoding", ""), largest)

@@ -138,7 +138,7 @@ class Wire:
             contextlib.closing(self._http.send(request, auth=self.auth, stream=True)) as r,
         ):
             answer = Answer(r.status_code, connecting.plain_headers(r), b"")
-            code_decides = decided_by_code(answer)
+            code_decides = decided_by_code(r.status_code, upload=isinstance(content, InFlight))
             content = read_answer(r, code_decides=code_decides)
             if flight.overdue and not code_decides:
                 # An answer without a length ends where the connection ends: here we ended it ourselves.

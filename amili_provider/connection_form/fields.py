@@ -15,6 +15,8 @@ _TEXT: dict[str, Any] = {"type": ["string", "null"]}
 _SECRET: dict[str, Any] = {"type": ["string", "null"], "format": "password"}
 _SECONDS: dict[str, Any] = {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": LONGEST_SECONDS}
 _COUNT: dict[str, Any] = {"type": ["integer", "null"], "minimum": 1}
+MOST_FILES_PER_REQUEST = 5_000
+"""An answer of 8 MiB at most is read: this leaves each file some 1,600 bytes of it."""
 # A choice of words instead of a check box: Airflow 2.11 shows a saved `false` as its default, and saves that again.
 _YES_NO: dict[str, Any] = {"type": ["string", "null"], "enum": ["true", "false"]}
 
@@ -147,8 +149,8 @@ FIELDS: tuple[ConnectionField, ...] = (
     ConnectionField(
         "max_files_per_request",
         "Files per request",
-        "Files in one upload request. Amili documents no limit.",
-        _COUNT,
+        "Files in one upload request, at most 5000: of more the answer could not be read. Amili documents no limit.",
+        {**_COUNT, "maximum": MOST_FILES_PER_REQUEST},
         default=500,
         assumed=True,
     ),
@@ -187,9 +189,19 @@ FIELDS: tuple[ConnectionField, ...] = (
     ConnectionField(
         "isolate_refused",
         "Isolate refused files",
-        "true: halve a request refused with 400, 413 or 422 until the one bad file is named.",
+        "true: halve a request that is refused with a 4xx until the one bad file is found.",
         _YES_NO,
         default=True,
+        assumed=True,
+    ),
+    ConnectionField(
+        "not_taken_statuses",
+        "Not-taken statuses",
+        "HTTP statuses that say that nothing of an upload was taken, so that it is sent again; separated by commas, or "
+        "none. Add 503 only if your gateway never answers it to a request that it has passed on.",
+        _TEXT,
+        "429, 503",
+        "429",
         assumed=True,
     ),
 )

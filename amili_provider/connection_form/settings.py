@@ -16,12 +16,13 @@ from amili_provider.connection_form.addresses import (
     read_host,
 )
 from amili_provider.connection_form.extras import known_extras
-from amili_provider.connection_form.fields import default, label
+from amili_provider.connection_form.fields import MOST_FILES_PER_REQUEST, default, label
 from amili_provider.connection_form.proxies import checked_proxy
 from amili_provider.connection_form.values import (
     as_bool,
     as_count,
     as_seconds,
+    as_statuses,
     as_text,
     as_words,
     checked_client_no,
@@ -67,6 +68,7 @@ class AmiliSettings:
     refused_results: tuple[str, ...] | None = None
     pending_results: tuple[str, ...] | None = None
     isolate_refused: bool = default("isolate_refused")
+    not_taken_statuses: tuple[int, ...] = as_statuses(default("not_taken_statuses"), "not_taken_statuses")
     conn_id: str = "amili_default"
 
     @property
@@ -170,9 +172,13 @@ def _read(
         max_files_per_request=as_count(
             extra.get("max_files_per_request", default("max_files_per_request")),
             label("max_files_per_request"),
+            MOST_FILES_PER_REQUEST,
         ),
         result_path=checked_result_path(text("result_path") or default("result_path"), label("result_path")),
         isolate_refused=boolean("isolate_refused"),
+        not_taken_statuses=as_statuses(
+            extra.get("not_taken_statuses", default("not_taken_statuses")), label("not_taken_statuses")
+        ),
         conn_id=conn_id,
         **words,
     )

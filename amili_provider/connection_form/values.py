@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import string
 import unicodedata
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ _FALSE = frozenset({"false", "0", "no", "", "none"})
 _LONGEST_CLIENT_NO = 64
 LONGEST_SECONDS = 24 * 60 * 60
 """Of a time-out. Systems take no time-outs of years, and find out in the middle of a request."""
+_FAILURE = re.compile("[45][0-9][0-9]")
 
 
 def is_unprintable(text: str) -> bool:
@@ -99,15 +101,31 @@ def as_seconds(value: Any, name: str) -> float:
     return seconds
 
 
-def as_count(value: Any, name: str) -> int:
-    """Return *value* as a positive whole number."""
+def as_count(value: Any, name: str, most: float = math.inf) -> int:
+    """Return *value* as a positive whole number of at most *most*."""
     try:
         count = int(str(value).strip()) if not isinstance(value, bool | float) else int(value)
     except (ValueError, OverflowError):
         count = 0
     if count < 1 or (isinstance(value, float) and value != count) or isinstance(value, bool):
         raise ValueError(f"{name} is {_shown(value)}; write a whole number of at least 1.")
+    if count > most:
+        raise ValueError(f"{name} is {_shown(value)}; write a whole number of at most {most}.")
     return count
+
+
+def as_statuses(value: Any, name: str) -> tuple[int, ...]:
+    """Return HTTP statuses of failures that are given as a number, a list, or separated by commas; ``none`` is none."""
+    entries = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    texts = [str(entry).strip() for entry in entries]
+    if [text.casefold() for text in texts] == ["none"]:
+        return ()
+    if not all(_FAILURE.fullmatch(text) for text in texts):
+        raise ValueError(
+            f"{name} is {_shown(value)}; write statuses from 400 to 599 separated by commas, for example 429, 503, or "
+            "none."
+        )
+    return tuple(sorted({int(text) for text in texts}))
 
 
 def as_words(value: Any, name: str) -> tuple[str, ...]:

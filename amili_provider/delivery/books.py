@@ -15,7 +15,6 @@ from amili_provider.exceptions import (
     AmiliConnectionError,
     AmiliError,
     AmiliLedgerUnavailable,
-    AmiliRequestError,
 )
 from amili_provider.ledger import Claim, ClaimFacts, ClaimLost, Ledger, SetAside, Standing, State
 from amili_provider.ledger.identity import file_id as identity_of
@@ -116,23 +115,30 @@ class Books:
     def _ask(self, item: Item, standing: Standing) -> Result | None:
         """Ask Amili for the result of *item*; return what is to become of it, or None if Amili does not know it."""
         try:
-            found = self._client.get_file_result(self._plan.client_no, item.file_id)
-        except AmiliRequestError as error:
-            # The result endpoint is assumed: one that is not there knows nothing.
-            return None if self._resends(standing) else self._still_unknown(standing, str(error))
+            asked = self._client.ask_for_result(self._plan.client_no, item.file_id)
         except AmiliConnectionError as error:
             return self._still_unknown(standing, f"Amili could not be asked: {error}")
         except AmiliError as error:
             return self._still_unknown(standing, str(error))
-        if found is None:
+        found = asked.result
+        if asked.not_found:
             if self._resends(standing):
                 return None
             return self._still_unknown(standing, "Amili's result endpoint does not know the file")
+        if found is None:
+            return self._still_unknown(
+                standing, f"the answer of the result endpoint, {asked.status_code}, says nothing of the file"
+            )
         meaning = self._client.vocabulary.meaning(found.status, found.result)
         outcome = {Meaning.ACCEPTED: Outcome.UPLOADED, Meaning.REFUSED: Outcome.REJECTED}.get(meaning)
         if outcome is None:
             words = one_line(f"{found.status}/{found.result}")
             return self._still_unknown(standing, f"Amili's result endpoint says {words}, which is not final")
+        if outcome is Outcome.REJECTED and _may_be_about_another(standing):
+            words = one_line(f"{found.status}/{found.result}")
+            return self._still_unknown(
+                standing, f"Amili's result endpoint says {words}, which may be about an earlier attempt. Ask Amili"
+            )
         return self._resolve(item, standing, Verdict(outcome, found.status, found.result, found.message, per_file=True))
 
     def _resends(self, standing: Standing) -> bool:
@@ -252,6 +258,16 @@ class Books:
             run=self._plan.run,
             request=request,
         )
+
+
+def _may_be_about_another(standing: Standing) -> bool:
+    """
+    Return whether a refusal that Amili tells now may be that of another attempt than the one that is asked about.
+
+    All attempts at a file have one id at Amili, which may tell the first of two answers, or the last.
+    """
+    refused = any(getattr(attempt, "outcome", None) is Outcome.REJECTED for attempt in standing.attempts)
+    return refused or len(standing.unknown) > 1
 
 
 def _result_of(standing: Standing) -> Result:

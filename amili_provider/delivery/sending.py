@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from amili_provider.client import AmiliClient, UploadReply
+from amili_provider.client import AmiliClient, RefusedBy, UploadReply
 from amili_provider.delivery.books import Books, NotOurs
+from amili_provider.delivery.lately import Lately
 from amili_provider.delivery.outcomes import Halt, Result, Sent, not_sent, unknown
 from amili_provider.delivery.plan import Item, Plan
 from amili_provider.exceptions import (
@@ -23,34 +24,30 @@ from amili_provider.exceptions import (
     AmiliLedgerUnavailable,
     AmiliOutcomeUnknown,
     AmiliRequestError,
+    AmiliResponseError,
 )
 from amili_provider.ledger import SettlingFailed
 from amili_provider.ledger.identity import FILE_ID_CHARACTERS
 from amili_provider.ledger.records import timestamp
-from amili_provider.models import (
-    Outcome,
-    UnreadableAnswer,
-    Verdict,
-    judge_upload,
-    one_line,
-    read_message,
-    read_upload_answer,
-)
+from amili_provider.models import Outcome, Verdict, one_line
 from amili_provider.payload import PartUnreadable, UploadBody, UploadPart
 
-ANSWERS = (200, 201, 207)
-"""Statuses whose body says what became of each file (200 and 207 are documented, 201 is in the example's label)."""
-ISOLATED = (400, 413, 422)
-"""Refusals of a whole request that one bad file can cause."""
-REQUEST_TIMEOUT = 408
 NOT_IDENTIFIED = "0" * FILE_ID_CHARACTERS
 """Stands for the id of a file that is hashed on its way, so that the request's length is known."""
-
-_STOPPED = not_sent("The run was stopped before this file was sent.", passing=True)
+_STOP = Halt("The run was stopped before this file was sent.", passing=True)
+_STOPPED = not_sent(_STOP.reason, passing=True)
 
 
 class Stopped(Exception):  # noqa: N818 - the run ends; nothing went wrong with this request
-    """The run is being stopped; the tail of this request was not released."""
+    """
+    Nothing more is to be sent; the tail of this request was not released.
+
+    :param halt: why.
+    """
+
+    def __init__(self, halt: Halt) -> None:
+        super().__init__(halt.reason)
+        self.halt = halt
 
 
 class Sender:
@@ -82,6 +79,7 @@ class Sender:
         self._log = log
         self._clock = clock
         self._numbers = itertools.count(1)
+        self._lately = Lately()
 
     def send(self, batch: Sequence[Item]) -> Sent:
         """Send *batch*, in as many requests as it takes, and return what became of each file."""
@@ -90,13 +88,13 @@ class Sender:
         waiting: list[list[Item]] = [list(batch)]
         while waiting:
             group = waiting.pop()
-            if sent.halt is None and self._stop.is_set():
-                sent.halt = Halt("The run was stopped before this file was sent.", passing=True)
+            sent.halt = sent.halt or self._halt
             if sent.halt is not None:
                 # Of a request that lost some of its files to another task, the others are still claimed.
                 self._close(group, not_sent(sent.halt.reason, passing=sent.halt.passing), sent)
                 continue
             waiting.extend(reversed(self._post(group, sent)))
+        sent.halt = sent.halt or self._halt
         sent.seconds = time.monotonic() - started
         return sent
 
@@ -117,8 +115,9 @@ class Sender:
             return self._without(group, dict.fromkeys(unreadable, not_sent(news.cause)), sent)
         except NotOurs as news:
             return self._without(group, news.results, sent)
-        except Stopped:
-            self._close(group, _STOPPED, sent)
+        except Stopped as news:
+            sent.halt = sent.halt or news.halt
+            self._close(group, not_sent(news.halt.reason, passing=True), sent)
         except AmiliConnectionError as error:
             self._close(group, not_sent(error), sent)
             sent.unreachable = True
@@ -129,11 +128,13 @@ class Sender:
         except AmiliLedgerUnavailable as error:
             self._close(group, not_sent(error), sent)
             sent.halt = sent.halt or Halt(f"Not tried: {error}", passing=True, error=error)
-        except (AmiliAuthenticationError, AmiliRequestError) as error:
+        except (AmiliAuthenticationError, AmiliRequestError, AmiliResponseError) as error:
             self._close(group, not_sent(error), sent)
             sent.halt = sent.halt or Halt(f"Not tried: {error}", passing=False, error=error)
         except AmiliOutcomeUnknown as error:
+            sent.bytes_out += body.content_length
             self._close(group, unknown(error), sent)
+            self._lately.note({Outcome.UNKNOWN})
         except Exception as error:  # noqa: BLE001 - see below
             # A bug, or an error that nothing foresaw: what it leaves behind is still told exactly.
             self._log.exception("Sending a request failed unexpectedly")
@@ -153,12 +154,12 @@ class Sender:
             parts.append(UploadPart(file_id, item.receipt.name, self._plan.file_type, item.content))
 
         def before_tail() -> None:
-            self._stop_if_asked()
+            self._stop_if_due()
             self._identify(group, parts)
             self._books.claim(group, label)
             _foretell(group, unknown("The run ended while this file was being sent."))
             # Claiming takes a while; a claim whose tail is not released is given back by whoever catches this.
-            self._stop_if_asked()
+            self._stop_if_due()
             self._books.check_margin(group)
 
         def before_replay() -> None:
@@ -170,7 +171,7 @@ class Sender:
             user_id=self._plan.user_id,
             before_tail=before_tail,
             before_replay=before_replay,
-            on_bytes=lambda _: self._stop_if_asked(),
+            on_bytes=lambda _: self._stop_if_due(),
         )
 
     def _identify(self, group: Sequence[Item], parts: Sequence[UploadPart]) -> None:
@@ -183,9 +184,14 @@ class Sender:
                 if result is not None:
                     raise NotOurs({item: result})
 
-    def _stop_if_asked(self) -> None:
-        if self._stop.is_set():
-            raise Stopped
+    @property
+    def _halt(self) -> Halt | None:
+        """Why nothing more is to be sent, if so."""
+        return _STOP if self._stop.is_set() else self._lately.halt
+
+    def _stop_if_due(self) -> None:
+        if (halt := self._halt) is not None:
+            raise Stopped(halt)
 
     def _without(self, group: list[Item], results: Mapping[Item, Result], sent: Sent) -> list[list[Item]]:
         """Nothing of *group* was accepted: take out those with *results*, send the others again, claimed or not."""
@@ -225,7 +231,7 @@ class Sender:
             item.result = result
 
     def _understand(self, group: list[Item], reply: UploadReply, sent: Sent) -> list[list[Item]]:
-        """Judge an answer that only its content can explain."""
+        """Judge an answer that is about the files; return the groups that are to be sent again."""
         if not all(item.identified for item in group):
             # Refused before it was hashed. Its receipt is to say what was refused.
             result = self._identified_late(group, reply)
@@ -233,26 +239,46 @@ class Sender:
                 self._close(group, result, sent)
                 return []
         at = timestamp(self._clock())
-        code = reply.status_code
-        named = self._named(group, reply)
-        refused_whole = 400 <= code < 500 and code not in (409, REQUEST_TIMEOUT)  # noqa: PLR2004
-        if code in ANSWERS or (refused_whole and any(v.per_file for v in named.values())):
-            return self._judged(group, named, at, sent, isolate=refused_whole and code in ISOLATED)
-        if not refused_whole:
-            self._close(group, unknown(f"Amili answered {code}: {read_message(reply.body)}"), sent)
+        named = reply.verdicts([item.file_id for item in group], self._client.vocabulary)
+        results = {
+            item: Result(v, refused_itself=v.outcome is Outcome.REJECTED and v.per_file, at=at)
+            for item in group
+            if (v := named.get(item.file_id)) is not None
+        }
+        rest = [item for item in group if item not in results]
+        again = self._isolated(rest, reply, of=len(group))
+        if not again:
+            results |= dict.fromkeys(rest, self._refused(reply, at, alone=len(group) == 1))
+        self._let_go_of_claims([item for part in again for item in part], sent)
+        self._settle([item for item in group if item in results], results, sent)
+        barred = reply.refused_by is RefusedBy.GATEWAY and len(group) == 1
+        self._lately.note({result.outcome for result in results.values()}, barred=barred)
+        return again
+
+    def _isolated(self, rest: list[Item], reply: UploadReply, *, of: int) -> list[list[Item]]:
+        """Return the groups in which files that a refusal of *of* files does not name are sent again; perhaps none."""
+        in_vain = reply.refused_by is RefusedBy.GATEWAY and self._lately.gateway_bars_all
+        if not rest or of == 1 or in_vain or not self._client.settings.isolate_refused:
             return []
-        words = f"Amili answered {code}: {read_message(reply.body)}"
-        if len(group) > 1 and code in ISOLATED:
-            if not self._client.settings.isolate_refused:
-                self._close(group, unknown(f"{words} (for a request of {len(group)} files)"), sent)
-                return []
-            self._log.info("%s, for a request of %d files: sending it in two halves", words, len(group))
-            self._let_go_of_claims(group, sent)
-            middle = len(group) // 2
-            return [group[:middle], group[middle:]]
-        verdict = Verdict(Outcome.REJECTED, status=str(code), message=words)
-        self._close(group, Result(verdict, refused_itself=len(group) == 1, at=at), sent)
-        return []
+        self._log.info("%s For a request of %d files: sending %d of them again, in parts", reply.words, of, len(rest))
+        if len(rest) < of:  # those that it names may have been the cause
+            return [rest]
+        middle = of // 2
+        return [rest[:middle], rest[middle:]]
+
+    def _refused(self, reply: UploadReply, at: str, *, alone: bool) -> Result:
+        """
+        Return what a refusal means for a file that it does not name.
+
+        :param alone: whether the request held this one file only.
+        """
+        if not alone and not self._client.settings.isolate_refused:
+            return unknown(f"{reply.words} (for a request of several files)")
+        if reply.refused_by is RefusedBy.GATEWAY:
+            note = "" if alone else " Nor did it let the files before this one through, each alone."
+            return not_sent(reply.words + note, passing=False)
+        verdict = Verdict(Outcome.REJECTED, status=str(reply.status_code), message=one_line(reply.words))
+        return Result(verdict, refused_itself=alone, at=at)
 
     def _identified_late(self, group: list[Item], reply: UploadReply) -> Result | None:
         """
@@ -263,46 +289,20 @@ class Sender:
         try:
             for item in group:
                 assert item.content is not None
-                self._books.identify(item, lambda _: self._stop_if_asked())
+                self._books.identify(item, lambda _: self._stop_if_due())
                 item.content.check_unchanged()
                 known = self._books.consult(item)
                 if known is not None:
                     for one in group:
                         one.request = None  # what the ledger knows is of an earlier one
                     return known
-        except Stopped:
-            return not_sent("The run was stopped while this file was read.")
+        except Stopped as news:
+            return not_sent(news.halt.reason, passing=True)
         except Exception as error:  # noqa: BLE001 - whatever a storage raises is these files' outcome
-            words = f"Amili answered {reply.status_code}: {read_message(reply.body)}"
-            return not_sent(f"{words}; then it could not be read to its end: {error}", passing=not_sent(error).passing)
+            return not_sent(
+                f"{reply.words}; then it could not be read to its end: {error}", passing=not_sent(error).passing
+            )
         return None
-
-    def _named(self, group: list[Item], reply: UploadReply) -> dict[str, Verdict]:
-        """Return what the body says of each file; where it cannot be read, that."""
-        ids = [item.file_id for item in group]
-        try:
-            answer = read_upload_answer(reply.body)
-        except UnreadableAnswer as reason:
-            note = f"Amili answered {reply.status_code}, but {reason}"
-            return {file_id: Verdict(Outcome.UNKNOWN, message=note) for file_id in ids}
-        return judge_upload(answer, ids, self._client.vocabulary)
-
-    def _judged(
-        self, group: list[Item], named: dict[str, Verdict], at: str, sent: Sent, *, isolate: bool
-    ) -> list[list[Item]]:
-        again: list[Item] = []
-        results: dict[Item, Result] = {}
-        for item in group:
-            verdict = named[item.file_id]
-            if isolate and not verdict.per_file and self._client.settings.isolate_refused and len(group) > 1:
-                again.append(item)
-            else:
-                results[item] = Result(
-                    verdict, refused_itself=verdict.outcome is Outcome.REJECTED and verdict.per_file, at=at
-                )
-        self._let_go_of_claims(again, sent)
-        self._settle([item for item in group if item in results], results, sent)
-        return [again] if again else []
 
 
 def _foretell(group: Sequence[Item], result: Result) -> None:

@@ -76,7 +76,7 @@ def _asked(client: AmiliClient, settings: AmiliSettings, obtained: str) -> tuple
     try:
         client.get_batch(str(settings.client_no), _NOBODYS_BATCH)
     except AmiliRequestError as error:
-        if error.status_code != _NOT_FOUND:
+        if error.status_code != _NOT_FOUND or not error.answer:
             return False, f"{obtained}, but: {error}"
         return True, (
             f"{obtained}. Asked as {where} for a batch that does not exist, the API answered 404, as it should. A "

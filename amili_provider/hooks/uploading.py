@@ -7,29 +7,22 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from amili_provider.client import RefusedBy
 from amili_provider.exceptions import (
     AmiliDeliveryFailed,
     AmiliError,
     AmiliOutcomeUnknown,
+    AmiliRequestError,
     AmiliUploadRejected,
 )
 from amili_provider.hooks.files import FileToUpload, HandedOver, handed_over, packed
-from amili_provider.models import (
-    Outcome,
-    Receipt,
-    UnreadableAnswer,
-    Verdict,
-    judge_upload,
-    read_message,
-    read_upload_answer,
-)
+from amili_provider.models import Outcome, Receipt, Verdict
 from amili_provider.payload import READ_BLOCK_BYTES, PartUnreadable, UploadBody
 
 if TYPE_CHECKING:
     from amili_provider.client import AmiliClient, UploadReply
     from amili_provider.models import Vocabulary
 
-_ANSWERS = (200, 201, 207)
 _NAMED = 10
 """Files that a message names."""
 
@@ -58,6 +51,12 @@ def upload(
                     receipt.outcome, receipt.message = Outcome.UNKNOWN, error.message
         else:
             _settle(mine, reply, client.vocabulary)
+            outcomes = {receipt.outcome for receipt in mine}
+            if Outcome.NOT_SENT in outcomes:
+                cause = AmiliRequestError(reply.words, status_code=reply.status_code)
+            elif outcomes == {Outcome.UNKNOWN}:
+                # Nothing more is sent to somebody whose answers cannot be understood.
+                break
         if cause is not None:
             break
     return _report(list(receipts.values()), cause)
@@ -82,25 +81,16 @@ def _receipt(file: HandedOver, client_no: str) -> Receipt:
 
 def _settle(receipts: Sequence[Receipt], reply: UploadReply, vocabulary: Vocabulary) -> None:
     """Write what the answer says into the receipts; a code without readable results is never a success."""
-    ids = [str(receipt.file_id) for receipt in receipts]
-    refused_whole = 400 <= reply.status_code < 500 and reply.status_code != 409  # noqa: PLR2004
-    try:
-        verdicts = judge_upload(read_upload_answer(reply.body), ids, vocabulary)
-    except UnreadableAnswer as reason:
-        verdicts = {
-            i: Verdict(Outcome.UNKNOWN, message=f"Amili answered {reply.status_code}, but {reason}") for i in ids
-        }
-    if refused_whole and not any(verdict.per_file for verdict in verdicts.values()):
-        words = f"Amili answered {reply.status_code}: {read_message(reply.body)}"
-        verdicts = {i: Verdict(Outcome.REJECTED, status=str(reply.status_code), message=words) for i in ids}
-    elif reply.status_code not in _ANSWERS and not refused_whole:
-        words = f"Amili answered {reply.status_code}: {read_message(reply.body)}"
-        verdicts = {i: Verdict(Outcome.UNKNOWN, message=words) for i in ids}
+    # What a refusal does not name, it refuses all the same; a gateway's is no word about a file.
+    verdict = Verdict(Outcome.REJECTED, status=str(reply.status_code), message=reply.words)
+    if reply.refused_by is RefusedBy.GATEWAY:
+        verdict = Verdict(Outcome.NOT_SENT, message=reply.words)
+    verdicts = reply.verdicts([str(receipt.file_id) for receipt in receipts], vocabulary)
     for receipt in receipts:
-        verdict = verdicts[str(receipt.file_id)]
-        receipt.outcome, receipt.status = verdict.outcome, verdict.status
-        receipt.result, receipt.message = verdict.result, verdict.message
-        if verdict.outcome is Outcome.UPLOADED:
+        said = verdicts.get(str(receipt.file_id), verdict)
+        receipt.outcome, receipt.status = said.outcome, said.status
+        receipt.result, receipt.message = said.result, said.message
+        if said.outcome is Outcome.UPLOADED:
             receipt.uploaded_at = datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -9,8 +9,9 @@ from amili_provider.models.answers import (
     read_json_object,
     read_message,
     read_upload_answer,
+    what_instead_of_json,
 )
-from amili_provider.models.judging import judge_upload
+from amili_provider.models.judging import judge_upload, takes_something
 from amili_provider.models.outcomes import Outcome, Receipt, Verdict
 from amili_provider.models.text import LONGEST_SHOWN, escaped, one_line, unescaped
 from amili_provider.models.vocabulary import (
@@ -41,6 +42,8 @@ __all__ = [
     "read_json_object",
     "read_message",
     "read_upload_answer",
+    "takes_something",
     "unescaped",
+    "what_instead_of_json",
     "word",
 ]

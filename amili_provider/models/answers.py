@@ -10,7 +10,9 @@ from pydantic_core import from_json
 from amili_provider.models.text import one_line
 
 
-class _Answer(BaseModel):
+class Words(BaseModel):
+    """Amili's words of a whole request or of one file."""
+
     model_config = ConfigDict(extra="ignore", populate_by_name=True, frozen=True, hide_input_in_errors=True)
 
     status: str | None = None
@@ -27,7 +29,7 @@ class _Answer(BaseModel):
         return value if value is None or isinstance(value, str) else one_line(value)
 
 
-class FileResult(_Answer):
+class FileResult(Words):
     """Amili's result for one file, at upload or asked for later."""
 
     file_id: str = Field(alias="fileId")
@@ -39,19 +41,30 @@ class FileResult(_Answer):
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-class UploadAnswer(_Answer):
+class UploadAnswer(Words):
     """The answer to ``POST /clients/{clientno}/files``: status, result and message for the whole and per file."""
 
     files: tuple[FileResult, ...] = ()
     """The entries that could be read; others count as missing."""
+    nameless: tuple[Words, ...] = ()
+    """Words of entries that name no file."""
     unreadable: int = 0
-    """How many entries of ``files`` could not be read."""
+    """How many entries of ``files`` could not be read, those that name no file among them."""
     complaint: str | None = None
     """Why ``files`` as a whole could not be read."""
+    shapeless: bool = False
+    """Whether something else than a list stands in its place."""
 
 
 class UnreadableAnswer(ValueError):  # noqa: N818
     """The body is not a JSON object."""
+
+
+def what_instead_of_json(body: bytes) -> str:
+    """Return what *body* is, if it is not JSON: people know a log-in page or a gateway's by this."""
+    if not body.strip():
+        return "empty"
+    return "a page (HTML or XML), not JSON" if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") else "not JSON"
 
 
 def read_json_object(body: bytes) -> dict[str, Any]:
@@ -60,12 +73,10 @@ def read_json_object(body: bytes) -> dict[str, Any]:
 
     :raises UnreadableAnswer: if it is empty, not JSON, or JSON of another type.
     """
-    if not body.strip():
-        raise UnreadableAnswer("the answer is empty")
     try:
         data = from_json(body, allow_inf_nan=False)
     except ValueError:
-        raise UnreadableAnswer("the answer is not JSON") from None
+        raise UnreadableAnswer(f"the answer is {what_instead_of_json(body)}") from None
     if not isinstance(data, dict):
         raise UnreadableAnswer("the answer is JSON, but not an object")
     return data
@@ -78,20 +89,29 @@ def read_upload_answer(body: bytes) -> UploadAnswer:
     :raises UnreadableAnswer: if *body* is not a JSON object.
     """
     data = read_json_object(body)
-    whole = _Answer.model_validate({k: data.get(k) for k in ("status", "result", "message")})
+    whole = Words.model_validate({k: data.get(k) for k in ("status", "result", "message")})
     entries = data.get("files")
     complaint = None
     if entries is None:
         complaint, entries = "the answer has no 'files'", []
     elif not isinstance(entries, list):
         complaint, entries = "'files' in the answer is not a list", []
-    files, unreadable = [], 0
+    files, nameless, unreadable = [], [], 0
     for entry in entries:
         try:
             files.append(FileResult.model_validate(entry))
         except ValidationError:
             unreadable += 1
-    return UploadAnswer(**whole.model_dump(), files=tuple(files), unreadable=unreadable, complaint=complaint)
+            if isinstance(entry, dict):
+                nameless.append(Words.model_validate(entry))
+    return UploadAnswer(
+        **whole.model_dump(),
+        files=tuple(files),
+        nameless=tuple(nameless),
+        unreadable=unreadable,
+        complaint=complaint,
+        shapeless=data.get("files") is not None and complaint is not None,
+    )
 
 
 def read_message(body: bytes) -> str:

@@ -10,6 +10,9 @@ from amili_provider.models.outcomes import Outcome, Verdict
 from amili_provider.models.text import one_line
 from amili_provider.models.vocabulary import Meaning, Vocabulary, word
 
+_IN_PART = frozenset({"partial", "partly"})
+"""Of a whole request. Assumed: PARTIAL is what the Collection API calls a batch that failed in part."""
+
 
 def judge_upload(answer: UploadAnswer, file_ids: Sequence[str], vocabulary: Vocabulary) -> dict[str, Verdict]:
     """
@@ -29,6 +32,23 @@ def judge_upload(answer: UploadAnswer, file_ids: Sequence[str], vocabulary: Voca
         file_id: _judge_one(by_id.get(word(file_id), []), answer, meaning_of, shown, whole_refused=whole_refused)
         for file_id in file_ids
     }
+
+
+def takes_something(answer: UploadAnswer, vocabulary: Vocabulary) -> bool:
+    """
+    Return whether *answer* could mean that some file of its request was taken, whatever its status code.
+
+    Only words of refusal, and no words at all, say that nothing was. Of files that such an answer does not name nobody
+    knows what became of them.
+    """
+    whole = vocabulary.meaning(answer.status, answer.result)
+    return (
+        answer.shapeless
+        or whole in (Meaning.ACCEPTED, Meaning.PENDING)
+        or (whole is not Meaning.REFUSED and not _IN_PART.isdisjoint((word(answer.status), word(answer.result))))
+        or any(vocabulary.meaning(e.status, e.result) is not Meaning.REFUSED for e in answer.files)
+        or any(vocabulary.meaning(e.status, e.result) is Meaning.ACCEPTED for e in answer.nameless)
+    )
 
 
 def _judge_one(

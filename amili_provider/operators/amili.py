@@ -54,7 +54,7 @@ class AmiliFileUploadOperator(SourceOperator):
     :param min_files: the least number of files; with fewer, what is there is delivered, then the task fails.
         (templated)
     :param if_unknown: what to do about files whose earlier outcome is unknown: ``fail``; ``check`` asks Amili's result
-        endpoint and never sends; ``resend`` asks, and sends what Amili does not know. (templated)
+        endpoint and never sends; ``resend`` asks, and sends what is answered with 404. (templated)
     :param force: send files again that were accepted before; Airflow's retries do not repeat it. (templated)
     :param ledger: folder of the ledger, on any storage; ``None`` to work without one and accept that a re-run may
         send files twice; default: the connection's. (templated)
@@ -74,7 +74,7 @@ class AmiliFileUploadOperator(SourceOperator):
     :raises AmiliOutcomeUnknown: if files were sent and the answer was lost or not understood; no retry.
     :raises AmiliUploadRejected: if Amili refused files; no retry.
     :raises AmiliAuthenticationError: if Amili does not let us in; no retry.
-    :raises AmiliRequestError: if the request as such is refused (wrong URL, client, redirect); no retry.
+    :raises AmiliRequestError: if the request as such is refused (wrong URL or client); no retry.
     :raises AmiliDeliveryFailed: if files cannot be sent as they are; no retry.
     """
 

@@ -141,15 +141,72 @@ def _no_environment_in_the_key() -> None:
 
 def _any_2xx_is_accepted() -> None:
     """The code decides, and nobody reads what it says of each file."""
-    from amili_provider.delivery.sending import Sender
+    from amili_provider.client import UploadReply
     from amili_provider.models import Outcome, Verdict
 
-    def named(original: Callable[..., Any], sender: Any, group: Any, reply: Any) -> Any:
+    def verdicts(original: Callable[..., Any], reply: Any, file_ids: Any, vocabulary: Any) -> Any:
         if 200 <= reply.status_code < 300:
-            return {item.file_id: Verdict(Outcome.UPLOADED, per_file=True) for item in group}
-        return original(sender, group, reply)
+            return {file_id: Verdict(Outcome.UPLOADED, per_file=True) for file_id in file_ids}
+        return original(reply, file_ids, vocabulary)
 
-    wrap(Sender, "_named", named)
+    wrap(UploadReply, "verdicts", verdicts)
+
+
+def _judge_first(decide: Callable[[int, bool], Exception | None]) -> None:
+    """Let *decide* end an upload by its status, and by whether it says when to come back, before it is judged."""
+    from amili_provider.client import blocking
+
+    def judged(original: Callable[..., Any], answer: Any, *args: Any, **more: Any) -> Any:
+        if error := decide(answer.status_code, "retry-after" in answer.headers):
+            raise error
+        return original(answer, *args, **more)
+
+    wrap(blocking, "judged_upload", judged)
+
+
+def _retry_after_is_believed() -> None:
+    """A 503 that says when to come back took nothing, so it is sent again."""
+    from amili_provider.exceptions import AmiliConnectionError
+
+    _judge_first(lambda status, told: AmiliConnectionError("busy", retry_after=0.0) if status == 503 and told else None)
+
+
+def _redirects_are_not_sent() -> None:
+    """Whoever is redirected has reached nobody."""
+    from amili_provider.exceptions import AmiliRequestError
+
+    _judge_first(lambda status, _: AmiliRequestError("a wrong address") if 300 <= status < 400 else None)
+
+
+def _unnamed_files_are_refused() -> None:
+    """A 4xx refuses what it does not name, so that it is sent again; what else it says of the request is no matter."""
+    from amili_provider.client import RefusedBy, UploadReply, blocking
+
+    def judged(original: Callable[..., Any], answer: Any, *args: Any, **more: Any) -> Any:
+        reply = original(answer, *args, **more)
+        refused_by = RefusedBy.AMILI if 400 <= answer.status_code < 500 else None
+        return UploadReply(reply.status_code, reply.body, refused_by, "refused")
+
+    wrap(blocking, "judged_upload", judged)
+
+
+def _any_refusal_settles() -> None:
+    """What the result endpoint says is about the last attempt."""
+    from amili_provider.delivery import books
+
+    wrap(books, "_may_be_about_another", lambda *_: False)
+
+
+def _whatever_is_not_an_answer_is_absence() -> None:
+    """An endpoint that has no result yet does not know the file."""
+    from amili_provider.client import AmiliClient
+    from amili_provider.client.answers import Asked
+
+    def ask(original: Callable[..., Any], *args: Any) -> Any:
+        asked = original(*args)
+        return Asked(asked.result, asked.result is None, asked.status_code)
+
+    wrap(AmiliClient, "ask_for_result", ask)
 
 
 def _unwritten_claims_are_ignored() -> None:
@@ -189,8 +246,9 @@ def _chain_is_ignored() -> None:
 def _resend_without_asking() -> None:
     """``resend`` sends again what Amili would say that it has."""
     from amili_provider.client import AmiliClient
+    from amili_provider.client.answers import Asked
 
-    wrap(AmiliClient, "get_file_result", lambda *_: None)
+    wrap(AmiliClient, "ask_for_result", lambda *_: Asked(None, not_found=True, status_code=404))
 
 
 def _changes_go_unnoticed() -> None:
@@ -238,6 +296,11 @@ BUGS: dict[str, Bug] = {
     "live claims are free": Bug(_live_claims_are_free, ("one sends, another looks",)),
     "no environment in the key": Bug(_no_environment_in_the_key, ("staging, then production",)),
     "any 2xx is accepted": Bug(_any_2xx_is_accepted, ("one of three refused", "strange answer")),
+    "503 with Retry-After is resent": Bug(_retry_after_is_believed, ("taken, then 503 with Retry-After",)),
+    "redirect is not sent": Bug(_redirects_are_not_sent, ("taken, then 303",)),
+    "unnamed files of a partial 422 are resent": Bug(_unnamed_files_are_refused, ("taken, then 422 names some",)),
+    "any refusal settles": Bug(_any_refusal_settles, ("refused, then taken, and the refusal is told",)),
+    "no result is absence": Bug(_whatever_is_not_an_answer_is_absence, ("answer lost, then resend on 202",)),
     "unwritten claims are ignored": Bug(_unwritten_claims_are_ignored, ("claims cannot be written",)),
     "unwritten outcomes are ignored": Bug(_unwritten_outcomes_are_ignored, ("outcomes cannot be written",)),
     "chain is ignored": Bug(_chain_is_ignored, ("force, then a retry",)),

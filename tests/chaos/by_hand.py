@@ -17,7 +17,7 @@ def settle(
     Settle every unknown file of a client as arrived or not arrived.
 
     :param ledger: its folder.
-    :param url: of the sandbox.
+    :param url: of the sandbox's API, with its base path.
     :param client_no: whose files.
     :param there: the file ids that the other side has.
     :param answer_timeout: of the connection.
@@ -28,7 +28,8 @@ def settle(
     def clock() -> float:
         return time.time() + ahead
 
-    environment = urlsplit(url).netloc
+    address = urlsplit(url)
+    environment = address.netloc + address.path
     with Ledger.open(
         ledger, None, environment=environment, client_no=client_no, answer_timeout=answer_timeout, clock=clock
     ) as opened:

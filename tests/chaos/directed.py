@@ -34,6 +34,14 @@ _BUSY = {"on": "upload", "status": 429, "headers": {"Retry-After": "0"}}
 _COME_BACK = {"on": "upload", "status": 429, "headers": {"Retry-After": "600"}, "times": None}
 _THREE = {f"f{n}.csv": SMALL + b"%d" % n for n in range(3)}
 _ALWAYS = 10_000
+_TAKEN_503 = {"on": "upload", "status": 503, "stage": "accepted", "headers": {"Retry-After": "0"}}
+_TAKEN_303 = {"on": "upload", "status": 303, "stage": "accepted", "headers": {"Location": "/done"}}
+_TAKEN_422 = {"on": "upload", "status": 422, "garbage": "missing-file"}
+_BARRED = {"on": "upload", "status": 403, "garbage": "html", "stage": "body", "times": 3}
+_WORKING = {"on": "result", "status": 202, "body": {"status": "PROCESSING"}, "times": None}
+_REFUSED_ONCE = {"on": "result", "garbage": "refused-as-a-whole", "times": None}
+_MANY = {f"f{n}.csv": SMALL + b"%d" % n for n in range(9)}
+_ONE_BY_ONE = {"max_files_per_request": 1}
 _IN_A_STREAM: dict[str, Any] = {"files": {"f0.csv": LARGE}, "extras": {"max_request_bytes": 100_000}}
 _ON_ITS_WAY = {"sizes": "forgotten"}
 
@@ -61,6 +69,19 @@ DIRECTED: dict[str, Scenario] = dict([
     _scenario("staging, then production", Step(together=False), kind="two environments"),
     _scenario("answer lost", Step(faults=(_LOST,)), Step(again="new run"), blind=True),
     _scenario("answer lost, then resend", Step(faults=(_LOST,)), Step(if_unknown="resend")),
+    _scenario("answer lost, then resend on 202", Step(faults=(_LOST,)), Step(if_unknown="resend", faults=(_WORKING,))),
+    _scenario("taken, then 503 with Retry-After", Step(faults=(_TAKEN_503,)), Step(again="new run")),
+    _scenario("taken, then 303", Step(faults=(_TAKEN_303,)), Step(again="new run"), blind=True),
+    _scenario("taken, then 422 names some", Step(faults=(_TAKEN_422,)), Step(again="new run"), files=_THREE),
+    _scenario(
+        "refused, then taken, and the refusal is told",
+        Step(faults=({"on": "upload", "status": 422},)),
+        Step(faults=(_LOST,), again="new run"),
+        Step(if_unknown="check", faults=(_REFUSED_ONCE,), again="new run"),
+        Step(again="new run"),
+    ),
+    _scenario("refused by a gateway", Step(faults=(_BARRED,)), Step(again="new run"), files=_THREE),
+    _scenario("a bad hour", Step(faults=({**_TAKEN_503, "times": None},)), Step(), files=_MANY, extras=_ONE_BY_ONE),
     _scenario("answer too late", Step(faults=({"on": "upload", "delay": 2 * ANSWER_TIMEOUT, "stage": "accepted"},))),
     _scenario("cut before it was accepted", Step(faults=(_UNHEARD,)), Step(again="new run")),
     _scenario("strange answer", Step(faults=(_NO_FILES,))),

@@ -332,7 +332,7 @@ class Play:
             said = self._lane.stations[0].ask(
                 "settle",
                 ledger=str(self.folder / "ledger"),
-                url=sandbox.url,
+                url=sandbox.base_url,
                 client_no=next(iter(sandbox.rules.clients)),
                 there=[upload.file_id for upload in sandbox.uploads],
                 answer_timeout=ANSWER_TIMEOUT,

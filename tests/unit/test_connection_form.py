@@ -70,12 +70,12 @@ OWN = {"auth_url": "https://auth.example"}
     [
         ({"host": "api.example"}, "https://api.example", "api.example:443"),
         ({"host": "API.Example."}, "https://api.example", "api.example:443"),
-        ({"host": "api.example", "schema": "arm/v1"}, "https://api.example/arm/v1", "api.example:443"),
-        ({"host": "api.example", "schema": "/arm/v1/"}, "https://api.example/arm/v1", "api.example:443"),
-        ({"host": "api.example", "schema": "arm%2Fv1"}, "https://api.example/arm/v1", "api.example:443"),
+        ({"host": "api.example", "schema": "arm/v1"}, "https://api.example/arm/v1", "api.example:443/arm/v1"),
+        ({"host": "api.example", "schema": "/arm/v1/"}, "https://api.example/arm/v1", "api.example:443/arm/v1"),
+        ({"host": "api.example", "schema": "arm%2Fv1"}, "https://api.example/arm/v1", "api.example:443/arm/v1"),
         ({"host": "api.example", "port": 8443}, "https://api.example:8443", "api.example:8443"),
         ({"host": "api.example", "port": "8443"}, "https://api.example:8443", "api.example:8443"),
-        ({"host": "https://api.example/arm/v1/"}, "https://api.example/arm/v1", "api.example:443"),
+        ({"host": "https://api.example/arm/v1/"}, "https://api.example/arm/v1", "api.example:443/arm/v1"),
         ({"host": "https://api.example:8443"}, "https://api.example:8443", "api.example:8443"),
         ({"host": "http://127.0.0.1", "port": 8080}, "http://127.0.0.1:8080", "127.0.0.1:8080"),
         ({"host": "127.0.0.1", "schema": "http", "port": 80}, "http://127.0.0.1", "127.0.0.1:80"),
@@ -85,7 +85,7 @@ OWN = {"auth_url": "https://auth.example"}
         ({"host": "api.amili.no"}, "https://api.amili.no/arm/v1", "production"),
         ({"host": "https://api.amili.no:443/arm/v2"}, "https://api.amili.no/arm/v2", "production"),
         ({"host": "api.staging.amili.no"}, "https://api.staging.amili.no/arm/v1", "staging"),
-        ({"host": "api.amili.no", "port": 8443}, "https://api.amili.no:8443/arm/v1", "api.amili.no:8443"),
+        ({"host": "api.amili.no", "port": 8443}, "https://api.amili.no:8443/arm/v1", "api.amili.no:8443/arm/v1"),
     ],
 )
 def test_hosts_of_ones_own(given: dict[str, Any], base_url: str, environment: str) -> None:
@@ -157,6 +157,14 @@ def test_address_of_the_token_service(url: str) -> None:
         ({"extra": {**STAGING, "max_files_per_request": "many"}}, "a whole number of at least 1"),
         ({"extra": {**STAGING, "max_files_per_request": float("nan")}}, "a whole number of at least 1"),
         ({"extra": {**STAGING, "max_files_per_request": [5]}}, "a whole number of at least 1"),
+        ({"extra": {**STAGING, "max_files_per_request": "5001"}}, "a whole number of at most 5000"),
+        ({"extra": {**STAGING, "not_taken_statuses": "429; 503"}}, "'Not-taken statuses' (extra 'not_taken_statuses')"),
+        ({"extra": {**STAGING, "not_taken_statuses": "200"}}, "write statuses from 400 to 599"),
+        ({"extra": {**STAGING, "not_taken_statuses": 302}}, "write statuses from 400 to 599"),
+        ({"extra": {**STAGING, "not_taken_statuses": [429, "600"]}}, "write statuses from 400 to 599"),
+        ({"extra": {**STAGING, "not_taken_statuses": "429, none"}}, "write statuses from 400 to 599"),
+        ({"extra": {**STAGING, "not_taken_statuses": "4\N{SUPERSCRIPT TWO}9"}}, "write statuses from 400 to 599"),
+        ({"extra": {**STAGING, "not_taken_statuses": True}}, "write statuses from 400 to 599"),
         ({"extra": {**STAGING, "verify": "maybe"}}, "'Verify TLS' (extra 'verify') is 'maybe'"),
         ({"extra": {**STAGING, "isolate_refused": 2}}, "write true or false"),
         ({"extra": {**STAGING, "client_no": "22/18"}}, "'Client number' (extra 'client_no') is '22/18'"),
@@ -230,6 +238,7 @@ def test_everything_that_can_be_said() -> None:
         "refused_results": ["NO"],
         "pending_results": "WAIT",
         "isolate_refused": "No",
+        "not_taken_statuses": "503, 429,429",
     }
     settings = read(extra=dict(extra))
     shown = {name: getattr(settings, name) for name in extra if name != "environment"}
@@ -245,7 +254,18 @@ def test_everything_that_can_be_said() -> None:
         "refused_results": ("NO",),
         "pending_results": ("WAIT",),
         "isolate_refused": False,
+        "not_taken_statuses": (429, 503),
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "statuses"),
+    [("", (429,)), ("none", ()), (" None ", ()), ([], ()), (503, (503,)), (["503", 429], (429, 503))],
+    ids=str,
+)
+def test_statuses_that_took_nothing(given: Any, statuses: tuple[int, ...]) -> None:
+    """As text, a number or a list; empty is the default, and 'none' is none."""
+    assert read(extra={**STAGING, "not_taken_statuses": given}).not_taken_statuses == statuses
 
 
 def test_empty_fields_leave_the_defaults() -> None:

@@ -15,7 +15,7 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 from pytest_mock import MockerFixture
 
-from amili_provider.client import AmiliClient, UploadReply
+from amili_provider.client import AmiliClient, RefusedBy, UploadReply
 from amili_provider.exceptions import (
     AmiliArgumentError,
     AmiliAuthenticationError,
@@ -23,6 +23,7 @@ from amili_provider.exceptions import (
     AmiliDeliveryFailed,
     AmiliError,
     AmiliOutcomeUnknown,
+    AmiliRequestError,
     AmiliStorageError,
     AmiliUploadRejected,
 )
@@ -281,12 +282,8 @@ def test_refused_file_is_an_error_with_all_receipts(hook: AmiliHook, client: Any
     [
         (UploadReply(200, b"<html>"), AmiliOutcomeUnknown),
         (UploadReply(200, b'{"files": []}'), AmiliOutcomeUnknown),
-        (UploadReply(204, b""), AmiliOutcomeUnknown),
-        (UploadReply(500, b"{}"), AmiliOutcomeUnknown),
-        (UploadReply(409, b'{"message": "conflict"}'), AmiliOutcomeUnknown),
-        (UploadReply(422, b'{"message": "bad base64"}'), AmiliUploadRejected),
-        (UploadReply(413, b""), AmiliUploadRejected),
-        (lambda body: UploadReply(500, reply(body).body), AmiliOutcomeUnknown),
+        (UploadReply(422, b'{"message": "bad base64"}', RefusedBy.AMILI, "bad base64"), AmiliUploadRejected),
+        (UploadReply(413, b"", RefusedBy.GATEWAY, "too large"), AmiliRequestError),
         (AmiliOutcomeUnknown("lost"), AmiliOutcomeUnknown),
         (AmiliConnectionError("down"), AmiliConnectionError),
         (AmiliAuthenticationError("who?"), AmiliAuthenticationError),

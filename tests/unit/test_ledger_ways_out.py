@@ -46,7 +46,7 @@ def test_unknown_files_are_listed_with_all_that_is_known(tmp_path: Path, ledger:
     lost = _attempt(ledger, b"lost", REFUSED, LOST)
     expired = _attempt(ledger, b"expired")
     _attempt(ledger, b"accepted", ACCEPTED)
-    clock.now += 700
+    clock.now += 730
     _attempt(ledger, b"live")
     (tmp_path / "ledger" / "README.txt").write_text("not a receipt")
     found = list_unknown(ledger.folder, clock=clock)

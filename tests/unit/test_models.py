@@ -281,7 +281,8 @@ def test_error_answers_show_only_a_message() -> None:
     """A page that repeats what was sent is not shown."""
     assert read_message(b'{"message": "bad\\nclient"}') == "bad client"
     assert read_message(b'{"content": "c2VjcmV0"}') == "the answer has no message"
-    assert read_message(b"<html>secret</html>") == "the answer is not JSON"
+    assert read_message(b"secret") == "the answer is not JSON"
+    assert read_message(b"\xef\xbb\xbf \n<html>secret</html>") == "the answer is a page (HTML or XML), not JSON"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,13 @@ NOW = 1_800_000_000.0
         (" 120 ", 120),
         ("999999999", 999999999),
         (formatdate(NOW + 30, usegmt=True), 30),
-        (formatdate(NOW - 30, usegmt=True), 0),
+        (formatdate(NOW, usegmt=True), None),
+        (formatdate(NOW - 30, usegmt=True), None),
+        ("Wed, 21 Oct 1015 07:28:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 251602300799),
+        ("nan", None),
+        ("inf", None),
+        ("1e400", None),
         ("Fri, 15 Jan 2027 08:00:10 -0000", 10),
         ("-5", None),
         ("1.5", None),
@@ -33,7 +39,7 @@ NOW = 1_800_000_000.0
     ],
 )
 def test_retry_after(value: str, seconds: float | None) -> None:
-    """Seconds and dates are understood; anything else counts as nothing asked."""
+    """Seconds and dates to come are understood; anything else, a past date too, counts as nothing asked."""
     assert asked_to_wait({"retry-after": value}, NOW) == seconds
 
 

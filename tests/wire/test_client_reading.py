@@ -212,7 +212,8 @@ def test_any_other_endpoint() -> None:
         (answer(408), AmiliOutcomeUnknown, 1),
         (lost_answer(), AmiliOutcomeUnknown, 1),
         (answer(429), AmiliConnectionError, 3),
-        (answer(503, b"", {"Retry-After": "0"}), AmiliConnectionError, 3),
+        (answer(503, b"", {"Retry-After": "0"}), AmiliOutcomeUnknown, 1),
+        (answer(303, b"", {"Location": "/done"}), AmiliOutcomeUnknown, 1),
         (answer(422), AmiliRequestError, 1),
     ],
 )

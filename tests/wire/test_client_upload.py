@@ -6,10 +6,11 @@ import json
 import socket
 import threading
 from email.utils import formatdate
+from typing import Any
 
 import pytest
 
-from amili_provider.client import AmiliClient
+from amili_provider.client import AmiliClient, RefusedBy
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliConnectionError,
@@ -195,14 +196,82 @@ def test_replay_that_does_not_connect_is_not_unknown(waits: Waits) -> None:
         AmiliClient(amili.settings, sleep=waits).post_files("2218", Body())
 
 
-@pytest.mark.parametrize("status", [200, 201, 202, 204, 207, 400, 409, 413, 422, 415, 500, 502, 503, 504])
-def test_answers_that_only_their_content_explains_are_handed_on(status: int, waits: Waits) -> None:
-    """After the tail these codes are answers: one POST, and the body for the caller to judge."""
-    content = b"" if status == 204 else b'{"message": "see here"}'
+@pytest.mark.parametrize("status", [200, 201, 207])
+@pytest.mark.parametrize("content", [b"", b"<html>", b'{"message": "see here"}'])
+def test_answers_that_only_their_content_explains_are_handed_on(status: int, content: bytes, waits: Waits) -> None:
+    """After the tail these codes are answers about the files: one POST, and the body for the caller to judge."""
     with scripted_amili(answer(status, content)) as amili:
         reply = AmiliClient(amili.settings, sleep=waits).post_files("2218", Body())
-    assert (reply.status_code, reply.body) == (status, content)
+    assert (reply.status_code, reply.body, reply.refused_by) == (status, content, None)
     assert len(amili.api.requests) == 1
+
+
+@pytest.mark.parametrize("status", [400, 405, 413, 415, 422, 499])
+def test_who_refused_is_told_by_whose_words_they_are(status: int, waits: Waits) -> None:
+    """A JSON object is Amili's; a page, an empty answer or other JSON is that of what stands before Amili."""
+    amilis = [(b'{"message": "bad"}', RefusedBy.AMILI), (b"{}", RefusedBy.AMILI)]
+    pages = [(body, RefusedBy.GATEWAY) for body in (b"", b"<html>no</html>", b'"no"', b"[]", b'{"message": ')]
+    for body, refused_by in amilis + pages:
+        with scripted_amili(answer(status, body)) as amili:
+            reply = AmiliClient(amili.settings, sleep=waits).post_files("2218", Body())
+        assert (reply.status_code, reply.refused_by) == (status, refused_by), body
+        assert str(status) in reply.words
+        assert len(amili.api.requests) == 1
+
+
+@pytest.mark.parametrize("status", [202, 203, 204, 206, 300, 302, 303, 304, 307, 408, 409, 500, 502, 503, 599])
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "0"}, {"Location": "/elsewhere"}], ids=str)
+def test_answers_that_do_not_tell_what_was_taken_are_unknown(
+    status: int, headers: dict[str, str], waits: Waits
+) -> None:
+    """After the tail: one POST, an unknown outcome, whatever the answer asks for."""
+    content = b"" if status in (204, 304) else b'{"message": "see here"}'
+    with (
+        scripted_amili(answer(status, content, headers)) as amili,
+        pytest.raises(AmiliOutcomeUnknown, match=rf"answered {status}.*may have the files"),
+    ):
+        AmiliClient(amili.settings, sleep=waits).post_files("2218", Body())
+    assert (len(amili.api.requests), waits.seconds) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("statuses", "taken", "not_taken"),
+    [("429, 503", [502], [429, 503]), ("none", [429, 503], []), (503, [429, 500], [503]), (["409", 408], [429], [408])],
+    ids=str,
+)
+def test_the_connection_says_which_statuses_took_nothing(
+    statuses: Any, taken: list[int], not_taken: list[int], waits: Waits
+) -> None:
+    """Those that it names are sent again, as told; all others are unknown, 429 among them."""
+    for status in taken:
+        with (
+            scripted_amili(answer(status, b"{}", {"Retry-After": "1"}), not_taken_statuses=statuses) as amili,
+            pytest.raises(AmiliOutcomeUnknown),
+        ):
+            AmiliClient(amili.settings, sleep=waits).post_files("2218", Body())
+    assert waits.seconds == []
+    for status in not_taken:
+        steps = answer(status, b"{}", {"Retry-After": "1"}), answer(200, DONE)
+        with scripted_amili(*steps, not_taken_statuses=statuses) as amili:
+            assert AmiliClient(amili.settings, sleep=waits).post_files("2218", Body()).status_code == 200
+    assert waits.seconds == [1.0] * len(not_taken)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "who"),
+    [
+        (502, b"<html>", "^A gateway or proxy before Amili answered 502: the answer is a page"),
+        (504, b"", "^A gateway or proxy before Amili answered 504: the answer is empty"),
+        (502, b'{"message": "upstream"}', "^Amili answered 502: upstream"),
+        (500, b"<html>", "^Amili, or what stands before it, answered 500: the answer is a page"),
+        (303, b"", "^Amili, or what stands before it, answered 303"),
+        (409, b"<html>", r"^What stands before Amili \(a gateway, firewall or proxy\) answered 409"),
+    ],
+)
+def test_a_gateway_is_not_called_amili(status: int, body: bytes, who: str, waits: Waits) -> None:
+    """People are to ask those who answered."""
+    with scripted_amili(answer(status, body)) as amili, pytest.raises(AmiliOutcomeUnknown, match=who):
+        AmiliClient(amili.settings, sleep=waits).post_files("2218", Body())
 
 
 @pytest.mark.parametrize(
@@ -210,8 +279,6 @@ def test_answers_that_only_their_content_explains_are_handed_on(status: int, wai
     [
         (403, AmiliAuthenticationError, "ask Amili to allow them"),
         (404, AmiliRequestError, "Check the client number"),
-        (301, AmiliRequestError, "redirects"),
-        (304, AmiliRequestError, "redirects"),
     ],
 )
 def test_wrong_configuration_is_final(status: int, kind: type[AmiliError], words: str, waits: Waits) -> None:
@@ -228,20 +295,40 @@ def test_redirects_are_not_followed(location: str, waits: Waits) -> None:
     """Wherever a redirect leads, and however broken, the token does not go there and its query is not shown."""
     with (
         scripted_amili(answer(307, b"", {"Location": location})) as amili,
-        pytest.raises(AmiliRequestError, match="not followed") as failure,
+        pytest.raises(AmiliOutcomeUnknown, match="not followed") as failure,
     ):
         AmiliClient(amili.settings, sleep=waits).post_files("2218", Body())
     assert "abc" not in str(failure.value)
     assert len(amili.api.requests) == 1
 
 
-@pytest.mark.parametrize(("status", "headers"), [(429, {}), (429, {"Retry-After": "7"}), (503, {"Retry-After": "7"})])
-def test_told_to_come_back(status: int, headers: dict[str, str], waits: Waits) -> None:
-    """These answers took nothing: wait as told, then send the same bytes."""
-    with scripted_amili(answer(status, b"", headers), answer(200, DONE)) as amili:
+def test_a_redirect_before_everything_was_sent_is_a_wrong_address(waits: Waits) -> None:
+    """Nothing was accepted, and it would redirect the next time, too."""
+    with (
+        scripted_amili(early_answer(302, b"", {"Location": "https://elsewhere.example/"})) as amili,
+        pytest.raises(AmiliRequestError, match=r"redirects to elsewhere\.example.*'Host'"),
+    ):
+        AmiliClient(amili.settings, sleep=waits).post_files("2218", Body(b"x" * 8_000_000, b"]}"))
+    assert len(amili.api.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "first_wait"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "-1"}, None),
+    ],
+    ids=str,
+)
+def test_told_to_come_back(headers: dict[str, str], first_wait: float | None, waits: Waits) -> None:
+    """A 429 took nothing: wait as told, or as usual where a past moment or nonsense is told; then the same bytes."""
+    with scripted_amili(answer(429, b"", headers), answer(200, DONE)) as amili:
         AmiliClient(amili.settings, sleep=waits).post_files("2218", Body())
     assert [r.body for r in amili.api.requests] == [Body().data] * 2
-    assert waits.seconds == [7.0] if headers else 0.5 <= waits.seconds[0] <= 1
+    assert waits.seconds == [first_wait] if first_wait else 0.5 <= waits.seconds[0] <= 1
 
 
 def test_told_to_come_back_on_a_date(waits: Waits) -> None:
@@ -271,7 +358,7 @@ def test_waits_are_bounded_together(waits: Waits) -> None:
     assert (failure.value.retry_after, waits.seconds) == (40.0, [40.0])
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 408, 429])
+@pytest.mark.parametrize("status", [500, 502, 503, 408, 409, 429])
 def test_early_trouble_is_tried_again(status: int, waits: Waits) -> None:
     """An answer in mid-body cannot have accepted anything."""
     body = Body(b"x" * 8_000_000, b"]}")
@@ -296,13 +383,6 @@ def test_early_success_is_not_believed(waits: Waits) -> None:
         pytest.raises(AmiliConnectionError, match="before everything was sent"),
     ):
         AmiliClient(amili.settings, sleep=waits).post_files("2218", Body(b"x" * 8_000_000, b"]}"))
-
-
-def test_408_after_everything_was_sent_is_unknown(waits: Waits) -> None:
-    """A time-out on the other side leaves open what it had done by then."""
-    with scripted_amili(answer(408)) as amili, pytest.raises(AmiliOutcomeUnknown, match="408"):
-        AmiliClient(amili.settings, sleep=waits).post_files("2218", Body())
-    assert len(amili.api.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -347,11 +427,52 @@ def test_packed_answer_is_unpacked_within_the_bound(waits: Waits) -> None:
             client.post_files("2218", Body())
 
 
-@pytest.mark.parametrize("step", [trickle(b" ", first=head(403, {})), raw_answer(head(403, {"Content-Length": "99"}))])
+@pytest.mark.parametrize("step", [trickle(b" ", first=head(429, {})), raw_answer(head(429, {"Content-Length": "99"}))])
 def test_code_that_decides_needs_no_body(step: Step, waits: Waits) -> None:
-    """A 403 is a 403, even if its body never ends or never comes."""
-    with scripted_amili(step, answer_timeout=2) as amili, pytest.raises(AmiliAuthenticationError):
+    """A 429 is a 429, even if its body never ends or never comes."""
+    with scripted_amili(step, answer(200, DONE), answer_timeout=1) as amili:
+        assert AmiliClient(amili.settings, sleep=waits).post_files("2218", Body()).status_code == 200
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 422])
+def test_an_answer_that_cannot_be_read_to_its_end_is_unknown(status: int, waits: Waits) -> None:
+    """A refusal, too, might have gone on to accept a file by name."""
+    cut_short = raw_answer(head(status, {"Content-Length": "99"}) + b'{"message": "no"')
+    with scripted_amili(cut_short) as amili, pytest.raises(AmiliOutcomeUnknown, match="everything was sent"):
         AmiliClient(amili.settings, sleep=waits).post_files("2218", Body())
+    assert len(amili.api.requests) == 1
+
+
+NAMED = {"fileId": "f1", "status": "PROCESSED", "result": "CREATED"}
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 410, 413, 422, 429])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"files": [NAMED]},
+        {"status": "FAILED", "files": [NAMED]},
+        {"files": [{**NAMED, "status": "QUEUED", "result": None}]},
+        {"files": [{k: v for k, v in NAMED.items() if k != "fileId"}]},
+        {"files": {"f1": "PROCESSED"}},
+        {"status": "PROCESSED", "result": "CREATED"},
+        {"status": "PROCESSED", "result": "PARTIAL"},
+        {"status": "QUEUED"},
+    ],
+    ids=str,
+)
+def test_a_refusal_that_may_have_taken_something_is_a_result(status: int, body: Any, waits: Waits) -> None:
+    """Whatever the code: it is handed on to be judged file by file, and nothing of it is sent again."""
+    with scripted_amili(answer(status, body)) as amili:
+        reply = AmiliClient(amili.settings, sleep=waits).post_files("2218", Body())
+    assert (reply.refused_by, len(amili.api.requests)) == (None, 1)
+
+
+def test_an_early_refusal_that_accepts_is_not_believed(waits: Waits) -> None:
+    """Nobody can have accepted a file of a request that was not sent completely; it is sent again."""
+    with scripted_amili(early_answer(422, {"files": [NAMED]}), answer(200, DONE)) as amili:
+        reply = AmiliClient(amili.settings, sleep=waits).post_files("2218", Body(b"x" * 8_000_000, b"]}"))
+    assert (reply.status_code, len(amili.api.requests)) == (200, 2)
 
 
 def test_error_of_the_body_comes_out_unchanged(waits: Waits) -> None:

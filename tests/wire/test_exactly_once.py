@@ -167,8 +167,11 @@ REFUSED = Step("FAILED", "REJECTED", "No such debtor")
         (Step(http=403), "unknown", "unknown"),
         (Step(http=500), "unknown", "unknown"),
         (Step(http=503), "unknown", "unknown"),
-        (Step(http=204), "unknown", SENT),
-        (Step(http=410), "unknown", SENT),
+        (Step(http=202), "unknown", "unknown"),
+        (Step(http=204), "unknown", "unknown"),
+        (Step(http=400), "unknown", "unknown"),
+        (Step(http=409), "unknown", "unknown"),
+        (Step(http=410), "unknown", "unknown"),
     ],
     ids=lambda value: value if isinstance(value, str) else f"{value.http}-{value.status}-{value.result}",
 )
@@ -176,7 +179,7 @@ REFUSED = Step("FAILED", "REJECTED", "No such debtor")
 def test_what_is_known_later_settles_what_was_unknown(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, said: Step, check: str, resend: str, if_unknown: str
 ) -> None:  # fmt: skip
-    """Positive evidence settles; nothing else does; 'check' never sends, 'resend' only what Amili does not know."""
+    """Positive evidence settles; nothing else does; 'check' never sends, 'resend' only what is answered with 404."""
     _write(outbound, a=b"one")
     amili_sandbox.faults.add("upload", **UNHEARD)
     with pytest.raises(AmiliOutcomeUnknown):
@@ -198,6 +201,74 @@ def test_what_is_known_later_settles_what_was_unknown(
         asked = amili_sandbox.count("result")
         assert _outcomes(upload(FakeTaskInstance(run_id="third"))) == {"a.csv": "already_uploaded"}
         assert amili_sandbox.count("result") == asked
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 404, "garbage": "html"},
+        {"status": 404, "body": ""},
+        {"status": 404, "body": {"files": [{"fileId": "another", "status": "PROCESSED", "result": "CREATED"}]}},
+        {"status": 404, "body": {"status": "PROCESSING"}},
+        {"status": 302, "headers": {"Location": "/log-in"}},
+        {"status": 200, "garbage": "html"},
+        {"status": 200, "body": []},
+        {"status": 200, "body": {"files": []}},
+        {"status": 200, "body": {"files": [{"fileId": "another", "status": "PROCESSED", "result": "CREATED"}]}},
+        {"status": 202, "body": {"status": "PROCESSING"}},
+    ],
+    ids=str,
+)
+def test_nothing_but_amilis_own_404_has_a_file_sent_again(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, fault: dict[str, Any]
+) -> None:
+    """A gateway's 404, and an answer that is silent about the file or about another one, say nothing of it."""
+    _write(outbound, a=b"one")
+    amili_sandbox.faults.add("upload", **LOST)
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload(FakeTaskInstance(run_id="first"))
+    amili_sandbox.faults.add("result", times=None, **fault)
+    for if_unknown in ("check", "resend"):
+        with pytest.raises(AmiliOutcomeUnknown, match="Sent before, outcome unknown. Asked now"):
+            upload(FakeTaskInstance(run_id=f"to {if_unknown}"), if_unknown=if_unknown)
+    assert _posts(amili_sandbox) == 1
+
+
+@pytest.mark.parametrize("if_unknown", ["check", "resend"])
+def test_a_refusal_that_an_earlier_attempt_had_settles_nothing(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, if_unknown: str
+) -> None:
+    """Refused, corrected at Amili, accepted with the answer lost: Amili may still tell the first answer."""
+    _write(outbound, a=b"one")
+    amili_sandbox.rules.refuse_name("a.csv", "No such debtor")
+    with pytest.raises(AmiliUploadRejected):
+        upload(FakeTaskInstance(run_id="first"))
+    amili_sandbox.rules.refused_names.clear()
+    amili_sandbox.faults.add("upload", **LOST)
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload(FakeTaskInstance(run_id="second"))
+    amili_sandbox.results.set("*", REFUSED)
+    with pytest.raises(AmiliOutcomeUnknown, match="FAILED/REJECTED, which may be about an earlier attempt"):
+        upload(FakeTaskInstance(run_id="third"), if_unknown=if_unknown)
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload(FakeTaskInstance(run_id="fourth"))
+    assert _accepted(amili_sandbox) == {"a.csv": 1}
+    amili_sandbox.results.set("*", KNOWN)
+    assert _outcomes(upload(FakeTaskInstance(run_id="fifth"), if_unknown=if_unknown)) == {"a.csv": "already_uploaded"}
+
+
+def test_a_refusal_of_one_of_two_attempts_settles_neither(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """Sent twice by a person's word, both answers lost: a refusal may be that of either."""
+    _write(outbound, a=b"one")
+    amili_sandbox.faults.add("upload", times=2, **LOST)
+    for arguments in ({}, {"force": True}):
+        with pytest.raises(AmiliOutcomeUnknown):
+            upload(FakeTaskInstance(run_id=f"with {arguments}"), **arguments)
+    amili_sandbox.results.set("*", REFUSED)
+    with pytest.raises(AmiliOutcomeUnknown, match="may be about an earlier attempt"):
+        upload(FakeTaskInstance(run_id="to check"), if_unknown="check")
 
 
 def test_resend_does_not_resend_what_amili_knows(
