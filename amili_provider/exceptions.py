@@ -17,6 +17,7 @@ What can go wrong, as one tree; the class alone says whether Airflow retries.
             ├── AmiliResponseError           an answer that is not what the API describes
             ├── AmiliStorageSettingsError    a storage that cannot work as configured
             ├── AmiliUploadRejected          Amili refused files, in its own words
+            ├── AmiliDuplicateFiles          Amili accepted the bytes of files under another name
             ├── AmiliOutcomeUnknown          sent, but the answer was lost or not understood
             ├── AmiliDeliveryFailed          files that cannot be sent as they are
             └── AmiliResultFailed            a later check says that Amili refused files
@@ -212,6 +213,14 @@ class AmiliOutcomeUnknown(_AboutFiles):
     Files were sent, but the answer was lost or not understood.
 
     Sending them again could invoice somebody twice, so nothing resends them on its own.
+    """
+
+
+class AmiliDuplicateFiles(_AboutFiles):
+    """
+    Amili accepted the bytes of files under another name, so they were not sent; others went through.
+
+    Next month's file can honestly hold the same bytes, and a file exported twice does, too: only a person knows which.
     """
 
 

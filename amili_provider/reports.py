@@ -23,7 +23,7 @@ LOG_WIDTH = 92
 MOST_LINES = 20
 """Lines of an error's message at most."""
 
-_ORDER = ("unknown", "rejected", "not_sent", "uploaded", "already_uploaded", "skipped")
+_ORDER = ("unknown", "rejected", "duplicate", "not_sent", "uploaded", "already_uploaded", "skipped")
 _FINE = frozenset({"uploaded", "already_uploaded", "skipped"})
 WHAT_TO_DO = {
     "unknown": (
@@ -32,6 +32,11 @@ WHAT_TO_DO = {
         "the answer was lost: sending them unasked could invoice somebody twice."
     ),
     "rejected": "Correct the rejected files at their source, in the words of Amili below, and run again.",
+    "duplicate": (
+        "Duplicates hold bytes that Amili accepted under another name. The same delivery once more: run again with "
+        "if_duplicate='skip', and they count as delivered. Each of them is meant: if_duplicate='send' sends them. "
+        "Otherwise correct the file, or its name, at the source. If file_name was changed since: 'skip'."
+    ),
     "not_sent": "Files that were not sent stay where they are: mend what the message says and run again.",
 }
 _FIELDS = (

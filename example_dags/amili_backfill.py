@@ -5,7 +5,8 @@ A backfill ends on the day after its last: ``--from-date 2025-01-01 --to-date 20
 says was accepted is reported as ``already_uploaded``; a file that was corrected is another file, and is sent.
 
 A person who starts or clears a run, or backfills with ``--dag-run-conf``, can say what is to become of files whose
-outcome is unknown, or that everything is to be sent again; Airflow's own retries do not repeat it.
+outcome is unknown, of files whose bytes Amili has under another name, or that everything is to be sent again; Airflow's
+own retries do not repeat it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ with DAG(
     params={
         "day": Param(None, type=["null", "string"], format="date", title="Day", description="Empty: the run's own."),
         "if_unknown": Param("fail", enum=["fail", "check", "resend"], title="Files whose outcome is unknown"),
+        "if_duplicate": Param("fail", enum=["fail", "skip", "send"], title="Files that Amili has under another name"),
         "force": Param(default=False, type="boolean", title="Send again what was accepted"),
         "dry_run": Param(default=False, type="boolean", title="Only say what would be sent"),
     },
@@ -42,6 +44,7 @@ with DAG(
         source_conn_id="aws_default",
         file_type="InvoiciaFormatDocFile",
         if_unknown="{{ params.if_unknown }}",
+        if_duplicate="{{ params.if_duplicate }}",
         force="{{ params.force }}",
         dry_run="{{ params.dry_run }}",
     )

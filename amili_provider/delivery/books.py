@@ -7,17 +7,20 @@ Also the place where unknown outcomes are asked for. Without a ledger every file
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from amili_provider.client import AmiliClient
-from amili_provider.delivery.outcomes import Result, not_sent, unknown
+from amili_provider.delivery.duplicates import not_sent_twice
+from amili_provider.delivery.outcomes import Result, in_a_dry_run, not_sent, unknown
 from amili_provider.delivery.plan import Item, Plan
 from amili_provider.exceptions import (
     AmiliConnectionError,
     AmiliError,
     AmiliLedgerUnavailable,
 )
-from amili_provider.ledger import Claim, ClaimFacts, ClaimLost, Ledger, SetAside, Standing, State
+from amili_provider.ledger import Claim, ClaimFacts, ClaimLost, Ledger, LedgerReceipt, SetAside, Standing, State
 from amili_provider.ledger.identity import file_id as identity_of
+from amili_provider.ledger.identity import same_name
 from amili_provider.models import Meaning, Outcome, Verdict, one_line
 
 
@@ -70,45 +73,85 @@ class Books:
         :raises AmiliStorageError: if it cannot be read.
         """
         assert item.content is not None
-        plan = self._plan
         item.receipt.sha256 = item.content.hash_now(on_bytes)
-        item.receipt.file_id = identity_of(
-            environment=plan.environment,
-            client_no=plan.client_no,
-            file_type=plan.file_type,
+        item.receipt.file_id = self._id_of(item)
+
+    def _id_of(self, item: Item, *, with_name: bool = False) -> str:
+        assert item.receipt.sha256 is not None
+        return identity_of(
+            environment=self._plan.environment,
+            client_no=self._plan.client_no,
+            file_type=self._plan.file_type,
             sha256=item.receipt.sha256,
+            name=item.receipt.name if with_name else None,
         )
 
     def consult(self, item: Item) -> Result | None:
         """
         Return what the ledger makes of *item*, which is identified, or None if it may be sent.
 
+        Whether its name is part of its identity is known, and written down, only then.
+
         :raises AmiliLedgerUnavailable: if the ledger cannot be read.
         """
-        result = self._consult(item) if self._ledger is not None else None
-        if not self._plan.dry_run or (result is not None and result.outcome.delivered):
+        if self._ledger is None:
+            if item.alone:  # another file of this run was accepted
+                item.receipt.file_id = self._id_of(item, with_name=True)
+            return None
+        result = self._consult(item)
+        if result is None or result.outcome.delivered or not self._plan.dry_run:
             return result
-        note = "would be sent" if result is None else f"would be {result.outcome}: {result.verdict.message}"
-        return Result(Verdict(Outcome.SKIPPED, message=one_line(f"Dry run: {note}")))
+        return in_a_dry_run(result)
 
     def _consult(self, item: Item) -> Result | None:
-        standing = self._look_up(item.file_id)
+        item.receipt.file_id = by_content = self._id_of(item)
+        standing = of_content = self._look_up(item)
+        elsewhere = of_content.accepted_elsewhere(item.receipt.name)
+        if elsewhere is not None:
+            item.receipt.file_id = self._id_of(item, with_name=True)
+            standing = self._look_up(item)
         if standing.state in (State.UPLOADED, State.IN_FLIGHT):
-            return _result_of(standing)
+            return _result_of(standing, item)
         asks = standing.unknown and self._plan.if_unknown != "fail" and not self._plan.force
         if asks and not self._plan.dry_run:
             answer = self._ask(item, standing)
+            if answer is not None and answer.outcome.delivered and not _is_about(standing, item):
+                # It was the file of another name that arrived.
+                return self._consult(item)
             if answer is not None:
                 return answer
         if standing.state is not State.FREE:
-            return _result_of(standing)
+            return _result_of(standing, item)
+        if elsewhere is not None and of_content.state is State.UPLOADED:  # force sets it aside
+            result = self._accepted_elsewhere(item, of_content)
+            if result is not None:
+                item.receipt.file_id = by_content
+                return result
         # Kept for the claim; of a file that is not sent, nothing is.
         self._standings[item.file_id] = standing
         return None
 
-    def _look_up(self, file_id: str) -> Standing:
+    def _accepted_elsewhere(self, item: Item, standing: Standing) -> Result | None:
+        """Return what becomes of *item*, whose bytes Amili accepted under another name, or None if it may be sent."""
+        first = standing.first_receipt
+        assert first is not None
+        if self._plan.if_duplicate != "send":
+            run = f"DAG {first.dag_id}, run {first.run_id}" if first.dag_id else "by no run of Airflow"
+            return not_sent_twice(item, first, self._plan, run=run)
+        lost = [a for a in standing.attempts if a.attempt in standing.unknown and _is_of(a, item)]
+        if not lost or self._set_aside is not SetAside.NOTHING:
+            return None
+        # Then the same bytes were sent under another name all the same, as somebody wished.
+        return unknown(
+            f"Sent before under this name, outcome unknown; if_unknown='resend' sends it again. {lost[-1].describe()}; "
+            f"Amili accepted the same bytes as {first.name}"
+        )
+
+    def _look_up(self, item: Item) -> Standing:
         assert self._ledger is not None
-        return self._ledger.look_up(file_id, chain=self._plan.run.chain, set_aside=self._set_aside)
+        return self._ledger.look_up(
+            item.file_id, name=item.receipt.name, chain=self._plan.run.chain, set_aside=self._set_aside
+        )
 
     # Unknown outcomes
 
@@ -148,9 +191,12 @@ class Books:
     def _resolve(self, item: Item, standing: Standing, verdict: Verdict) -> Result:
         assert self._ledger is not None
         try:
-            receipt = self._ledger.resolve(standing, verdict, self._facts(item, "result asked"))
+            facts = self._facts(item, "result asked")
+            if (sent := _last_unknown(standing)) is not None:
+                facts = replace(facts, name=sent.name, source=sent.source)
+            receipt = self._ledger.resolve(standing, verdict, facts)
         except ClaimLost:
-            return self._lost(item.file_id)
+            return self._lost(item)
         said = f": {verdict.message}" if verdict.message else ""
         note = one_line(f"Amili's result endpoint knows the file{said}")
         outcome = Outcome.ALREADY_UPLOADED if verdict.outcome is Outcome.UPLOADED else verdict.outcome
@@ -193,9 +239,7 @@ class Books:
             claims: Sequence[Claim] = self._ledger.claim_all(wanted)
         except ClaimLost as lost:
             self._claims.update((claim.file_id, claim) for claim in lost.claims)
-            raise NotOurs(
-                {item: self._lost(item.file_id) for item in group if item.file_id in lost.standings}
-            ) from None
+            raise NotOurs({item: self._lost(item) for item in group if item.file_id in lost.standings}) from None
         self._claims.update((claim.file_id, claim) for claim in claims)
 
     def check_margin(self, group: Sequence[Item]) -> None:
@@ -213,13 +257,13 @@ class Books:
 
         :raises AmiliLedgerUnavailable: if that cannot be written.
         """
-        mine = [item.file_id for item in group if item.receipt.file_id in self._claims]
+        mine = [item for item in group if item.receipt.file_id in self._claims]
         if self._ledger is None or not mine:
             return
         verdict = Verdict(Outcome.NOT_SENT, message="Nothing of the request was accepted.")
-        self._ledger.settle_all([(self._claims.pop(file_id), verdict) for file_id in mine])
-        for file_id in mine:
-            self._standings[file_id] = self._look_up(file_id)
+        self._ledger.settle_all([(self._claims.pop(item.file_id), verdict) for item in mine])
+        for item in mine:
+            self._standings[item.file_id] = self._look_up(item)
 
     def settle(self, group: Sequence[Item], results: Mapping[Item, Result]) -> None:
         """
@@ -240,11 +284,15 @@ class Books:
         if outcomes:
             self._ledger.settle_all(outcomes)
 
-    def _lost(self, file_id: str) -> Result:
-        standing = self._look_up(file_id)
+    def _lost(self, item: Item) -> Result:
+        standing = self._look_up(item)
         if standing.state is State.FREE:
             return not_sent("Another run tried to send the same bytes at the same time.", passing=True)
-        return _result_of(standing)
+        if standing.accepted_elsewhere(item.receipt.name) is None:
+            return _result_of(standing, item)
+        return self._accepted_elsewhere(item, standing) or not_sent(
+            "Another run sent the same bytes under another name at the same time.", passing=True
+        )
 
     def _facts(self, item: Item, request: str) -> ClaimFacts:
         receipt = item.receipt
@@ -270,7 +318,24 @@ def _may_be_about_another(standing: Standing) -> bool:
     return refused or len(standing.unknown) > 1
 
 
-def _result_of(standing: Standing) -> Result:
+def _is_of(attempt: object, item: Item) -> bool:
+    """Return whether an attempt was made under the name of *item*; one that cannot be read may have been."""
+    return same_name(getattr(attempt, "name", ""), item.receipt.name)
+
+
+def _last_unknown(standing: Standing) -> LedgerReceipt | None:
+    """Return the newest attempt whose outcome is unknown and which can be read."""
+    lost = [a for a in standing.attempts if a.attempt in standing.unknown and isinstance(a, LedgerReceipt)]
+    return lost[-1] if lost else None
+
+
+def _is_about(standing: Standing, item: Item) -> bool:
+    """Return whether what is unknown was sent under the name of *item*."""
+    sent = _last_unknown(standing)
+    return sent is None or _is_of(sent, item)
+
+
+def _result_of(standing: Standing, item: Item) -> Result:
     """Return what becomes of a file that is not ours to send."""
     first = standing.first_receipt
     if standing.state is State.UPLOADED:
@@ -278,6 +343,7 @@ def _result_of(standing: Standing) -> Result:
         message = one_line(f"Accepted before as {first.name} from {first.source}: {first.describe()}")
         verdict = Verdict(Outcome.ALREADY_UPLOADED, first.status, first.result, message)
         return Result(verdict, at=first.uploaded_at)
+    name = "" if first is None or _is_of(first, item) else f" as {first.name}"
     if standing.state is State.IN_FLIGHT:
-        return not_sent(f"In flight elsewhere: {standing.describe()}", passing=True)
-    return unknown(f"Sent before, outcome unknown: {standing.describe()}")
+        return not_sent(f"In flight elsewhere{name}: {standing.describe()}", passing=True)
+    return unknown(f"Sent before{name}, outcome unknown: {standing.describe()}")

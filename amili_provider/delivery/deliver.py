@@ -177,6 +177,7 @@ class DeliveryRun:
             environment=settings.environment,
             user_id=order.user_id or settings.user_id,
             if_unknown=order.if_unknown,
+            if_duplicate=order.if_duplicate,
             force=order.force,
             dry_run=order.dry_run,
             max_request_bytes=settings.max_request_bytes,

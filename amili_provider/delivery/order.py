@@ -6,7 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from amili_provider.connection_form import LEDGER_FROM_CONNECTION
-from amili_provider.delivery.plan import DEFAULT_MAX_CONCURRENT_REQUESTS, DEFAULT_MAX_MEMORY_BYTES, IfUnknown, Run
+from amili_provider.delivery.plan import (
+    DEFAULT_MAX_CONCURRENT_REQUESTS,
+    DEFAULT_MAX_MEMORY_BYTES,
+    IfDuplicate,
+    IfUnknown,
+    Run,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class Order:
     expect: tuple[str, ...] = ()
     min_files: int | None = None
     if_unknown: IfUnknown = "fail"
+    if_duplicate: IfDuplicate = "fail"
     force: bool = False
     ledger: str | None = LEDGER_FROM_CONNECTION
     archive_to: str | None = None

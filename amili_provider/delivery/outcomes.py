@@ -22,6 +22,7 @@ class Result:
     :param refused_itself: whether a refusal names this very file, or was given to a request of this file alone.
     :param at: when the answer came, ISO 8601 in UTC.
     :param unwritten: whether the ledger could not be told of it.
+    :param warned_of: whether the log warns of it, though the task may be green.
     """
 
     verdict: Verdict
@@ -29,6 +30,7 @@ class Result:
     refused_itself: bool = False
     at: str | None = None
     unwritten: bool = False
+    warned_of: bool = False
 
     @property
     def outcome(self) -> Outcome:
@@ -51,6 +53,12 @@ def not_sent(reason: str | BaseException, *, passing: bool | None = None) -> Res
 def unknown(reason: str | BaseException) -> Result:
     """Return the result of a file that was sent, and whose answer is missing."""
     return Result(Verdict(Outcome.UNKNOWN, message=_words(reason)))
+
+
+def in_a_dry_run(result: Result | None) -> Result:
+    """Return what a dry run says of a file that a run would send (None), or give *result*."""
+    note = "would be sent" if result is None else f"would be {result.outcome}: {result.verdict.message}"
+    return Result(Verdict(Outcome.SKIPPED, message=one_line(f"Dry run: {note}")))
 
 
 def _words(reason: str | BaseException) -> str:

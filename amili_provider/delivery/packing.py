@@ -48,14 +48,6 @@ class Packer:
             self._close()
         return self._ready.popleft() if self._ready else None
 
-    def replace(self, item: Item, other: Item) -> bool:
-        """Let *other*, which holds the same bytes, travel instead of *item*; return False if that is on its way."""
-        for batch in [self._open, *self._ready]:
-            if item in batch:
-                batch[batch.index(item)] = other
-                return True
-        return False
-
     def drain(self) -> list[Item]:
         """Return everything that was not handed out."""
         items = [item for batch in self._ready for item in batch] + self._open

@@ -17,14 +17,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from amili_provider.client import AmiliClient
 from amili_provider.delivery.books import Books
-from amili_provider.delivery.outcomes import Halt, Result, Sent, not_sent, unknown
+from amili_provider.delivery.duplicates import Lines, as_follower
+from amili_provider.delivery.outcomes import Halt, Result, Sent, in_a_dry_run, not_sent, unknown
 from amili_provider.delivery.packing import Packer
 from amili_provider.delivery.plan import STREAM_BYTES, Item, Plan
 from amili_provider.delivery.progress import Progress
 from amili_provider.delivery.readers import MOST_READERS, Readers
 from amili_provider.delivery.reading import Reader
 from amili_provider.delivery.sending import Sender
-from amili_provider.models import Outcome, Verdict
+from amili_provider.models import Outcome, Receipt, one_line
 from amili_provider.storage.contents import StoredContent
 from amili_provider.storage.streams import STREAM_MEMORY_BYTES
 
@@ -40,6 +41,8 @@ _TAKEN = (Outcome.UPLOADED, Outcome.REJECTED, Outcome.UNKNOWN)
 """Outcomes of files that a request may have taken to Amili."""
 UNREACHABLE_REQUESTS = 3
 """After so many requests in a row that did not reach Amili, each tried several times, the rest is not tried."""
+MOST_WARNINGS = 20
+"""Files that one warning names at most; every one is in the receipts."""
 
 
 class Delivery:
@@ -63,6 +66,8 @@ class Delivery:
         self._packer = Packer(plan)
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._leaders: dict[str, Item] = {}
+        """The file that is sent, by the hash of its content."""
+        self._warned_of: list[Receipt] = []
         self._todo: deque[Item] = deque()
         self._reading = 0
         self._readers = Readers()
@@ -86,6 +91,7 @@ class Delivery:
         self._todo.extend(items)
         everything = list(self._todo)
         self._reader.expect(everything)
+        self._lines = Lines(everything)
         self._progress = Progress(self._log, files=len(self._todo), size=sum(i.file.size for i in self._todo))
         readers = ThreadPoolExecutor(MOST_READERS, thread_name_prefix="amili-read")
         senders = ThreadPoolExecutor(self._plan.max_concurrent_requests, thread_name_prefix="amili-send")
@@ -99,6 +105,7 @@ class Delivery:
                 self._end(readers, senders)
             finally:
                 self._settle_rest(everything)
+                self._warn()
 
     def _end(self, *pools: ThreadPoolExecutor) -> None:
         """
@@ -130,9 +137,24 @@ class Delivery:
             if not item.done and id(item) not in following:
                 self._finish(item, item.result or stopped)
         for item in items:
-            for follower in item.followers:
-                self._finish(follower, _as_follower(item))
+            self._finish_followers(item)
+        for item in items:
+            if not item.done:
+                self._finish(item, stopped)
             self._release(item)
+
+    def _warn(self) -> None:
+        """Tell of what is green and yet may not be what somebody meant."""
+        if not self._warned_of:
+            return
+        lines = [f"  {one_line(r.name)}: {r.message}" for r in self._warned_of[:MOST_WARNINGS]]
+        if len(self._warned_of) > MOST_WARNINGS:
+            lines.append(f"  ... and {len(self._warned_of) - MOST_WARNINGS} more: see the receipts")
+        self._log.warning(
+            "%d file(s) were not sent, since Amili has the same bytes under another name, and if_duplicate='skip':\n%s",
+            len(self._warned_of),
+            "\n".join(lines),
+        )
 
     def _loop(self, readers: ThreadPoolExecutor, senders: ThreadPoolExecutor) -> None:
         while True:
@@ -209,36 +231,36 @@ class Delivery:
         self._reading -= 1
         self._readers.on_read(began, slow=slow)
         for item, result in outcomes:
-            leader = self._leaders.get(item.receipt.file_id or "")
-            if leader is not None:
-                self._follow(leader, item)
-            elif result is not None:
-                if item.receipt.file_id:
-                    self._leaders[item.file_id] = item
-                self._finish(item, result)
-            elif self.halt:
-                self._finish(item, not_sent(self.halt.reason, passing=self.halt.passing))
-            else:
-                if item.identified:
-                    self._leaders[item.file_id] = item
-                if self._reader.streams(item) and not isinstance(item.content, StoredContent):
-                    # Spooled or in place: from here on it takes what sending takes.
-                    self._held_bytes -= item.held_bytes - STREAM_BYTES
-                    item.held_bytes = STREAM_BYTES
-                self._packer.add(item)
+            for one, its_result in self._lines.read(item, result):
+                self._take_in(one, its_result)
 
-    def _follow(self, leader: Item, item: Item) -> None:
-        """*item* holds the same bytes as *leader*: it shares its outcome and is not sent."""
-        if item.index < leader.index and not leader.done and self._packer.replace(leader, item):
-            # Readers overtake one another; the first of the listing is the one that is sent, wherever possible.
-            item.followers, leader.followers = leader.followers, []
-            self._leaders[item.file_id] = item
-            leader, item = item, leader
-        self._release(item)
-        if leader.done:
-            self._finish(item, _as_follower(leader))
-        else:
+    def _take_in(self, item: Item, result: Result | None) -> None:
+        """Decide what is to be done with a file that was read."""
+        leader = None if item.alone else self._leaders.get(item.receipt.sha256 or "")
+        delivered = result is not None and result.outcome.delivered
+        one_identity = leader is not None and leader.file_id == item.receipt.file_id
+        if leader is not None and not delivered and (one_identity or self._plan.if_duplicate != "send"):
+            # Whatever else the ledger said of it: that may have been about its leader.
+            self._release(item)
+            item.receipt.file_id = leader.file_id
             leader.followers.append(item)
+            if leader.done:
+                self._finish_followers(leader)
+        elif result is not None:
+            self._finish(item, result)
+        elif self.halt:
+            self._finish(item, not_sent(self.halt.reason, passing=self.halt.passing))
+        else:
+            if item.receipt.sha256 is not None:
+                self._leaders.setdefault(item.receipt.sha256, item)
+            if self._plan.dry_run:
+                self._finish(item, in_a_dry_run(None))
+                return
+            if self._reader.streams(item) and not isinstance(item.content, StoredContent):
+                # Spooled or in place: from here on it takes what sending takes.
+                self._held_bytes -= item.held_bytes - STREAM_BYTES
+                item.held_bytes = STREAM_BYTES
+            self._packer.add(item)
 
     # Sending
 
@@ -293,10 +315,20 @@ class Delivery:
         item.refused_by_name = result.refused_itself and verdict.per_file
         item.done = True
         self._release(item)
+        if result.warned_of:
+            self._warned_of.append(receipt)
         self._progress.finished(item)
-        for follower in item.followers:
-            self._finish(follower, _as_follower(item))
-        item.followers.clear()
+        self._finish_followers(item)
+
+    def _finish_followers(self, leader: Item) -> None:
+        followers, leader.followers = leader.followers, []
+        for follower in followers:
+            result = as_follower(follower, leader, self._plan)
+            if result is not None:
+                self._finish(follower, result)
+                continue
+            follower.alone = True
+            self._todo.appendleft(follower)
 
     def _release(self, item: Item) -> None:
         if item.held_bytes:
@@ -317,20 +349,3 @@ class Delivery:
         for item in [*self._todo, *self._packer.drain()]:
             self._finish(item, stopped)
         self._todo.clear()
-
-
-def _as_follower(leader: Item) -> Result:
-    """Return the outcome of a file with the same bytes as *leader*."""
-    receipt = leader.receipt
-    if receipt.outcome is Outcome.UPLOADED:
-        message = f"The same bytes as {receipt.source}, sent in this run."
-        verdict = Verdict(Outcome.ALREADY_UPLOADED, receipt.status, receipt.result, message)
-        return Result(verdict, at=receipt.uploaded_at, unwritten=receipt.unwritten)
-    verdict = Verdict(receipt.outcome, receipt.status, receipt.result, receipt.message, per_file=leader.refused_by_name)
-    return Result(
-        verdict,
-        passing=receipt.passing,
-        refused_itself=leader.refused_itself,
-        at=receipt.uploaded_at,
-        unwritten=receipt.unwritten,
-    )

@@ -11,6 +11,7 @@ from amili_provider.storage.contents import HashedContent
 from amili_provider.storage.listing import StorageFile
 
 IfUnknown = Literal["fail", "check", "resend"]
+IfDuplicate = Literal["fail", "skip", "send"]
 
 DEFAULT_MAX_CONCURRENT_REQUESTS = 4
 """Requests in flight at once."""
@@ -46,6 +47,7 @@ class Plan:
     :param environment: where to: part of each file's identity.
     :param user_id: ``metadata.userId``, or None.
     :param if_unknown: what to do about files whose earlier outcome is unknown.
+    :param if_duplicate: what to do about files whose bytes Amili accepted under another name.
     :param force: send what was accepted before this chain of attempts again.
     :param dry_run: send nothing.
     :param max_request_bytes: encoded bytes of a request with several files; a larger file travels alone.
@@ -60,6 +62,7 @@ class Plan:
     environment: str
     user_id: str | None = None
     if_unknown: IfUnknown = "fail"
+    if_duplicate: IfDuplicate = "fail"
     force: bool = False
     dry_run: bool = False
     max_request_bytes: int = 32 * 1024 * 1024
@@ -96,7 +99,9 @@ class Item:
     held_bytes: int = 0
     """Memory accounted for it."""
     followers: list[Item] = field(default_factory=list)
-    """Files of the same run with the same bytes: they share its outcome."""
+    """Files of the same run with the same bytes: they wait for its outcome."""
+    alone: bool = False
+    """Whether it has waited for another file with the same bytes, and is now looked up for itself."""
     request: str | None = None
     """The last request it was part of, as in the log and in the ledger."""
     result: Result | None = None
@@ -112,7 +117,7 @@ class Item:
 
     @property
     def file_id(self) -> str:
-        """The identity of its content; known once it was read."""
+        """Its identity; known once it was read."""
         assert self.receipt.file_id is not None
         return self.receipt.file_id
 

@@ -9,6 +9,7 @@ from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliDeliveryFailed,
     AmiliDeliveryIncomplete,
+    AmiliDuplicateFiles,
     AmiliError,
     AmiliFilesMissing,
     AmiliOutcomeUnknown,
@@ -22,6 +23,7 @@ _REMEDIES = {
     "unwritten": ("Mend the ledger's storage first: it was not told of files, so the next run finds them unknown."),
     "unknown": WHAT_TO_DO["unknown"],
     "rejected": WHAT_TO_DO["rejected"],
+    "duplicate": WHAT_TO_DO["duplicate"],
     "passing": "A retry sends the files that could not be tried now, and repeats nothing.",
     "missing": "What is missing may still come: a retry looks again, and repeats nothing.",
     "permanent": WHAT_TO_DO["not_sent"],
@@ -49,7 +51,8 @@ def failure(
 
     The order where several kinds occur: a cause that passes (Airflow retries), what is missing among them, for it may
     still come, then unknown (an outcome that the ledger could not be told comes before all), then a wrong
-    configuration, then refused, then what cannot be sent. A wrong configuration does not wait for what is missing.
+    configuration, then refused, then equal bytes under another name, then what cannot be sent. A wrong configuration
+    does not wait for what is missing.
     Without a ledger, unknown comes first, and nothing is retried once something was accepted, since a retry would
     send it again.
 
@@ -65,6 +68,7 @@ def failure(
     unwritten = any(r.unwritten for r in failed)
     unknown = unwritten or any(r.outcome is Outcome.UNKNOWN for r in failed)
     rejected = any(r.outcome is Outcome.REJECTED for r in failed)
+    duplicate = any(r.outcome is Outcome.DUPLICATE for r in failed)
     waiting = any(r.outcome is Outcome.NOT_SENT for r in failed)
     passing = any(r.outcome is Outcome.NOT_SENT and r.passing for r in failed)
     accepted_now = any(r.outcome is Outcome.UPLOADED for r in receipts)
@@ -75,6 +79,7 @@ def failure(
         "unwritten": unwritten,
         "unknown": unknown,
         "rejected": rejected,
+        "duplicate": duplicate,
         "passing": passing and may_retry,
         "missing": may_come and may_retry,
         "no_ledger": no_ledger,
@@ -101,6 +106,8 @@ def failure(
         return AmiliRequestError(message, status_code=status, answer=answer, receipts=published)
     if rejected:
         return AmiliUploadRejected(message, receipts=published)
+    if duplicate:
+        return AmiliDuplicateFiles(message, receipts=published)
     return AmiliDeliveryFailed(message, receipts=published)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from amili_provider.ledger.claims import ClaimFacts, ClaimLost, RunFacts
 from amili_provider.ledger.ledger import Ledger
 from amili_provider.ledger.records import Origin
-from amili_provider.ledger.standing import State
+from amili_provider.ledger.standing import Standing, State
 from amili_provider.ledger.ways_out import ByHand, said
 from amili_provider.ledger.workers import Workers
 from amili_provider.models import Outcome, Verdict, escaped
@@ -89,8 +89,6 @@ def _adopt_one(
         while block := stream.read(_READ_BYTES):
             digest.update(block)
     sha256 = digest.hexdigest()
-    file_id = ledger.file_id(file_type, sha256)
-    standing = ledger.look_up(file_id)
     facts = ClaimFacts(
         file_type=file_type,
         name=escaped(file.name),
@@ -104,13 +102,24 @@ def _adopt_one(
     if not dry_run:
         # Also of what is known already: a ledger of an older version does not know its sizes.
         ledger.first_of_size(file.size)
-    if standing.state in (State.FREE, State.UNKNOWN) and not dry_run:
+    standing = _look_up(ledger, facts)
+    while standing.state in (State.FREE, State.UNKNOWN) and not dry_run:
         try:
             ledger.resolve(standing, verdict, facts, origin=Origin.ADOPTED, settled_by=who, reason=why)
-        except ClaimLost as lost:
+        except ClaimLost:
             # The same bytes under another name, or a delivery at this very moment.
-            standing = lost.standings[file_id]
+            standing = _look_up(ledger, facts)
+        else:
+            break
     outcome = {State.UPLOADED: "already_uploaded", State.IN_FLIGHT: "in_flight"}.get(
         standing.state, "would_be_adopted" if dry_run else "adopted"
     )
-    return Adopted(file.url, file_id, outcome, standing.describe() if standing.deciding else "")
+    return Adopted(file.url, standing.file_id, outcome, standing.describe() if standing.deciding else "")
+
+
+def _look_up(ledger: Ledger, facts: ClaimFacts) -> Standing:
+    """Return what the ledger says of a file; of bytes that were delivered under other names, of its own name."""
+    standing = ledger.look_up(ledger.file_id(facts.file_type, facts.sha256), name=facts.name)
+    if standing.accepted_elsewhere(facts.name) is None:
+        return standing
+    return ledger.look_up(ledger.file_id(facts.file_type, facts.sha256, facts.name))

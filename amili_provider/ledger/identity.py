@@ -1,9 +1,15 @@
 """
-Who a file is: 32 hex characters that say environment, client, file type and content, and nothing else.
+Who a file is: 32 hex characters that say environment, client, file type and content.
 
-The same bytes under another name, in another folder or from another storage are the same file. What was tried
-in staging is still sent in production. The value goes to Amili as ``fileId`` and names the receipts, so it
-may never change: ``tests/unit/test_ledger_identity.py`` holds golden values.
+The same bytes in another folder or from another storage are the same file. What was tried in staging is still sent in
+production. The value goes to Amili as ``fileId`` and names the receipts, so it may never change:
+``tests/unit/test_ledger_identity.py`` holds golden values.
+
+**Equal bytes under another name.** The name that Amili gets is part of an identity in one case only: Amili has accepted
+the bytes under another name, and the user says that they are to be sent under this one, too (``if_duplicate="send"``).
+What was accepted stays accepted. So the rule for every look-up, whatever the user says now: ask by content; if
+the bytes were accepted, and under other names only, ask by content and name. No identity with a name in it exists of
+bytes that were never accepted without.
 """
 
 from __future__ import annotations
@@ -11,6 +17,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+
+from amili_provider.storage.names import comparable
 
 FILE_ID_CHARACTERS = 32
 RECEIPT_NAME = re.compile(
@@ -21,7 +29,7 @@ _as_text = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 
 
-def file_id(*, environment: str, client_no: str, file_type: str, sha256: str) -> str:
+def file_id(*, environment: str, client_no: str, file_type: str, sha256: str, name: str | None = None) -> str:
     """
     Return the identity of a file.
 
@@ -29,6 +37,7 @@ def file_id(*, environment: str, client_no: str, file_type: str, sha256: str) ->
     :param client_no: Amili's client number; compared as text, without the blanks around it.
     :param file_type: compared without case.
     :param sha256: hash of the content, hex.
+    :param name: as given to Amili, if it is part of the identity; compared as :func:`same_name` does.
     """
     parts = [
         environment.strip().casefold(),
@@ -36,8 +45,20 @@ def file_id(*, environment: str, client_no: str, file_type: str, sha256: str) ->
         file_type.strip().casefold(),
         sha256.strip().lower(),
     ]
+    if name is not None:
+        parts.append(comparable(name))
     # A JSON list cannot be read in two ways, whatever the parts contain.
     return hashlib.sha256(_as_text(parts).encode("ascii")).hexdigest()[:FILE_ID_CHARACTERS]
+
+
+def same_name(one: str, other: str) -> bool:
+    """
+    Return whether two names for Amili are one: without case, as Unicode NFC.
+
+    :param one: a name; an empty one is not known (its receipt could not be read), and contradicts none.
+    :param other: another.
+    """
+    return not one or not other or comparable(one) == comparable(other)
 
 
 def folder_of(environment: str, client_no: str) -> str:

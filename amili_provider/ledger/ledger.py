@@ -7,9 +7,9 @@ a person) is an attempt of its own that resolves the earlier ones, so that an ow
 somebody who settles cannot overwrite each other. ::
 
     ledger = Ledger.open(url, conn_id, environment=…, client_no=…, answer_timeout=…)     # main thread; probes
-    ledger.file_id(file_type, sha256) -> str
+    ledger.file_id(file_type, sha256, name=None) -> str
     ledger.first_of_size(size) -> bool                                                   # any thread
-    ledger.look_up(file_id, *, chain=None, set_aside=SetAside.NOTHING) -> Standing       # any thread
+    ledger.look_up(file_id, *, name=None, chain=None, set_aside=…) -> Standing           # any thread
     ledger.look_up_all(file_ids, *, chain=None, set_aside=…) -> Iterator[Standing]       # in order, parallel
     ledger.claim(standing, facts) -> Claim                              # ClaimLost, AmiliLedgerUnavailable
     ledger.claim_all([(standing, facts), …]) -> list[Claim]             # else ClaimLost.standings and .claims
@@ -132,10 +132,10 @@ class Ledger:
         """End the threads and give back connections."""
         self._attempts.close()
 
-    def file_id(self, file_type: str, sha256: str) -> str:
-        """Return the identity of a file of this client in this environment."""
+    def file_id(self, file_type: str, sha256: str, name: str | None = None) -> str:
+        """Return the identity of a file of this client in this environment; see :mod:`~.identity` for its *name*."""
         return identity.file_id(
-            environment=self.environment, client_no=self.client_no, file_type=file_type, sha256=sha256
+            environment=self.environment, client_no=self.client_no, file_type=file_type, sha256=sha256, name=name
         )
 
     def receipt_url(self, file_id: str, attempt: int) -> str:
@@ -152,11 +152,19 @@ class Ledger:
         """
         return first_of_size(self.folder, identity.folder_of(self.environment, self.client_no), size)
 
-    def look_up(self, file_id: str, *, chain: str | None = None, set_aside: SetAside = SetAside.NOTHING) -> Standing:
+    def look_up(
+        self,
+        file_id: str,
+        *,
+        name: str | None = None,
+        chain: str | None = None,
+        set_aside: SetAside = SetAside.NOTHING,
+    ) -> Standing:
         """
         Return what the ledger says of a file. Reads its attempts by name, so history costs nothing.
 
         :param file_id: who the file is.
+        :param name: as given to Amili; default: any.
         :param chain: this run's chain of attempts.
         :param set_aside: which attempts of other chains do not count.
         :raises AmiliLedgerUnavailable: if that cannot be told.
@@ -164,8 +172,12 @@ class Ledger:
         attempts: list[Attempt] = []
         while (attempt := self._attempts.read(file_id, len(attempts) + 1)) is not None:
             attempts.append(attempt)
-            accepted = isinstance(attempt, LedgerReceipt) and attempt.outcome is Outcome.UPLOADED
-            if accepted and set_aside is not SetAside.EVERYTHING:
+            if (
+                isinstance(attempt, LedgerReceipt)
+                and attempt.outcome is Outcome.UPLOADED
+                and set_aside is not SetAside.EVERYTHING
+                and (name is None or identity.same_name(attempt.name, name))
+            ):
                 break
         return judge(file_id, attempts, now=self._clock(), chain=chain, set_aside=set_aside)
 

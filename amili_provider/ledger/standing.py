@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from amili_provider.ledger.identity import same_name
 from amili_provider.ledger.records import LedgerReceipt, TornReceipt
 from amili_provider.models import Outcome
 
@@ -49,7 +50,8 @@ class Standing:
 
     :param file_id: who the file is.
     :param state: whether it may be sent.
-    :param attempts: what was read. After an accepted attempt nothing more is read unless it was set aside.
+    :param attempts: what was read. After an attempt that was accepted, under the name that is asked for, nothing more
+        is read unless it was set aside.
     :param deciding: the attempt that makes the file what it is; None if it is free.
     :param unknown: attempts whose outcome is not known, whether set aside or not.
     """
@@ -69,6 +71,15 @@ class Standing:
     def next_attempt(self) -> int:
         """The number that the next attempt has."""
         return len(self.attempts) + 1
+
+    def accepted_elsewhere(self, name: str) -> LedgerReceipt | None:
+        """
+        Return the first attempt that was accepted, set aside or not, if none was accepted under *name*.
+
+        :param name: as given to Amili.
+        """
+        accepted = [a for a in self.attempts if isinstance(a, LedgerReceipt) and a.outcome is Outcome.UPLOADED]
+        return accepted[0] if accepted and not any(same_name(a.name, name) for a in accepted) else None
 
     def describe(self) -> str:
         """Return what is known of the file, for a message."""

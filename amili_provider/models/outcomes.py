@@ -13,6 +13,7 @@ class Outcome(StrEnum):
     UPLOADED = "uploaded"
     ALREADY_UPLOADED = "already_uploaded"
     SKIPPED = "skipped"
+    DUPLICATE = "duplicate"
     REJECTED = "rejected"
     UNKNOWN = "unknown"
     NOT_SENT = "not_sent"
@@ -25,7 +26,7 @@ class Outcome(StrEnum):
     @property
     def failed(self) -> bool:
         """Whether the task must not be green."""
-        return self in (Outcome.REJECTED, Outcome.UNKNOWN, Outcome.NOT_SENT)
+        return self in (Outcome.DUPLICATE, Outcome.REJECTED, Outcome.UNKNOWN, Outcome.NOT_SENT)
 
 
 @dataclass(frozen=True, slots=True)

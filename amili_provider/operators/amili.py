@@ -55,7 +55,11 @@ class AmiliFileUploadOperator(SourceOperator):
         (templated)
     :param if_unknown: what to do about files whose earlier outcome is unknown: ``fail``; ``check`` asks Amili's result
         endpoint and never sends; ``resend`` asks, and sends what is answered with 404. (templated)
-    :param force: send files again that were accepted before; Airflow's retries do not repeat it. (templated)
+    :param if_duplicate: what to do about a file whose bytes Amili accepted under another name, before or in this run:
+        ``fail`` sends the others and fails the task; ``skip`` takes it as ``already_uploaded``, with a warning;
+        ``send`` sends it, once. (templated)
+    :param force: send files again that were accepted before, under whatever name; Airflow's retries do not repeat it.
+        (templated)
     :param ledger: folder of the ledger, on any storage; ``None`` to work without one and accept that a re-run may
         send files twice; default: the connection's. (templated)
     :param archive_to: folder to which delivered files are moved. (templated)
@@ -73,6 +77,7 @@ class AmiliFileUploadOperator(SourceOperator):
     :raises AmiliDeliveryIncomplete: if files could not be tried for causes that pass; Airflow retries.
     :raises AmiliOutcomeUnknown: if files were sent and the answer was lost or not understood; no retry.
     :raises AmiliUploadRejected: if Amili refused files; no retry.
+    :raises AmiliDuplicateFiles: if Amili accepted the bytes of files under another name; no retry.
     :raises AmiliAuthenticationError: if Amili does not let us in; no retry.
     :raises AmiliRequestError: if the request as such is refused (wrong URL or client); no retry.
     :raises AmiliDeliveryFailed: if files cannot be sent as they are; no retry.
@@ -88,6 +93,7 @@ class AmiliFileUploadOperator(SourceOperator):
         "expect",
         "min_files",
         "if_unknown",
+        "if_duplicate",
         "force",
         "ledger",
         "archive_to",
@@ -118,6 +124,7 @@ class AmiliFileUploadOperator(SourceOperator):
         expect: str | Sequence[str] | None = None,
         min_files: int | str | None = None,
         if_unknown: str = "fail",
+        if_duplicate: str = "fail",
         force: bool | str = False,
         ledger: str | None = LEDGER_FROM_CONNECTION,
         archive_to: str | None = None,
@@ -142,6 +149,7 @@ class AmiliFileUploadOperator(SourceOperator):
         self.expect = expect
         self.min_files = min_files
         self.if_unknown = if_unknown
+        self.if_duplicate = if_duplicate
         self.force = force
         self.ledger = ledger
         self.archive_to = archive_to
@@ -267,6 +275,7 @@ class AmiliFileUploadOperator(SourceOperator):
             min_files=arguments.min_files_of(self.min_files),
             if_no_files=arguments.choice_of("if_no_files", self.if_no_files, ("fail", "skip", "succeed")),
             if_unknown=arguments.if_unknown_of(self.if_unknown),
+            if_duplicate=arguments.if_duplicate_of(self.if_duplicate),
             force=arguments.bool_of("force", self.force),
             ledger=arguments.ledger_of(self.ledger),
             archive_to=optional("archive_to", self.archive_to),

@@ -71,6 +71,11 @@ def if_unknown_of(value: Any) -> Literal["fail", "check", "resend"]:
     return cast("Literal['fail', 'check', 'resend']", choice_of("if_unknown", value, ("fail", "check", "resend")))
 
 
+def if_duplicate_of(value: Any) -> Literal["fail", "skip", "send"]:
+    """Return *if_duplicate*; ValueError if it is none of the three."""
+    return cast("Literal['fail', 'skip', 'send']", choice_of("if_duplicate", value, ("fail", "skip", "send")))
+
+
 def expect_of(value: Any) -> tuple[str, ...]:
     """
     Return *expect*: patterns of base names, none for None; ValueError if one is empty, a path, or no text.

@@ -18,8 +18,8 @@ _LONGEST_ID = 200
 _LONGEST_WAIT = timedelta(days=366)
 _SENT = (Outcome.UPLOADED, Outcome.ALREADY_UPLOADED, Outcome.UNKNOWN)
 """Outcomes of files that Amili has, or may have."""
-_HOPELESS = (Outcome.REJECTED, Outcome.NOT_SENT)
-"""Outcomes of files that Amili does not have: there is nothing to wait for."""
+_HOPELESS = (Outcome.DUPLICATE, Outcome.REJECTED, Outcome.NOT_SENT)
+"""Outcomes of files that Amili does not have (a duplicate: not under its name): there is nothing to wait for."""
 
 
 @dataclass(slots=True)

@@ -285,6 +285,36 @@ def _unknown_is_green() -> None:
     Outcome.failed = property(lambda outcome: outcome in (Outcome.REJECTED, Outcome.NOT_SENT))  # type: ignore[assignment]
 
 
+def _duplicates_are_green() -> None:
+    """Equal bytes under another name count as delivered, and nobody is asked."""
+    from dataclasses import replace
+
+    from amili_provider.delivery import books, duplicates
+
+    def lenient(original: Callable[..., Any], item: Any, accepted: Any, plan: Any, **more: Any) -> Any:
+        return original(item, accepted, replace(plan, if_duplicate="skip"), **more)
+
+    for module in (books, duplicates):
+        wrap(module, "not_sent_twice", lenient)
+
+
+def _send_forgets_the_name() -> None:
+    """The second name of equal bytes has no identity of its own."""
+    from amili_provider.delivery import books
+
+    wrap(books, "identity_of", lambda original, name=None, **more: original(**more))
+
+
+def _send_forgets_what_it_sent() -> None:
+    """The second name of equal bytes has another identity in every run."""
+    import secrets
+
+    from amili_provider.delivery import books
+
+    salt = secrets.token_hex(4)
+    wrap(books, "identity_of", lambda original, name=None, **more: original(name=name and name + salt, **more))
+
+
 BUGS: dict[str, Bug] = {
     "no claim": Bug(_no_claim, ("killed with the tail on its way", "two at once")),
     "claim after the tail": Bug(_claim_after_the_tail, ("killed with the tail on its way",)),
@@ -309,4 +339,7 @@ BUGS: dict[str, Bug] = {
     "short reads go unnoticed": Bug(_short_reads_go_unnoticed, ("storage ends a file early",)),
     "missing receipts": Bug(_missing_receipts, ("storage fails",)),
     "unknown is green": Bug(_unknown_is_green, ("answer lost",)),
+    "duplicates are green": Bug(_duplicates_are_green, ("equal bytes",)),
+    "send forgets the name": Bug(_send_forgets_the_name, ("equal bytes, sent",)),
+    "send forgets what it sent": Bug(_send_forgets_what_it_sent, ("equal bytes, sent",)),
 }

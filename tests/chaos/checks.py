@@ -20,6 +20,7 @@ DELIVERED = ("uploaded", "already_uploaded")
 WAYS_ON = {
     "unknown": ("amili_ledger", "if_unknown"),
     "rejected": ("correct them",),
+    "duplicate": ("if_duplicate",),
     "not_sent": ("retry", "run again"),
 }
 """What the message of a task that is not green must say, one of these words, for each outcome."""
@@ -96,9 +97,11 @@ class World:
 
     def _check_not_twice(self, number: int, sandbox: SandboxServer) -> None:
         allowed = 1 + len(self._again.get(number, ()))
-        for digest, times in Counter(u.sha256 for u in sandbox.uploads).items():
+        # Once under each name, where a person wishes that.
+        by_name = self._scenario.if_duplicate == "send"
+        for (digest, name), times in Counter((u.sha256, u.name * by_name) for u in sandbox.uploads).items():
             if times > allowed:
-                names = {u.name for u in sandbox.uploads if u.sha256 == digest}
+                names = {name} if name else {u.name for u in sandbox.uploads if u.sha256 == digest}
                 self.fail(f"accepted {times} times, {allowed} allowed: {', '.join(sorted(names))} ({digest[:12]})")
             if digest not in self.produced:
                 self.fail(f"accepted, but never produced: {digest[:12]}")
@@ -116,6 +119,12 @@ class World:
         for receipt in task.receipts or []:
             if receipt["outcome"] in DELIVERED and receipt["sha256"] not in there:
                 self.fail(f"the receipt of {receipt['name']} says {receipt['outcome']}, but it is not there")
+            under = {u.name for u in task.sandbox.uploads if u.sha256 == receipt["sha256"]}
+            known = receipt["outcome"] in DELIVERED and receipt["name"] not in under
+            if known and task.conf["if_duplicate"] != "skip":
+                self.fail(
+                    f"the receipt of {receipt['name']} says {receipt['outcome']}, but it is there as {under} only"
+                )
             if receipt["outcome"] == "unknown" and receipt["file_id"] in green and not task.conf["force"]:
                 self.fail(f"{receipt['name']} was delivered by a green task, and is unknown now: {receipt['message']}")
             if receipt["outcome"] not in DELIVERED and not receipt["message"]:
@@ -180,7 +189,9 @@ class World:
                 words = json.dumps(task.receipts, indent=1)[:3000]
                 self.fail(f"no way to green: {task.run_id}[{task.map_index}] is {task.state}: {words}")
             for name, digest in self._wanted(task).items():
-                times = sum(u.sha256 == digest for u in task.sandbox.uploads)
+                by_name = self._scenario.if_duplicate == "send"
+                uploads = [u for u in task.sandbox.uploads if u.sha256 == digest and (u.name == name or not by_name)]
+                times = len(uploads)
                 allowed = 1 + len(self._again.get(self._sandboxes.index(task.sandbox), ()))
                 size = (self._folder / name).stat().st_size
                 if size and not 1 <= times <= allowed:

@@ -33,6 +33,7 @@ _NO_FILES = {"on": "upload", "status": 200, "stage": "body", "body": {"status": 
 _BUSY = {"on": "upload", "status": 429, "headers": {"Retry-After": "0"}}
 _COME_BACK = {"on": "upload", "status": 429, "headers": {"Retry-After": "600"}, "times": None}
 _THREE = {f"f{n}.csv": SMALL + b"%d" % n for n in range(3)}
+_EQUAL = {"f0.csv": SMALL, "f1.csv": SMALL, "f2.csv": LARGE, "f3.csv": SMALL + b"other", "f4.csv": LARGE}
 _ALWAYS = 10_000
 _TAKEN_503 = {"on": "upload", "status": 503, "stage": "accepted", "headers": {"Retry-After": "0"}}
 _TAKEN_303 = {"on": "upload", "status": 303, "stage": "accepted", "headers": {"Location": "/done"}}
@@ -177,6 +178,50 @@ DIRECTED: dict[str, Scenario] = dict([
         Step(),
         kind="mapped",
         extras={"answer_timeout": 5.0},
+    ),
+    _scenario("equal bytes", Step(), Step(again="new run"), files=_EQUAL),
+    _scenario("equal bytes, skipped", Step(), Step(again="new run"), files=_EQUAL, if_duplicate="skip"),
+    _scenario("equal bytes, sent", Step(), Step(again="new run"), Step(), files=_EQUAL, if_duplicate="send"),
+    _scenario(
+        "equal bytes, killed with the second one's tail on its way",
+        Step(deeds=_kill("byte", share=1.0, nth=2)),
+        Step(),
+        _LATER,
+        files=_EQUAL,
+        if_duplicate="send",
+    ),
+    _scenario(
+        "equal bytes, killed after the second one's claim",
+        Step(deeds=_kill("claimed", nth=2)),
+        _LATER,
+        files=_EQUAL,
+        if_duplicate="send",
+        blind=True,
+    ),
+    _scenario(
+        "equal bytes, the first one's answer lost",
+        Step(faults=(_LOST,)),
+        Step(if_unknown="resend", again="new run"),
+        files=_EQUAL,
+        if_duplicate="send",
+    ),
+    _scenario(
+        "equal bytes, the second one's answer lost",
+        Step(faults=({**_LOST, "nth": 2},)),
+        Step(if_unknown="resend", again="new run"),
+        files=_EQUAL,
+        if_duplicate="send",
+    ),
+    _scenario(
+        "equal bytes, two at once", Step(sync="meet"), Step(), kind="two runs", files=_EQUAL, if_duplicate="send"
+    ),
+    _scenario(
+        "equal bytes, everything again",
+        Step(),
+        Step(force=True, faults=({**_BUSY, "nth": 2, "times": 8},)),
+        Step(force=True),
+        files=_EQUAL,
+        if_duplicate="send",
     ),
     _scenario("a month again", Step(again="backfill completed"), Step(again="backfill completed"), files=_THREE),
 ])  # fmt: skip

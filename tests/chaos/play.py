@@ -115,6 +115,7 @@ class Play:
         # Choices that depend on how tasks ended; the same as long as they end alike.
         self._rng = random.Random(f"{scenario.seed} again")
         self._clock = 0.0
+        self._if_duplicate = scenario.if_duplicate
         self._runs = 0
         self.folder = Path(tempfile.mkdtemp(prefix=f"seed{slug(scenario.seed)}-", dir=lane.home))
         self.files = self.folder / "outbound"
@@ -170,7 +171,7 @@ class Play:
         day = f"{1990 + serial // 336:04d}-{serial // 28 % 12 + 1:02d}-{serial % 28 + 1:02d}"
         conf = {
             "plans": str(self.folder / "plans"), "sources": sources, "file_type": FILE_TYPE, "amili_conn_id": conn_id,
-            "if_unknown": "fail", "force": False,
+            "if_unknown": "fail", "if_duplicate": self._if_duplicate, "force": False,
         }  # fmt: skip
         indexes = self._lane.stations[0].ask("create", dag_id=dag_id, run_id=run_id, conf=conf, day=day)
         sandbox = self._lane.sandboxes[1 if conn_id == "amili_elsewhere" else 0]
@@ -221,14 +222,16 @@ class Play:
                 self._choose(task, step)
 
     def _choose(self, task: Task, step: Step) -> None:
-        task.conf.update(if_unknown=step.if_unknown, force=step.force)
+        task.conf.update(if_unknown=step.if_unknown, if_duplicate=self._if_duplicate, force=step.force)
         self._lane.stations[0].ask("set_conf", dag_id=task.dag_id, run_id=task.run_id, conf=task.conf)
 
     def _rerun(self, task: Task, step: Step) -> None:
         if task.state not in ("success", "failed"):
             return  # cleared together with another task of its run
         how = step.again
-        conf = {**task.conf, "if_unknown": step.if_unknown, "force": step.force}
+        conf = {
+            **task.conf, "if_unknown": step.if_unknown, "if_duplicate": self._if_duplicate, "force": step.force
+        }  # fmt: skip
         station = self._lane.stations[0]
         self._tell(f"{task.run_id}[{task.map_index}] {task.state}: {how} with {step.if_unknown}{' force' * step.force}")
         siblings = [t for t in self.tasks if t.run_id == task.run_id]
@@ -310,6 +313,9 @@ class Play:
     # The end: faults are over, an hour passes before each round, people follow what the messages say
 
     def _end(self) -> None:
+        if self._if_duplicate == "fail":
+            # What the message says: these are the same files once more.
+            self._if_duplicate = "skip"
         for number in range(ROUNDS_TO_GREEN):
             for sandbox in self._lane.sandboxes:
                 sandbox.faults.clear()

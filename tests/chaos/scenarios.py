@@ -66,6 +66,8 @@ class Scenario:
     :param kind: which tasks there are; one of :data:`KINDS`.
     :param blind: whether the result endpoint knows nothing; then unknown files are settled by hand at the end.
     :param files: name and content of each file.
+    :param if_duplicate: what is to become of equal bytes under another name; of files that then fail, people say in the
+        end that they are known.
     :param overlap: whether the second task takes only some of the files.
     :param extras: of the connection.
     :param always: entries of every attempt's plan.
@@ -76,6 +78,7 @@ class Scenario:
     kind: str = "alone"
     blind: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
+    if_duplicate: str = "fail"
     overlap: bool = False
     extras: dict[str, Any] = field(default_factory=dict)
     always: dict[str, Any] = field(default_factory=dict)
@@ -86,7 +89,7 @@ class Scenario:
         knows = ", result endpoint knows nothing" * self.blind
         lines = [
             (
-                f"seed {self.seed!r}: {self.kind}{knows}, {len(sizes)} file(s) of "
+                f"seed {self.seed!r}: {self.kind}{knows}, if_duplicate={self.if_duplicate}, {len(sizes)} file(s) of "
                 f"{min(sizes)} to {max(sizes)} bytes, {self.extras} {self.always}"
             )
         ]
@@ -118,7 +121,7 @@ def scenario(seed: int) -> Scenario:
     steps = tuple(_step(rng, list(files), blind=blind) for _ in range(rng.choice((1, 2, 2, 3, 4))))
     return Scenario(
         seed=seed, kind=kind, blind=blind, files=files, overlap=rng.random() < 0.5, extras=extras, always=always,
-        steps=steps,
+        steps=steps, if_duplicate=rng.choice(("fail", "skip", "send")),
     )  # fmt: skip
 
 

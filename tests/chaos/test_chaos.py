@@ -26,6 +26,8 @@ CAUGHT = (
     "claims never expire",
     "no environment in the key",
     "unwritten outcomes are ignored",
+    "duplicates are green",
+    "send forgets what it sent",
 )
 SEEDS: tuple[int | str, ...] = (*DIRECTED, *DRAWN)
 JOBS: list[running.Job] = [(seed, None) for seed in SEEDS] + [(BUGS[bug].caught_by[0], bug) for bug in CAUGHT]

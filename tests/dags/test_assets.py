@@ -53,8 +53,10 @@ def test_a_delivery_starts_the_next_dag_and_says_what_was_delivered(
     s3: Any, amili: SandboxServer, run_dag: RunDag
 ) -> None:
     """The event of the outlet carries counts, bytes and file ids, and the DAG scheduled on it is due."""
+    s3.put_object(Bucket="invoices", Key=f"outbound/{DAY}/inv0.csv", Body=b"zero")
+    assert run_dag("amili_delivery", logical_date=DAY, file=FILE).state == "success"
     before = len(events())
-    for number, content in enumerate((b"one", b"two", b"two")):
+    for number, content in enumerate((b"zero", b"one", b"two")):
         s3.put_object(Bucket="invoices", Key=f"outbound/{DAY}/inv{number}.csv", Body=content)
     outcome = run_dag("amili_delivery", day=DAY, file=FILE)
     assert outcome.state == "success", outcome.log

@@ -148,12 +148,17 @@ def test_a_month_again_sends_what_is_missing_and_nothing_twice(
     put(DAYS[2], "late.csv", b"came later")
     put(DAYS[0], "renamed.csv", b"invoices of 2025-03-02")
     all_again = airflow.backfill("completed")
-    assert airflow.states == ["success"] * 3
-    assert Counter(_outcomes(all_again).values()) == {"already_uploaded": 5, "uploaded": 1}
+    assert airflow.states == ["failed", "success", "success"]
+    assert Counter(_outcomes(all_again).values()) == {"already_uploaded": 4, "uploaded": 1, "duplicate": 1}
     assert _outcomes(all_again)[f"{DAYS[2]}/late.csv"] == "uploaded"
-    assert all(r["message"] and r["uploaded_at"] for r in all_again)
+    assert _outcomes(all_again)[f"{DAYS[0]}/renamed.csv"] == "duplicate"
 
-    asked = airflow.backfill("completed", {"dry_run": True})
+    known = airflow.backfill("failed", {"if_duplicate": "skip"})
+    assert airflow.states == ["success"]
+    assert set(_outcomes(known).values()) == {"already_uploaded"}
+    assert all(r["message"] and r["uploaded_at"] for r in known)
+
+    asked = airflow.backfill("completed", {"dry_run": True, "if_duplicate": "skip"})
     assert airflow.states == ["skipped"] * 3
     assert set(_outcomes(asked).values()) == {"already_uploaded"}
 

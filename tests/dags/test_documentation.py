@@ -332,6 +332,18 @@ def test_an_unknown_outcome_waits_for_a_word(s3: Any, amili: SandboxServer, reci
     assert names_at(amili) == ["a.csv"]
 
 
+def test_equal_bytes_under_another_name_wait_for_a_word(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
+    """A second file with the same bytes fails the task, until somebody triggers the day and says that it is meant."""
+    put(s3, a=b"1", b=b"1")
+    outcome = recipe("recipe_if_unknown")
+    assert outcome.task_states == {"upload": "failed"}
+    assert [r["outcome"] for r in outcome.xcom["upload"]] == ["uploaded", "duplicate"]
+    outcome = recipe("recipe_if_unknown", day=None, conf={"day": DAY, "if_duplicate": "send"})
+    assert outcome.state == "success", outcome.log
+    assert [r["outcome"] for r in outcome.xcom["upload"]] == ["already_uploaded", "uploaded"]
+    assert names_at(amili) == ["a.csv", "b.csv"]
+
+
 def test_your_own_dag_runs_against_the_sandbox(amili_sandbox: SandboxServer, tmp_path: Path) -> None:
     """The guide's commands, as a shell runs them: the file is delivered, and the second run sends nothing."""
     page = (ROOT / "docs/sandbox.md").read_text(encoding="utf-8")

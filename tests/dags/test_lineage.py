@@ -83,7 +83,8 @@ def test_only_what_was_uploaded_is_lineage(operator: AmiliFileUploadOperator, tm
     found = _lineage(operator)
     assert [(d.namespace, d.name) for d in found.inputs] == [("file", f"{tmp_path}/outbound/good.csv")]
     (tmp_path / "outbound/bad.csv").unlink()
-    assert {r["outcome"] for r in operator.execute({})} == {"already_uploaded"}
+    operator.if_duplicate = "skip"
+    assert [r["outcome"] for r in operator.execute({})] == ["already_uploaded", "already_uploaded"]
     assert _lineage(operator) is None
     operator.source = ""
     with pytest.raises(ValueError, match="source is empty"):

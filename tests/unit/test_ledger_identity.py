@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amili_provider.ledger.identity import file_id, folder_of, receipt_name
+from amili_provider.ledger.identity import file_id, folder_of, receipt_name, same_name
 
 _SHA = hashlib.sha256(b"invoice 1").hexdigest()
-_BASE = {"environment": "staging", "client_no": "10042", "file_type": "InvoiciaFormatDocFile", "sha256": _SHA}
+_BASE: dict[str, Any] = {
+    "environment": "staging",
+    "client_no": "10042",
+    "file_type": "InvoiciaFormatDocFile",
+    "sha256": _SHA,
+}
 
 
 @pytest.mark.parametrize(
@@ -22,6 +28,7 @@ _BASE = {"environment": "staging", "client_no": "10042", "file_type": "InvoiciaF
         ({"environment": "production"}, "8c4c53278960a0eb2c02f0039a6273f4"),
         ({"environment": "127.0.0.1:8080", "client_no": "7"}, "970cd415f95af2e50eb340dcae42f895"),
         ({"file_type": "Ærlig-TYPE", "sha256": "0" * 64}, "d6c0bcd5467fa95afa1c85d967bcca12"),
+        ({"name": "Fees_Ås.csv"}, "f9f9c3b2c6a7993c5bab71e6dd95765c"),
     ],
 )
 def test_the_identity_of_a_file_is_the_same_for_ever(changes: dict[str, str], expected: str) -> None:
@@ -36,11 +43,22 @@ def test_the_identity_of_a_file_is_the_same_for_ever(changes: dict[str, str], ex
         {"file_type": "invoiciaFORMATdocfile"},
         {"environment": "Staging"},
         {"sha256": _SHA.upper()},
+        {"name": "fees_ÅS.CSV"},
+        {"name": unicodedata.normalize("NFD", "Fees_Ås.csv")},
     ],
 )
 def test_ways_of_writing_the_same_do_not_matter(changes: dict[str, str]) -> None:
-    """Blanks around a client number and the case of a file type do not make another file."""
-    assert file_id(**(_BASE | changes)) == file_id(**_BASE)
+    """Blanks around a client number and the case of a file type or name do not make another file."""
+    named = {"name": "Fees_Ås.csv"} if "name" in changes else {}
+    assert file_id(**(_BASE | changes)) == file_id(**(_BASE | named))
+
+
+def test_a_name_makes_another_file_only_where_it_is_given() -> None:
+    """With a name the identity is another than without, for each name its own; a name that is not known is any."""
+    assert len({file_id(**_BASE, name=name) for name in (None, "a.csv", "b.csv")}) == 3
+    assert same_name("A.csv", "a.CSV")
+    assert not same_name("a.csv", "b.csv")
+    assert same_name("", "b.csv")
 
 
 _TEXT = st.text(min_size=1, max_size=8)

@@ -34,12 +34,12 @@ def receipts(day: Day, others: str, **outcomes: str) -> list[dict[str, Any]]:
 
 def first_run(day: Day) -> list[dict[str, Any]]:
     """Return the receipts of a first run that went well."""
-    return receipts(day, "uploaded", refused="rejected", copy="already_uploaded")
+    return receipts(day, "uploaded", refused="rejected", copy="duplicate")
 
 
 def second_run(day: Day) -> list[dict[str, Any]]:
     """Return the receipts of a second run that went well."""
-    return receipts(day, "already_uploaded", refused="uploaded")
+    return [r for r in receipts(day, "already_uploaded", refused="uploaded") if r["name"] != day.copy.name]
 
 
 def verdict(
@@ -68,8 +68,9 @@ def test_each_deviation_is_noticed(day: Day) -> None:
     assert verdict(day, [changed, *well[1:]])[0] is False
     assert verdict(day, [*well, day.refused])[0] is False
     assert verdict(day, [*well, well[0]])[1] is False
-    assert verdict(day, well, first=receipts(day, "uploaded", copy="already_uploaded"))[2] is False
+    assert verdict(day, well, first=receipts(day, "uploaded", copy="duplicate"))[2] is False
     assert verdict(day, well, first=receipts(day, "uploaded", refused="rejected"))[3] is False
+    assert verdict(day, well, first=receipts(day, "uploaded", refused="rejected", copy="already_uploaded"))[3] is False
     assert verdict(day, well, second=receipts(day, "uploaded"))[4] is False
     assert verdict(day, well, accepted_first=239)[4] is False
 

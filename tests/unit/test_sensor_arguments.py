@@ -147,7 +147,7 @@ def test_nothing_to_wait_for_succeeds_without_a_question(
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("outcome", ["rejected", "not_sent"])
+@pytest.mark.parametrize("outcome", ["duplicate", "rejected", "not_sent"])
 def test_files_that_never_arrived_fail_at_once(mode: str, outcome: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no result to wait for, so nothing is asked; no mode, and no soft_fail, makes that a skip."""
     world = World(scripts={"a": [ACCEPTED]})

@@ -71,11 +71,13 @@ def test_files_arrive_byte_for_byte_with_a_receipt_each(
 
 
 def test_a_second_run_sends_nothing(upload: Upload, outbound: Path, amili_sandbox: SandboxServer) -> None:
-    """What the ledger says was accepted is not sent again, also renamed or moved."""
+    """What the ledger says was accepted is not sent again, also moved, or renamed and said to be the same."""
     _write(outbound, a=b"one", b=b"two")
     upload()
+    (outbound / "moved").mkdir()
+    (outbound / "b.csv").rename(outbound / "moved" / "b.csv")
     (outbound / "a.csv").rename(outbound / "renamed.csv")
-    receipts = upload()
+    receipts = upload(source=f"{outbound}/**", if_duplicate="skip")
     assert _outcomes(receipts) == {"b.csv": "already_uploaded", "renamed.csv": "already_uploaded"}
     assert "a.csv" in next(r["message"] for r in receipts if r["name"] == "renamed.csv")
     assert all(r["uploaded_at"] for r in receipts)
@@ -96,7 +98,7 @@ def test_changed_content_under_the_same_name_is_sent(
 def test_equal_bytes_in_one_listing_are_sent_once(upload: Upload, outbound: Path, amili_sandbox: SandboxServer) -> None:
     """Each path keeps its receipt; the second follows the first."""
     _write(outbound, a=b"same", b=b"same", c=b"other")
-    receipts = upload()
+    receipts = upload(if_duplicate="skip")
     assert _outcomes(receipts) == {"a.csv": "uploaded", "b.csv": "already_uploaded", "c.csv": "uploaded"}
     assert receipts[0]["file_id"] == receipts[1]["file_id"]
     assert "a.csv" in receipts[1]["message"]
@@ -115,7 +117,9 @@ def test_equal_names_in_two_folders_are_refused_and_the_others_sent(
     with pytest.raises(AmiliDeliveryFailed, match=r"(?s)a\.csv.*file_name"):
         upload(ti, source=f"{outbound}/**")
     assert Counter(r["outcome"] for r in ti.pushed["return_value"]) == {"not_sent": 2, "uploaded": 1}
-    receipts = upload(source=f"{outbound}/**", file_name="{{ file.index }}_{{ file.name }}")
+    # What Amili has already gets another name, too.
+    arguments = {"source": f"{outbound}/**", "file_name": "{{ file.index }}_{{ file.name }}"}
+    receipts = upload(**arguments, if_duplicate="skip")
     assert sorted(r["name"] for r in receipts if r["outcome"] == "uploaded") == ["1_a.csv", "2_a.csv"]
     assert len(amili_sandbox.uploads) == 3
 

@@ -35,12 +35,20 @@ class Bucket:
 
     def put(self, day: date, file: Invoices) -> None:
         """Write one file where the example DAG looks for it."""
-        key = f"outbound/{day}/{file.name}"
+        key = self._key(day, file)
         with tempfile.TemporaryFile() as body:
             for block in file.blocks():
                 body.write(block)
             body.seek(0)
             self._client.put_object(Bucket=BUCKET, Key=key, Body=body)
+
+    def remove(self, day: date, file: Invoices) -> None:
+        """Take one file away again."""
+        self._client.delete_object(Bucket=BUCKET, Key=self._key(day, file))
+
+    @staticmethod
+    def _key(day: date, file: Invoices) -> str:
+        return f"outbound/{day}/{file.name}"
 
     def ledger_keys(self) -> list[str]:
         """Return the names of the receipts in the ledger."""

@@ -22,7 +22,7 @@ def check(
     :param uploads: what the sandbox accepted in both runs, hashed by the sandbox itself.
     :param accepted_first: how many of them in the first run.
     :param first: the receipts of the first run.
-    :param second: the receipts of the second run, after the refused file was corrected.
+    :param second: the receipts of the second run, after the refused file was corrected and the copy taken away.
     :returns: for each promise, whether it holds, and its words.
     """
     sent = {f.sha256(): f.name for f in day.files if f not in (day.refused, day.copy)}
@@ -42,11 +42,11 @@ def check(
             f"The refused file was named, in Amili's words: {day.refused.name}",
         ),
         (
-            outcomes[0] == {"uploaded": total - 2, "already_uploaded": 1, "rejected": 1},
-            f"The same bytes under a second name were sent once: {day.copy.name}",
+            outcomes[0] == {"uploaded": total - 2, "duplicate": 1, "rejected": 1},
+            f"The same bytes under a second name were sent once, and named: {day.copy.name}",
         ),
         (
-            outcomes[1] == {"uploaded": 1, "already_uploaded": total - 1} and len(uploads) == accepted_first + 1,
-            f"The second run sent one file, the corrected one, and none of the other {total - 1}",
+            outcomes[1] == {"uploaded": 1, "already_uploaded": total - 2} and len(uploads) == accepted_first + 1,
+            f"The second run sent one file, the corrected one, and none of the other {total - 2}",
         ),
     ]

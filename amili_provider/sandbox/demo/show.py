@@ -1,4 +1,4 @@
-"""The demo's story: a day of files, a run, a refused file that somebody corrects, and a second run."""
+"""The demo's story: a day of files, a run, a refused file and a copy that somebody mends, and a second run."""
 
 from __future__ import annotations
 
@@ -81,9 +81,12 @@ class Show:
         shown.title(f"First run: {len(day.files)} files, {size}, in s3://{BUCKET}/outbound/{day.day}/")
         first = self._run(airflow, amili)
         accepted_first = len(amili.uploads)
-        shown.say("  It is red on purpose: one file was refused, and a refused file is never green.")
-        shown.title("Second run: somebody has corrected the refused file; all others lie there as before")
+        shown.say(
+            "  It is red on purpose: one file was refused, one holds the bytes of another; neither is ever green."
+        )
+        shown.title("Second run: the refused file was corrected, the copy taken away; all others lie there as before")
         bucket.put(day.day, day.corrected)
+        bucket.remove(day.day, day.copy)
         second = self._run(airflow, amili)
         right = shown.checks(check(day, amili.uploads, accepted_first, first, second))
         self._where_to_look(bucket, second)

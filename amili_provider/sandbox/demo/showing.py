@@ -15,8 +15,9 @@ from amili_provider.sandbox.page import readable_size
 _COLOURS = {"good": "32", "bad": "31", "dim": "2", "bold": "1"}
 _OUTCOMES = {
     "uploaded": ("good", "Amili accepted it now"),
-    "already_uploaded": ("good", "accepted before, or the same bytes in this run"),
+    "already_uploaded": ("good", "Amili accepted it before"),
     "skipped": ("dim", "skipped by choice"),
+    "duplicate": ("bad", "Amili has the same bytes under another name"),
     "rejected": ("bad", "Amili refused it, and says why"),
     "unknown": ("bad", "sent, answer lost: never resent on its own"),
     "not_sent": ("bad", "could not be tried"),

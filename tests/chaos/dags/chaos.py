@@ -14,6 +14,7 @@ WHAT_AND_HOW: dict[str, Any] = {
     "file_type": "{{ dag_run.conf['file_type'] }}",
     "amili_conn_id": "{{ dag_run.conf['amili_conn_id'] }}",
     "if_unknown": "{{ dag_run.conf['if_unknown'] }}",
+    "if_duplicate": "{{ dag_run.conf['if_duplicate'] }}",
     "force": "{{ dag_run.conf['force'] }}",
 }
 
