@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import email
 import email.policy
 import html
@@ -13,15 +14,19 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import jinja2
+import pendulum
 import pytest
 from aiosmtpd.controller import Controller
 from airflow.providers.common.compat.sdk import BaseHook, Connection
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
+from sqlalchemy import select
 
 from amili_provider.reports import delivery_report
 from amili_provider.sandbox.server import SandboxServer
@@ -106,6 +111,8 @@ def _recipe(run_dag: RunDag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     def run(dag_id: str, *, conf: dict[str, Any] | None = None, day: str | None = DAY, **changes: str) -> Outcome:
         def here(dag: Any) -> None:
+            # Airflow 3.3's dag.test() does not survive the success of a DAG with a deadline.
+            dag.deadline = None
             # What is retried would be waited for, for minutes.
             for one in dag.tasks:
                 for name, value in (("pool", "default_pool"), ("retries", 0)):
@@ -153,6 +160,21 @@ def test_daily_upload_archives(s3: Any, amili: SandboxServer, recipe: Recipe) ->
     assert names_at(amili) == ["one.csv"]
     assert keys(s3, "outbound/") == []
     assert keys(s3, "archive/") == [f"archive/{DAY}/one.csv"]
+
+
+def test_three_files_are_waited_for(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
+    """What is there is delivered and stays; once the rest has come, all of it is delivered and archived."""
+    put(s3, invoices_1=b"1", fees_1=b"2")
+    outcome = recipe("recipe_three_files")
+    assert outcome.task_states == {"upload": "failed"}
+    assert "No file is named 'credits_*.csv'." in outcome.log
+    assert names_at(amili) == ["fees_1.csv", "invoices_1.csv"]
+    assert keys(s3, "archive/") == []
+    put(s3, credits_1=b"3")
+    assert recipe("recipe_three_files").state == "success"
+    assert names_at(amili) == ["credits_1.csv", "fees_1.csv", "invoices_1.csv"]
+    assert keys(s3, "outbound/") == []
+    assert len(keys(s3, "archive/")) == 3
 
 
 @pytest.fixture(name="sftp")
@@ -271,6 +293,59 @@ def test_nobody_is_mailed_about_a_good_day(s3: Any, amili: SandboxServer, recipe
     put(s3, good=b"1")
     assert recipe("recipe_alert").state == "success"
     assert not post.mails
+
+
+def test_a_delivery_by_six(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
+    """It delivers on every Airflow, and fails on a day without files, so that the deadline is not met."""
+    assert recipe("recipe_by_six").state == "failed"
+    put(s3, one=b"1")
+    assert recipe("recipe_by_six").state == "success"
+    assert names_at(amili) == ["one.csv"]
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="Airflow has deadlines from 3.2 on")
+def test_people_hear_of_a_late_delivery(s3: Any, amili: SandboxServer, recipe: Recipe, post: _Post) -> None:
+    """Two hours after a run was queued, at four in Oslo, Airflow's triggerer sends the mail that names it."""
+    from airflow.models.deadline import Deadline
+    from airflow.models.serialized_dag import SerializedDagModel
+    from airflow.triggers.callback import CallbackTrigger
+    from airflow.utils.session import create_session
+    from airflow.utils.types import DagRunTriggeredByType, DagRunType
+
+    async def in_the_triggerer(data: dict[str, Any]) -> list[Any]:
+        return [event.payload async for event in CallbackTrigger(data["path"], data["kwargs"]).run()]
+
+    recipe("recipe_by_six")  # so that the database knows the DAG
+    with create_session() as session:
+        dag: Any = SerializedDagModel.get_dag("recipe_by_six", session=session)
+        clocks_change = pendulum.datetime(2026, 3, 29, 12, tz="Europe/Oslo")
+        interval = dag.timetable.infer_manual_data_interval(run_after=clocks_change)
+        assert interval.end == clocks_change.set(hour=4)
+        run = dag.create_dagrun(
+            run_id="scheduled__by_six",
+            logical_date=interval.start,
+            data_interval=interval,
+            run_after=interval.end,
+            run_type=DagRunType.SCHEDULED,
+            state="queued",
+            triggered_by=DagRunTriggeredByType.TIMETABLE,
+            session=session,
+        )
+        session.flush()
+        (deadline,) = session.scalars(select(Deadline).where(Deadline.dagrun_id == run.id))
+        assert deadline.deadline_time - run.queued_at == timedelta(hours=2)
+        deadline.handle_miss(session)
+        callback = dict(deadline.callback.data)
+    told = asyncio.run(in_the_triggerer(callback))
+    assert told[-1]["state"] == "success", told
+    (mail,) = post.mails
+    assert (mail["To"], mail["Subject"]) == (
+        "collections@example.com",
+        "Not with Amili by six o'clock: recipe_by_six",
+    )
+    body = mail.get_body(("html",))
+    assert body is not None
+    assert "The run scheduled__by_six is queued." in body.get_content()
 
 
 @_FAILURES
