@@ -253,7 +253,7 @@ def test_without_a_ledger_a_task_that_sent_something_is_not_retried(
     amili_sandbox = connect(max_files_per_request=1)
     (outbound / "a.csv").write_bytes(b"1")
     (outbound / "b.csv").write_bytes(b"2")
-    busy = {"status": 503, "headers": {"Retry-After": "900"}, "times": None}
+    busy = {"status": 429, "headers": {"Retry-After": "900"}, "times": None}
     amili_sandbox.faults.add("upload", nth=2, **busy)
     with pytest.raises(AmiliPermanentError, match=r"(?s)ledger=None.*[ab]\.csv"):
         upload(ledger="None", max_concurrent_requests=1)

@@ -23,8 +23,6 @@ from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.sandbox.server import SandboxServer
 from tests.wire.conftest import FakeTaskInstance, Upload
 
-BUSY = {"status": 503, "headers": {"Retry-After": "900"}, "times": None}
-
 
 def write(folder: Path, *names: str) -> None:
     """Write a file of its own bytes for each name."""
