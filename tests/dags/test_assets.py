@@ -54,11 +54,11 @@ def test_a_delivery_starts_the_next_dag_and_says_what_was_delivered(
 ) -> None:
     """The event of the outlet carries counts, bytes and file ids, and the DAG scheduled on it is due."""
     s3.put_object(Bucket="invoices", Key=f"outbound/{DAY}/inv0.csv", Body=b"zero")
-    assert run_dag("amili_delivery", logical_date=DAY, file=FILE).state == "success"
+    assert run_dag("amili_delivery", day=DAY, file=FILE).state == "success"
     before = len(events())
     for number, content in enumerate((b"zero", b"one", b"two")):
         s3.put_object(Bucket="invoices", Key=f"outbound/{DAY}/inv{number}.csv", Body=content)
-    outcome = run_dag("amili_delivery", day=DAY, file=FILE)
+    outcome = run_dag("amili_delivery", day=f"{DAY}T12:00", file=FILE)
     assert outcome.state == "success", outcome.log
     receipts = outcome.xcom["upload_invoices"]
     (event,) = events()[before:]
