@@ -19,7 +19,7 @@ EMPTY = hashlib.sha256().hexdigest()
 DELIVERED = ("uploaded", "already_uploaded")
 WAYS_ON = {
     "unknown": ("amili_ledger", "if_unknown"),
-    "rejected": ("correct them",),
+    "rejected": ("correct the rejected files",),
     "duplicate": ("if_duplicate",),
     "not_sent": ("retry", "run again"),
 }

@@ -59,7 +59,7 @@ def test_a_refusal_fails_the_task_by_name(check: Check, amili: SandboxServer) ->
     outcome = check()
     assert outcome.task_states == {"upload_invoices": "success", "check_results": "failed"}
     assert "one.csv" in outcome.log
-    assert "FAILED/REJECTED: Line 7 has no amount" in outcome.log
+    assert "Line 7 has no amount [FAILED/REJECTED]" in outcome.log
 
 
 @pytest.mark.parametrize("deferrable", [True, False])

@@ -87,7 +87,7 @@ def test_a_file_goes_its_way(ledger: Ledger, clock: Clock, place: Place) -> None
     ledger.settle(first, REFUSED)
     look()
     ledger.claim(ledger.look_up(file_id), claim)
-    clock.now += 700
+    clock.now += 730
     look()
     look(set_aside=SetAside.UNKNOWN)
     third = ledger.claim(ledger.look_up(file_id, chain="mine", set_aside=SetAside.UNKNOWN), claim)
