@@ -193,9 +193,10 @@ def test_a_client_number_is_no_reason_for_a_warning(
     settings = AmiliHook().settings if where == "task" else asyncio.run(asettings("amili_default"))
     assert settings.client_no == "2218"
     assert "too short" not in caplog.text
-    warn_again()
-    assert BaseHook.get_connection("amili_default").extra_dejson["client_no"] == "2218"
-    assert "too short" in caplog.text
+    if any(hasattr(masker, "_has_warned_short_secret") for masker in maskers):  # 2.11 does not warn
+        warn_again()
+        assert BaseHook.get_connection("amili_default").extra_dejson["client_no"] == "2218"
+        assert "too short" in caplog.text
 
 
 # The hook's own upload.
