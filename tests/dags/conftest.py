@@ -22,6 +22,7 @@ from typing import Any
 
 import boto3
 import pytest
+from airflow.providers.common.compat.sdk import get_listener_manager, hookimpl
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from moto.server import ThreadedMotoServer
 
@@ -44,6 +45,17 @@ class Outcome:
 
 
 RunDag = Callable[..., Outcome]
+
+
+class _Failures:
+    """A listener that keeps why tasks failed: the ``dag.test()`` of Airflow 3.0 does not log it."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    @hookimpl
+    def on_task_instance_failed(self, error: BaseException | str | None) -> None:
+        self.said.append(str(error))
 
 
 def load_dag(dag_id: str, file: Path | None = None) -> Any:
@@ -77,9 +89,12 @@ def _airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(name="run_dag")
-def _run_dag(airflow_home: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> RunDag:
+def _run_dag(
+    airflow_home: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> Iterator[RunDag]:
     """Run an example DAG for a day with ``dag.test()``: the tasks, the triggers and XCom are Airflow's own."""
     assert airflow_home
+    failures = _Failures()
 
     def run_dag(
         dag_id: str,
@@ -110,10 +125,12 @@ def _run_dag(airflow_home: Path, caplog: pytest.LogCaptureFixture, capfd: pytest
             state=str(run.state),
             task_states={ti.task_id: str(ti.state) for ti in instances},
             xcom=xcom,
-            log=caplog.text + captured.out + captured.err,
+            log="\n".join([caplog.text + captured.out + captured.err, *failures.said]),
         )
 
-    return run_dag
+    get_listener_manager().add_listener(failures)
+    yield run_dag
+    get_listener_manager().pm.unregister(failures)
 
 
 @pytest.fixture(scope="session", name="s3_url")
