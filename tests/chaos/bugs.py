@@ -270,6 +270,13 @@ def _short_reads_go_unnoticed() -> None:
     wrap(reading, "_read_to_memory", lenient)
 
 
+def _a_stop_waits_for_the_storage() -> None:
+    """A stopped run waits for its readers, however long a storage holds them."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    wrap(ThreadPoolExecutor, "shutdown", lambda original, pool, **more: original(pool, **{**more, "wait": True}))
+
+
 def _missing_receipts() -> None:
     """Files whose reading failed are left out of the report."""
     from amili_provider.delivery.deliver import DeliveryRun
@@ -337,6 +344,7 @@ BUGS: dict[str, Bug] = {
     "resend without asking": Bug(_resend_without_asking, ("answer lost, then resend",)),
     "changes go unnoticed": Bug(_changes_go_unnoticed, ("changed while it is sent, hashed before",)),
     "short reads go unnoticed": Bug(_short_reads_go_unnoticed, ("storage ends a file early",)),
+    "a stop waits for the storage": Bug(_a_stop_waits_for_the_storage, ("told to stop while the storage hangs",)),
     "missing receipts": Bug(_missing_receipts, ("storage fails",)),
     "unknown is green": Bug(_unknown_is_green, ("answer lost",)),
     "duplicates are green": Bug(_duplicates_are_green, ("equal bytes",)),

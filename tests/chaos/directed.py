@@ -169,6 +169,13 @@ DIRECTED: dict[str, Scenario] = dict([
         files=_THREE,
     ),
     _scenario(
+        "told to stop while the storage hangs",
+        Step(deeds=_worker({"storage": {"how": "hang", "nth": 2, "times": _ALWAYS}})),
+        Step(),
+        always={"remote": True},
+        files=_THREE,
+    ),
+    _scenario(
         "a long pause", Step(faults=(_COME_BACK,), pause=600.0), Step(), extras={"answer_timeout": 5.0}
     ),
     # One after the other: at the same time the second may find the file in flight, and hear of no pause.

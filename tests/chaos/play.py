@@ -275,6 +275,8 @@ class Play:
                 f"{task.run_id}[{task.map_index}] try {answer['try_number']}: {task.state}{' (killed)' * killed} "
                 f"{checks.counted(task.receipts)} {plan or ''}"
             )
+            if written[station].with_suffix(".stopped").exists() and not plan.get("kill") and task.receipts is None:
+                self.world.fail(f"told to stop, and no receipts within {saboteur.STOP_SECONDS:.0f} seconds")
             if task.conf["force"]:
                 # Whoever clears a task with 'force' asks for one more time; Airflow's retries do not.
                 self.world.allow_again(task)
@@ -298,6 +300,9 @@ class Play:
             },
         }
         path = self.folder / "plans" / saboteur.plan_name(task.dag_id, task.run_id, task.map_index)
+        if "storage" in whole:
+            (stopped := path.with_suffix(".stopped")).unlink(missing_ok=True)
+            whole["storage"] = {**whole["storage"], "stopped": str(stopped)}
         path.write_text(json.dumps(whole))
         return path
 

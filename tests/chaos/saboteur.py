@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any, Self
 
 Patch = Callable[[dict[str, Any]], None]
+STOP_SECONDS = 5.0
+"""How long after its signal Airflow kills a task that it stops."""
 
 
 def arm(context: Any) -> None:
@@ -139,12 +141,18 @@ def _kill_at_moment(plan: dict[str, Any]) -> None:
     def later() -> None:
         time.sleep(plan["seconds"])
         if plan.get("gently"):
-            # As Airflow ends a task that is cleared or marked while it runs, or whose worker goes away.
-            os.kill(os.getpid(), signal.SIGTERM)
+            _stop()
         else:
             die()
 
     threading.Thread(target=later, daemon=True).start()
+
+
+def _stop() -> None:
+    """End this process as Airflow ends a task that is cleared or marked while it runs, or whose worker goes away."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_SECONDS)
+    die()
 
 
 def _kill_around(owner: str, name: str, *, after: bool) -> Patch:
@@ -260,7 +268,7 @@ def _share_ledger(_: Any) -> None:
 
 
 def _break_storage(plan: dict[str, Any]) -> None:
-    """Let the listing or the reading of a file fail, or end early."""
+    """Let the listing or the reading of a file fail, end early, or hang until Airflow stops the task."""
     from amili_provider.delivery import deliver
     from amili_provider.exceptions import AmiliStorageError
     from amili_provider.storage import contents
@@ -276,6 +284,8 @@ def _break_storage(plan: dict[str, Any]) -> None:
     def reading(original: Callable[..., int], *args: Any) -> int:
         if not countdown.now():
             return original(*args)
+        if plan["how"] == "hang":
+            _hang(plan)
         if plan["how"] == "short":
             return 0
         raise OSError(errno.EIO, "planted")
@@ -304,6 +314,10 @@ def _break_storage(plan: dict[str, Any]) -> None:
 
     def opening(original: Callable[..., Any], file: Any) -> Any:
         stream = original(file)
+        if plan["how"] == "hang":
+            if countdown.now():
+                _hang(plan)
+            return stream
         return Broken(stream, int(file.size * plan["share"])) if countdown.now() else stream
 
     if plan["how"] == "list":
@@ -311,6 +325,14 @@ def _break_storage(plan: dict[str, Any]) -> None:
     else:
         wrap(contents, "_read_fully", reading)
         wrap(StorageFile, "open", opening)
+
+
+def _hang(plan: dict[str, Any]) -> None:
+    """Answer nothing; somebody loses patience and has Airflow stop the task."""
+    if not (told := Path(plan["stopped"])).exists():
+        told.touch()
+        threading.Thread(target=_stop, daemon=True).start()
+    time.sleep(10 * STOP_SECONDS)
 
 
 def _change_file(plan: dict[str, Any]) -> None:

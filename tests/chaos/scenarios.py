@@ -175,7 +175,7 @@ def _worker(rng: random.Random, names: list[str]) -> dict[str, Any]:
         }  # fmt: skip
     if rng.random() < 0.15:
         plan["storage"] = {
-            "how": rng.choice(("list", "fail", "fail", "short")),
+            "how": rng.choice(("list", "fail", "fail", "short", "hang")),
             "nth": rng.choice((1, 1, 2, 3, 5)),
             "times": rng.choice((1, 2, 10_000)),
             "share": rng.random(),
