@@ -28,8 +28,8 @@ _FINE = frozenset({"uploaded", "already_uploaded", "skipped"})
 WHAT_TO_DO = {
     "unknown": (
         "Ask Amili whether it has the unknown files, and settle them with the DAG 'amili_ledger'; or run again with "
-        "if_unknown='check' (asks, never sends) or 'resend' (asks, sends what Amili does not know). They were sent and "
-        "the answer was lost: sending them unasked could invoice somebody twice."
+        "if_unknown='check' (asks, never sends) or 'resend' (asks, sends only where Amili answers 404). They were sent "
+        "and the answer was lost: sending them unasked could invoice somebody twice."
     ),
     "rejected": "Correct the rejected files at their source, in the words of Amili below, and run again.",
     "duplicate": (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 from airflow.utils.session import create_session
 
 from amili_provider.sandbox.server import SandboxServer
@@ -77,6 +78,9 @@ def test_a_signed_query_is_not_shown(
     with create_session() as session:
         stored = [row.rendered_fields for row in session.query(RenderedTaskInstanceFields).filter_by(dag_id="signed")]
     assert len(stored) == 3
-    shown = [json.dumps(stored), json.dumps(outcome.xcom, default=list), outcome.log]
+    shown = [json.dumps(stored), json.dumps(outcome.xcom, default=list)]
+    if not AIRFLOW_V_3_0_PLUS or AIRFLOW_V_3_1_PLUS:
+        # The ``dag.test()`` of 3.0 prints all that a task tells its supervisor, what is to be masked among it.
+        shown.append(outcome.log)
     assert all("/many.csv" in text and "/one.csv" in text for text in shown[:2])
     assert not any("canary" in text for text in shown)
