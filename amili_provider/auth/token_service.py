@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-from pydantic_core import from_json
 
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
@@ -21,6 +20,7 @@ from amili_provider.exceptions import (
     AmiliRequestError,
     AmiliResponseError,
 )
+from amili_provider.models import read_json
 from amili_provider.waiting import asked_to_wait
 
 TOKEN_TIMEOUT_SECONDS = 15.0
@@ -121,7 +121,7 @@ class TokenService:
         """
         self._check_status(response)
         try:
-            answer = from_json(response.content, allow_inf_nan=False)
+            answer = read_json(response.content)
         except ValueError:
             answer = None
         value = answer.get("access_token") if isinstance(answer, dict) else None
@@ -221,7 +221,7 @@ def _number(value: Any) -> float | None:
 def _error_code(response: httpx.Response) -> str:
     """Return the error code of RFC 6749 section 5.2, only to choose our own words by."""
     try:
-        answer = from_json(response.content)
+        answer = read_json(response.content)
     except ValueError:
         return ""
     code = answer.get("error") if isinstance(answer, dict) else None

@@ -8,16 +8,17 @@ from enum import StrEnum
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from amili_provider.exceptions import AmiliResponseError
 from amili_provider.models import (
     FileResult,
+    Meaning,
     Outcome,
     UnreadableAnswer,
     Verdict,
     Vocabulary,
     judge_upload,
+    read_json,
     read_json_object,
     read_upload_answer,
     takes_something,
@@ -50,7 +51,7 @@ class Answer:
         :raises AmiliResponseError: if it is not JSON.
         """
         try:
-            return from_json(self.content, allow_inf_nan=False)
+            return read_json(self.content)
         except ValueError:
             raise AmiliResponseError(
                 f"Amili's answer ({self.status_code}) is {what_instead_of_json(self.content)}.",
@@ -134,14 +135,12 @@ def asked_about(answer: Answer, file_id: str, vocabulary: Vocabulary) -> Asked:
     :raises AmiliResponseError: if the answer is of no such shape, or contradicts itself.
     """
     not_found = (
-        answer.status_code == NOT_FOUND
-        and answer.in_amilis_words
-        and not takes_something(read_upload_answer(answer.content), vocabulary)
+        answer.status_code == NOT_FOUND and answer.in_amilis_words and not takes_something(answer.content, vocabulary)
     )
-    return Asked(file_result_in(answer, file_id), not_found, answer.status_code)
+    return Asked(file_result_in(answer, file_id, vocabulary), not_found, answer.status_code)
 
 
-def file_result_in(answer: Answer, file_id: str) -> FileResult | None:
+def file_result_in(answer: Answer, file_id: str, vocabulary: Vocabulary) -> FileResult | None:
     """
     Return the result of one file in an answer: an object, an object with ``files``, or a list.
 
@@ -152,8 +151,10 @@ def file_result_in(answer: Answer, file_id: str) -> FileResult | None:
     if answer.status_code in NOTHING_YET:
         return None
     data = answer.json()
+    whole_refused = False
     if isinstance(data, dict) and isinstance(data.get("files"), list):
-        entries = data["files"]
+        entries = [data, *data["files"]] if data.get("fileId") else data["files"]
+        whole_refused = vocabulary.meaning(data.get("status"), data.get("result")) is Meaning.REFUSED
     elif isinstance(data, list):
         entries = data
     elif isinstance(data, dict) and "fileId" in data:
@@ -176,6 +177,11 @@ def file_result_in(answer: Answer, file_id: str) -> FileResult | None:
     if len(found) > 1:
         raise AmiliResponseError(
             f"The answer holds {len(found)} different results of file {file_id}.",
+            status_code=answer.status_code,
+        )
+    if found and whole_refused and vocabulary.meaning(found[0].status, found[0].result) is Meaning.ACCEPTED:
+        raise AmiliResponseError(
+            f"The answer as a whole refuses, and accepts file {file_id}: it contradicts itself.",
             status_code=answer.status_code,
         )
     return found[0] if found else None

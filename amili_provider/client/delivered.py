@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import re
 import select
 import socket
 import ssl
@@ -20,6 +21,8 @@ from collections.abc import Callable
 LONGEST_STILLSTAND_SECONDS = 60.0
 """How long no further byte may be acknowledged before the connection counts as dead."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.0005, 0.05
+_PEEKED_BYTES = 4096
+_INTERIM = re.compile(rb"(?:HTTP/1\.[01] 1\d\d[^\n]*\n(?:[^\r\n][^\n]*\n)*\r?\n)+")
 _UNACKNOWLEDGED = 0x5411
 """Linux's SIOCOUTQ (tcp(7)): how many bytes of the send queue the other machine has not acknowledged."""
 
@@ -67,6 +70,7 @@ def speaks_or_is_gone(sock: socket.socket) -> bool:
     Return whether the other end has closed or reset the connection, or has answered before the request was complete.
 
     Under TLS an answer cannot be told from what the protocol itself says, so only the end of the connection counts.
+    An interim answer (1xx), which may come at any time, is none (RFC 9110 section 15.2).
     """
     try:
         poll = select.poll()
@@ -77,8 +81,8 @@ def speaks_or_is_gone(sock: socket.socket) -> bool:
             # Past the TLS socket's own method, which cannot peek.
             peeked = b""
             with contextlib.suppress(BlockingIOError):
-                peeked = socket.socket.recv(sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            return not peeked or not isinstance(sock, ssl.SSLSocket)
+                peeked = socket.socket.recv(sock, _PEEKED_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            return not peeked or not (isinstance(sock, ssl.SSLSocket) or _INTERIM.fullmatch(peeked))
     except (OSError, ValueError):
         return True
     return False

@@ -5,10 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import httpx
+
 from amili_provider.auth import TOKEN_TIMEOUT_SECONDS, BearerAuth, ClientCredentialsAuth, OnToken
 from amili_provider.client.addressing import USER_AGENT
 from amili_provider.connection_form import AmiliSettings, field_label
 from amili_provider.models import Vocabulary
+
+_SHORTEST_SECRET = 8
+"""What is shorter may be a part of any word, so that taking it out would change what an answer says."""
 
 
 def vocabulary_of(settings: AmiliSettings) -> Vocabulary:
@@ -19,6 +24,19 @@ def vocabulary_of(settings: AmiliSettings) -> Vocabulary:
         refused=settings.refused_results or (),
         pending=words.pending if settings.pending_results is None else settings.pending_results,
     )
+
+
+def without_secrets(content: bytes, request: httpx.Request, settings: AmiliSettings) -> bytes:
+    """
+    Return an answer's body without the token and the secret of its request.
+
+    A server that tells what it was sent would have them in receipts, ledger and messages.
+    """
+    token = request.headers.get("authorization", "").rpartition(" ")[2]
+    for secret in (token, settings.client_secret, settings.access_token):
+        if secret is not None and len(secret) >= _SHORTEST_SECRET:
+            content = content.replace(secret.encode(), b"***")
+    return content
 
 
 def auth_of(

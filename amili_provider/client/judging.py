@@ -14,7 +14,7 @@ from amili_provider.exceptions import (
     AmiliOutcomeUnknown,
     AmiliRequestError,
 )
-from amili_provider.models import Vocabulary, one_line, read_message, read_upload_answer, takes_something
+from amili_provider.models import Vocabulary, one_line, read_message, takes_something
 from amili_provider.waiting import asked_to_wait
 
 RESULTS = (200, 201, 207)
@@ -81,7 +81,7 @@ def judged_upload(
     if released and status in RESULTS:
         return UploadReply(status, answer.content)
     in_amilis_words = answer.in_amilis_words
-    takes = in_amilis_words and takes_something(read_upload_answer(answer.content), vocabulary)
+    takes = takes_something(answer.content, vocabulary)
     refuses = 400 <= status < 500 and status not in UNDECIDED
     if not released:
         if 300 <= status < 400:

@@ -15,7 +15,7 @@ import httpx
 from amili_provider.auth import BearerAuth, ClientCredentialsAuth, OnToken
 from amili_provider.client import addressing, connecting
 from amili_provider.client.answers import NOTHING_YET, Answer, file_result_in
-from amili_provider.client.identity import auth_of, vocabulary_of
+from amili_provider.client.identity import auth_of, vocabulary_of, without_secrets
 from amili_provider.client.in_flight import InFlight
 from amili_provider.client.judging import decided_by_code, judged
 from amili_provider.client.reading import aread_answer
@@ -136,7 +136,7 @@ class AmiliAsyncClient:
         """
         number = checked_client_no(client_no, "client_no")
         path = addressing.result_path(self.settings, number, file_id)
-        return file_result_in(await self.get(path, accepted=NOTHING_YET), file_id)
+        return file_result_in(await self.get(path, accepted=NOTHING_YET), file_id, self.vocabulary)
 
     async def _once(self, url: str, accepted: tuple[int, ...]) -> Answer:
         what = f"GET {httpx.URL(url).path}"
@@ -158,5 +158,5 @@ class AmiliAsyncClient:
                         await response.aclose()
         except NoAnswer as failure:
             raise AmiliConnectionError(f"{what}: {failure}.") from None
-        answer = Answer(answer.status_code, answer.headers, content)
+        answer = Answer(answer.status_code, answer.headers, without_secrets(content, response.request, self.settings))
         return judged(answer, what, self.settings, self._clock(), writes=False, accepted=accepted)

@@ -12,6 +12,7 @@ import httpx
 from amili_provider.auth import BearerAuth, ClientCredentialsAuth
 from amili_provider.client import connecting
 from amili_provider.client.answers import Answer
+from amili_provider.client.identity import without_secrets
 from amili_provider.client.in_flight import Body, InFlight
 from amili_provider.client.judging import decided_by_code
 from amili_provider.client.reading import AnswerUnusable, read_answer
@@ -143,7 +144,7 @@ class Wire:
             if flight.overdue and not code_decides:
                 # An answer without a length ends where the connection ends: here we ended it ourselves.
                 raise AnswerUnusable("the answer did not end in time")
-            return Answer(answer.status_code, answer.headers, content)
+            return Answer(answer.status_code, answer.headers, without_secrets(content, r.request, self._settings))
 
     @contextlib.contextmanager
     def _on_its_way(self, flight: InFlight) -> Iterator[None]:

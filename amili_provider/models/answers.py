@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -46,14 +49,10 @@ class UploadAnswer(Words):
 
     files: tuple[FileResult, ...] = ()
     """The entries that could be read; others count as missing."""
-    nameless: tuple[Words, ...] = ()
-    """Words of entries that name no file."""
     unreadable: int = 0
     """How many entries of ``files`` could not be read, those that name no file among them."""
     complaint: str | None = None
     """Why ``files`` as a whole could not be read."""
-    shapeless: bool = False
-    """Whether something else than a list stands in its place."""
 
 
 class UnreadableAnswer(ValueError):  # noqa: N818
@@ -67,6 +66,41 @@ def what_instead_of_json(body: bytes) -> str:
     return "a page (HTML or XML), not JSON" if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") else "not JSON"
 
 
+def read_json(body: bytes) -> Any:
+    """
+    Return *body* as JSON.
+
+    :raises ValueError: if it is not JSON (RFC 8259), or if an object in it has a name twice: then it says two things.
+    """
+    data = from_json(body, allow_inf_nan=False)
+    json.loads(body, object_pairs_hook=_names_differ)
+    return data
+
+
+def _names_differ(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+
+
+def begins_like_json(body: bytes) -> bool:
+    """Return whether *body* begins as an object or a list of JSON does, in any encoding, whatever follows."""
+    return body.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n").startswith((b"{", b"["))
+
+
+def everything_in(data: Any) -> Iterator[Any]:
+    """Yield *data* and every value in it, outer ones first. The names of objects are given without case."""
+    queue = deque([data])
+    while queue:
+        value = queue.popleft()
+        if isinstance(value, dict):
+            yield {name.strip().casefold(): inner for name, inner in value.items()}
+            queue.extend(value.values())
+        else:
+            yield value
+            if isinstance(value, list):
+                queue.extend(value)
+
+
 def read_json_object(body: bytes) -> dict[str, Any]:
     """
     Return *body* as a JSON object.
@@ -74,7 +108,7 @@ def read_json_object(body: bytes) -> dict[str, Any]:
     :raises UnreadableAnswer: if it is empty, not JSON, or JSON of another type.
     """
     try:
-        data = from_json(body, allow_inf_nan=False)
+        data = read_json(body)
     except ValueError:
         raise UnreadableAnswer(f"the answer is {what_instead_of_json(body)}") from None
     if not isinstance(data, dict):
@@ -96,21 +130,17 @@ def read_upload_answer(body: bytes) -> UploadAnswer:
         complaint, entries = "the answer has no 'files'", []
     elif not isinstance(entries, list):
         complaint, entries = "'files' in the answer is not a list", []
-    files, nameless, unreadable = [], [], 0
+    files, unreadable = [], 0
     for entry in entries:
         try:
             files.append(FileResult.model_validate(entry))
         except ValidationError:
             unreadable += 1
-            if isinstance(entry, dict):
-                nameless.append(Words.model_validate(entry))
     return UploadAnswer(
         **whole.model_dump(),
         files=tuple(files),
-        nameless=tuple(nameless),
         unreadable=unreadable,
         complaint=complaint,
-        shapeless=data.get("files") is not None and complaint is not None,
     )
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from amili_provider.models.answers import FileResult, UploadAnswer
+from amili_provider.models.answers import FileResult, UploadAnswer, begins_like_json, everything_in, read_json
 from amili_provider.models.outcomes import Outcome, Verdict
 from amili_provider.models.text import one_line
-from amili_provider.models.vocabulary import Meaning, Vocabulary, word
-
-_IN_PART = frozenset({"partial", "partly"})
-"""Of a whole request. Assumed: PARTIAL is what the Collection API calls a batch that failed in part."""
+from amili_provider.models.vocabulary import DONE_WORDS, Meaning, Vocabulary, says_in_part, word
 
 
 def judge_upload(answer: UploadAnswer, file_ids: Sequence[str], vocabulary: Vocabulary) -> dict[str, Verdict]:
@@ -34,21 +32,40 @@ def judge_upload(answer: UploadAnswer, file_ids: Sequence[str], vocabulary: Voca
     }
 
 
-def takes_something(answer: UploadAnswer, vocabulary: Vocabulary) -> bool:
+def takes_something(body: bytes, vocabulary: Vocabulary) -> bool:
     """
-    Return whether *answer* could mean that some file of its request was taken, whatever its status code.
+    Return whether an answer could mean that some file of its request was taken, whatever its status code.
 
     Only words of refusal, and no words at all, say that nothing was. Of files that such an answer does not name nobody
-    knows what became of them.
+    knows what became of them. What begins like JSON and cannot be read may be Amili's, too.
     """
-    whole = vocabulary.meaning(answer.status, answer.result)
-    return (
-        answer.shapeless
-        or whole in (Meaning.ACCEPTED, Meaning.PENDING)
-        or (whole is not Meaning.REFUSED and not _IN_PART.isdisjoint((word(answer.status), word(answer.result))))
-        or any(vocabulary.meaning(e.status, e.result) is not Meaning.REFUSED for e in answer.files)
-        or any(vocabulary.meaning(e.status, e.result) is Meaning.ACCEPTED for e in answer.nameless)
+    try:
+        data = read_json(body)
+    except ValueError:
+        return begins_like_json(body)
+    if not isinstance(data, dict):
+        return isinstance(data, list) and bool(data)
+    files = data.get("files")
+    if files is not None and not (isinstance(files, list) and all(isinstance(entry, dict) for entry in files)):
+        return True
+    whole, *inner = (value for value in everything_in(data) if isinstance(value, dict))
+    return _says_taken(whole, vocabulary) or any(
+        _says_taken(part, vocabulary) or _names_unrefused(part, vocabulary) for part in inner
     )
+
+
+def _says_taken(part: dict[str, Any], vocabulary: Vocabulary) -> bool:
+    words = word(part.get("status")), word(part.get("result"))
+    meaning = vocabulary.meaning(*words)
+    if meaning is Meaning.UNCLEAR:
+        named = part.get("fileid") is not None and any(w and not w.isdecimal() for w in words)
+        return named or says_in_part(*words) or not DONE_WORDS.isdisjoint(words)
+    return meaning is not Meaning.REFUSED
+
+
+def _names_unrefused(part: dict[str, Any], vocabulary: Vocabulary) -> bool:
+    named = part.get("fileid") is not None
+    return named and vocabulary.meaning(part.get("status"), part.get("result")) is not Meaning.REFUSED
 
 
 def _judge_one(

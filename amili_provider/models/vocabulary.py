@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,11 +14,20 @@ ALWAYS_REFUSED = ("FAILED", "REJECTED", "ERROR", "INVALID", "BATCH-REJECTED")
 """Assumed, but for FAILED and BATCH-REJECTED, which the auto-postings page names. Nothing takes one of them away."""
 DEFAULT_PENDING = ("QUEUED", "PENDING", "RECEIVED", "PROCESSING")
 """Assumed, but for QUEUED, which the Collection API names."""
+DONE_WORDS = frozenset({"processed", "created", "success"})
+"""Each by itself says that something was done. Assumed: two are an upload's, SUCCESS is the Collection API's."""
+_IN_PART = frozenset({"partial", "partially", "partly"})
+"""Assumed: PARTIAL is what the Collection API calls a batch that failed in part."""
 
 
 def word(value: Any) -> str:
     """Return *value* as it is compared: without case, and without blanks around it."""
     return str(value).strip().casefold() if value is not None else ""
+
+
+def says_in_part(*words: str) -> bool:
+    """Return whether one of *words*, as :func:`word` gives them, says "in part", as ``PARTIALLY_PROCESSED`` does."""
+    return any(not _IN_PART.isdisjoint(re.split(r"[^a-z]+", one)) for one in words)
 
 
 class Meaning(StrEnum):

@@ -8,22 +8,26 @@ it: one refusal anywhere refuses, and a word that nobody knows is no acceptance.
 from __future__ import annotations
 
 import functools
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from amili_provider.exceptions import AmiliError, AmiliRequestError, AmiliResponseError
-from amili_provider.models import FileResult, Meaning, Vocabulary, one_line, word
+from amili_provider.models import (
+    DONE_WORDS,
+    FileResult,
+    Meaning,
+    Vocabulary,
+    everything_in,
+    one_line,
+    says_in_part,
+    word,
+)
 
 Key = tuple[str, str]
 """A client number, and a file's id or a batch's uuid."""
 
 _WORKING, _PARTLY, _NOT_FOUND = 202, 206, 404
-_DONE_WORDS = frozenset({"processed", "created", "success"})
-"""Each by itself. Assumed: the first two are an upload's, SUCCESS is the Collection API's."""
-_PARTLY_WORDS = frozenset({"partial", "partly"})
-"""Assumed: PARTIAL is what the Collection API calls a batch that failed in part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ def judge_batch(answer: Answer, vocabulary: Vocabulary, partly: Meaning) -> Said
         words = tuple("" if part.get(name) == code else word(_plain(part, name)) for name in ("status", "result"))
         if any(words):
             first.setdefault(meaning_of(words), part)
-            partial = partial or (part if _PARTLY_WORDS.intersection(words) else None)
+            partial = partial or (part if says_in_part(*words) else None)
     if Meaning.REFUSED in first:
         return _said(Meaning.REFUSED, first[Meaning.REFUSED])
     if code == _PARTLY:
@@ -140,26 +144,26 @@ def judge_batch(answer: Answer, vocabulary: Vocabulary, partly: Meaning) -> Said
 
 def _parts(data: Any, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
     """
-    Yield every object in an answer, outer ones first, and refusals that stand anywhere else, as parts of their own.
+    Yield every object in an answer, outer ones first, and words that stand anywhere else, as parts of their own.
 
-    The body is not documented, so no list or object is taken for one that holds no words.
+    The body is not documented, so no list or object is taken for one that holds no words: a refusal counts wherever it
+    stands, as the name of something that is there, too (``{"FAILED": 3}``).
     """
     refused = vocabulary.refused_words
-    queue = deque([data])
-    while queue:
-        inner = queue.popleft()
-        if isinstance(inner, dict):
-            yield inner
-            queue.extend(inner.values())
-        elif isinstance(inner, list):
-            queue.extend(inner)
-        elif isinstance(inner, str) and word(inner) in refused:
-            yield {"status": inner}
+    for value in everything_in(data):
+        if isinstance(value, str) and word(value) in refused:
+            yield {"status": value}
+        elif isinstance(value, dict):
+            yield value
+            yield from ({"status": name} for name, inner in value.items() if inner and name in refused)
+            for name in ("status", "result"):
+                if isinstance(value.get(name), (list, dict)):
+                    yield from ({"status": text} for text in everything_in(value[name]) if isinstance(text, str))
 
 
 def _meaning(vocabulary: Vocabulary, words: tuple[str, ...]) -> Meaning:
     found = vocabulary.meaning(*words)
-    return Meaning.ACCEPTED if found is Meaning.UNCLEAR and _DONE_WORDS.issuperset(filter(None, words)) else found
+    return Meaning.ACCEPTED if found is Meaning.UNCLEAR and DONE_WORDS.issuperset(filter(None, words)) else found
 
 
 def _said(meaning: Meaning, entry: dict[str, Any], otherwise: str | None = None) -> Said:

@@ -210,7 +210,7 @@ def test_answers_that_only_their_content_explains_are_handed_on(status: int, con
 def test_who_refused_is_told_by_whose_words_they_are(status: int, waits: Waits) -> None:
     """A JSON object is Amili's; a page, an empty answer or other JSON is that of what stands before Amili."""
     amilis = [(b'{"message": "bad"}', RefusedBy.AMILI), (b"{}", RefusedBy.AMILI)]
-    pages = [(body, RefusedBy.GATEWAY) for body in (b"", b"<html>no</html>", b'"no"', b"[]", b'{"message": ')]
+    pages = [(body, RefusedBy.GATEWAY) for body in (b"", b"<html>no</html>", b'"no"', b"[]")]
     for body, refused_by in amilis + pages:
         with scripted_amili(answer(status, body)) as amili:
             reply = AmiliClient(amili.settings, sleep=waits).post_files("2218", Body())

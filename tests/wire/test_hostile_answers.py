@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import threading
@@ -54,6 +55,20 @@ def raw(first: bytes, *, body: Callable[[bytes], bytes] = lambda good: good) -> 
 def chunked(good: bytes, end: bytes = b"\r\n0\r\n\r\n") -> bytes:
     """Return a body in one chunk."""
     return b"%x;a=b\r\n" % len(good) + good + end
+
+
+def unreadable(code: int, change: Callable[[bytes], bytes]) -> Case:
+    """Return a refusal that accepts the first of two files, changed so that it cannot be read."""
+    good = functools.partial(json.dumps, ensure_ascii=False)
+    answer: Reply = lambda ids: whole_answer(  # noqa: E731 - one of many
+        code, change(good({"files": [entry(ids[0]), entry(ids[1], "FAILED", message="Blåbærsyltetøy")]}).encode())
+    )
+    return Case(answer, f"{UNKNOWN} {UNKNOWN}", files=2)
+
+
+def taken(code: int, make: Callable[[Ids], Any]) -> Case:
+    """Return a refusal that may take something of two files, in words or a shape of its own."""
+    return Case(lambda ids: whole_answer(code, make(ids)), f"{UNKNOWN} {UNKNOWN}", files=2)
 
 
 def first_only(ids: Ids) -> list[dict[str, Any]]:
@@ -165,6 +180,9 @@ CASES: dict[str, Case] = {
     "duplicate": Case(results(result="DUPLICATE"), words="words that are not known"),
     "true for words": Case(results(status=True, result=True)),
     "refused": Case(results(status="FAILED", result="REJECTED", message="no such debtor"), REJECTED, "no such debtor"),
+    "refused, then accepted": Case(
+        raw(NO_LENGTH, body=lambda good: good.replace(b'"status"', b'"status": "FAILED", "status"'))
+    ),
     "refused in a 207": Case(results(207, status="FAILED", result=None, message="no"), REJECTED),
     "no files": Case(body(200, {"status": "PROCESSED", "result": "CREATED"}), words="no 'files'"),
     "files is an object": Case(entries(lambda ids: {ids[0]: entry(ids[0])})),
@@ -219,11 +237,43 @@ CASES: dict[str, Case] = {
     "422 whole refused, one accepted": Case(
         lambda ids: whole_answer(422, {"status": "FAILED", "files": [entry(ids[0])]}), f"{UNKNOWN} {UNKNOWN}", files=2
     ),
+    **{
+        f"{code}, {how}": unreadable(code, change)
+        for code in (422, 429)
+        for how, change in {
+            "with a byte order mark": lambda good: b"\xef\xbb\xbf" + good,
+            "in Latin-1": lambda good: good.decode().encode("latin-1"),
+            "in UTF-16": lambda good: good.decode().encode("utf-16"),
+            "in UTF-16 without a mark": lambda good: good.decode().encode("utf-16-le"),
+            "cut in mid-emoji": lambda good: good.replace("Blåbærsyltetøy".encode(), b"\\ud83d"),
+            "with NaN": lambda good: good[:-1] + b', "left": NaN}',
+            "that ends early, in full length": lambda good: good[:-2],
+            "with something behind it": lambda good: good + b"\n<html>",
+            "files twice": lambda good: good[:-1] + b', "files": []}',
+            "a list": lambda good: b"[" + good + b"]",
+        }.items()
+    },
+    "422, each file's words twice": Case(
+        lambda ids: whole_answer(422, b'{"files":[{"fileId":"%s","status":"","status":"FAILED"}]}' % ids[0].encode())
+    ),
+    "422 that queues without names": taken(422, lambda _: {"files": [{"status": "QUEUED"}, {"status": "FAILED"}]}),
+    "422 whose entries are text": taken(422, lambda ids: {"files": [f"{i}: PROCESSED/CREATED" for i in ids]}),
+    "422, files in files": taken(422, lambda ids: {"files": [[entry(ids[0])]]}),
+    "422, files elsewhere": taken(422, lambda ids: {"results": [entry(ids[0]), entry(ids[1], "FAILED")]}),
+    "422, files deep": taken(422, lambda ids: {"data": {"files": [entry(ids[0])]}}),
+    "422, in capitals": taken(422, lambda ids: {"Files": [{"FileId": ids[0], "Status": "QUEUED"}]}),
+    "400 done": taken(400, lambda _: {"status": "PROCESSED"}),
+    "400 created": taken(400, lambda _: {"result": "CREATED"}),
+    "400 partly done": taken(400, lambda _: {"status": "PARTIALLY_PROCESSED"}),
     "422 cut": Case(lambda _: head(422, {"Content-Length": "999"}) + b'{"files": ['),
     "403 cut": Case(lambda _: head(403, {"Content-Length": "999"}) + b"{"),
     # Refusals, and nothing was taken.
     "422": Case(body(422, {"message": "bad base64"}), REJECTED, "bad base64"),
     "400 that names it": Case(results(400, status="FAILED", message="no"), REJECTED, "no"),
+    "422 that says failed": Case(body(422, {"status": "FAILED", "errors": [{"status": 422}]}), REJECTED),
+    "422 of a framework": Case(
+        body(422, {"title": "Bad", "status": 422, "errors": {"files[0].content": ["is no base64"]}}), REJECTED
+    ),
     "415": Case(body(415, {"message": "no"}), REJECTED),
     "403": Case(body(403, {"message": "no"}), NOT_SENT, "Check the file type"),
     "404": Case(body(404, {"message": "no"}), NOT_SENT, "Check the client number"),
