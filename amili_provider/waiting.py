@@ -10,6 +10,8 @@ from email.utils import parsedate_to_datetime
 
 LONGEST_WAIT_SECONDS = 60.0
 """Waited inside one call at most, all waits together; longer belongs to Airflow's retries."""
+LONGEST_ASKED_SECONDS = 86_400.0
+"""More than a day is a mistake at the other end, and would look like a task that is never retried."""
 _FIRST_BACKOFF_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 8.0
 _DIGITS = re.compile(r"[0-9]{1,9}")
@@ -17,7 +19,7 @@ _DIGITS = re.compile(r"[0-9]{1,9}")
 
 def asked_to_wait(headers: Mapping[str, str], now: float) -> float | None:
     """
-    Return the seconds that ``Retry-After`` asks for, None if it is missing, cannot be read, or names a past moment.
+    Return the seconds that ``Retry-After`` asks for, a day at most; None if it is missing, cannot be read, or is past.
 
     A date that has passed (a clock that is wrong, a page from a cache) is no invitation to come back at once.
 
@@ -26,7 +28,7 @@ def asked_to_wait(headers: Mapping[str, str], now: float) -> float | None:
     """
     value = (headers.get("retry-after") or "").strip()
     if _DIGITS.fullmatch(value):
-        return float(value)
+        return min(float(value), LONGEST_ASKED_SECONDS)
     try:
         moment = parsedate_to_datetime(value)
     except (ValueError, OverflowError, IndexError, TypeError):
@@ -36,7 +38,7 @@ def asked_to_wait(headers: Mapping[str, str], now: float) -> float | None:
         left = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
     except (ValueError, OverflowError):
         return None
-    return left if left > 0 else None
+    return min(left, LONGEST_ASKED_SECONDS) if left > 0 else None
 
 
 class Patience:

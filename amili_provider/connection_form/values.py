@@ -164,7 +164,9 @@ def checked_result_path(value: Any, name: str) -> str:
         parsed = []
     fields = {field for _, field, _, _ in parsed if field is not None}
     plain = not any(specification or conversion for _, _, specification, conversion in parsed)
-    sane = path.startswith("/") and not path.startswith("//") and not any(c in path for c in ("{{", "}}", " ", "#"))
+    sane = path.startswith("/") and not path.startswith("//") and path.isprintable()
+    sane = sane and not any(c in path for c in ("{{", "}}", " ", "#", "\\"))
+    sane = sane and {".", ".."}.isdisjoint(path.partition("?")[0].split("/"))
     if not (sane and plain and "fileid" in fields and fields <= {"clientno", "fileid"}):
         raise ValueError(
             f"{name} is {_shown(value)}; write a path such as /clients/{{clientno}}/files/{{fileid}}, with {{fileid}} "

@@ -123,7 +123,7 @@ class Books:
         if standing.state is not State.FREE:
             return _result_of(standing, item)
         if elsewhere is not None and of_content.state is State.UPLOADED:  # force sets it aside
-            result = self._accepted_elsewhere(item, of_content)
+            result = self._accepted_elsewhere(item, of_content, standing)
             if result is not None:
                 item.receipt.file_id = by_content
                 return result
@@ -131,21 +131,22 @@ class Books:
         self._standings[item.file_id] = standing
         return None
 
-    def _accepted_elsewhere(self, item: Item, standing: Standing) -> Result | None:
+    def _accepted_elsewhere(self, item: Item, of_content: Standing, of_name: Standing) -> Result | None:
         """Return what becomes of *item*, whose bytes Amili accepted under another name, or None if it may be sent."""
-        first = standing.first_receipt
+        first = of_content.first_receipt
         assert first is not None
-        if self._plan.if_duplicate != "send":
-            run = f"DAG {first.dag_id}, run {first.run_id}" if first.dag_id else "by no run of Airflow"
-            return not_sent_twice(item, first, self._plan, run=run)
-        lost = [a for a in standing.attempts if a.attempt in standing.unknown and _is_of(a, item)]
-        if not lost or self._set_aside is not SetAside.NOTHING:
+        lost = [a for s in (of_content, of_name) for a in s.attempts if a.attempt in s.unknown and _is_of(a, item)]
+        sends = self._plan.if_duplicate == "send"
+        if lost and not (sends and self._set_aside is not SetAside.NOTHING):
+            # Then the same bytes were sent under another name all the same, as somebody wished.
+            return unknown(
+                "Sent before under this name, outcome unknown; if_unknown='resend' with if_duplicate='send' sends it "
+                f"again. {lost[-1].describe()}; Amili accepted the same bytes as {first.name}"
+            )
+        if sends:
             return None
-        # Then the same bytes were sent under another name all the same, as somebody wished.
-        return unknown(
-            f"Sent before under this name, outcome unknown; if_unknown='resend' sends it again. {lost[-1].describe()}; "
-            f"Amili accepted the same bytes as {first.name}"
-        )
+        run = f"DAG {first.dag_id}, run {first.run_id}" if first.dag_id else "by no run of Airflow"
+        return not_sent_twice(item, first, self._plan, run=run)
 
     def _look_up(self, item: Item) -> Standing:
         assert self._ledger is not None
@@ -290,7 +291,7 @@ class Books:
             return not_sent("Another run tried to send the same bytes at the same time.", passing=True)
         if standing.accepted_elsewhere(item.receipt.name) is None:
             return _result_of(standing, item)
-        return self._accepted_elsewhere(item, standing) or not_sent(
+        return self._accepted_elsewhere(item, standing, standing) or not_sent(
             "Another run sent the same bytes under another name at the same time.", passing=True
         )
 

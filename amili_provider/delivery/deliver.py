@@ -142,6 +142,7 @@ class DeliveryRun:
         settings = self._hook.settings
         with wrong_arguments_are_permanent():
             plan = self._plan(settings)
+            self._hook.get_conn()  # a wrong field of the connection shows before anything is read
             self._log.info(
                 "Delivering to environment %s at %s, client number %s, file type %s",
                 settings.environment,

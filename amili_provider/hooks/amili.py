@@ -73,6 +73,10 @@ class AmiliHook(BaseHook):
         :raises AmiliArgumentError: if there is no such connection.
         """
         if self._settings is None:
+            if not isinstance(self.amili_conn_id, str) or self.amili_conn_id.strip() in ("", "None"):
+                raise ValueError(
+                    f"amili_conn_id is {self.amili_conn_id!r}; name a connection, for example 'amili_default'."
+                )
             with short_extras():
                 connection = self._connection()
                 extra = connection.extra_dejson

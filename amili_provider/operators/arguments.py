@@ -143,6 +143,8 @@ def seconds_of(name: str, value: Any) -> float:
 
 def kinds_of(value: Any, allowed: Sequence[str]) -> tuple[str, ...]:
     """Return *ignore*: the kinds of files that are skipped; ValueError if one is not known."""
+    if value is not None and not isinstance(value, str | Sequence | set | frozenset):
+        raise ValueError(f"ignore must be a list of {', '.join(map(repr, allowed))}, not {value!r}.")
     kinds = [value] if isinstance(value, str) else list(value or ())
     for kind in kinds:
         if kind not in allowed:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
+from amili_provider.waiting import LONGEST_ASKED_SECONDS
+
 if TYPE_CHECKING or AIRFLOW_V_3_3_PLUS:
     from airflow.sdk import RetryDecision, RetryPolicy
 else:
     # Below 3.3 there is nobody to ask a policy; the task's own retry_delay stands.
     RetryPolicy = object
-
-LONGEST_PAUSE = timedelta(days=1)
-"""More than a day is a mistake at the other end, and would look like a task that is never retried."""
 
 
 class AmiliRetryPolicy(RetryPolicy):
@@ -43,7 +42,7 @@ class AmiliRetryPolicy(RetryPolicy):
         asked = getattr(exception, "retry_after", None)
         if not isinstance(asked, int | float) or isinstance(asked, bool):
             return RetryDecision.default()
-        pause = timedelta(seconds=min(asked, LONGEST_PAUSE.total_seconds()))
+        pause = timedelta(seconds=min(asked, LONGEST_ASKED_SECONDS))
         task = (context or {}).get("task")
         usual = getattr(task, "retry_delay", None)
         if isinstance(usual, timedelta) and pause <= usual:

@@ -65,6 +65,24 @@ FILES: dict[str, tuple[Any, Any, str, str | None]] = {
         FAILED,
         "AmiliResponseError",
     ),
+    "refused as a whole": (
+        [(200, {**REFUSED, "files": [{"fileId": "a", **ACCEPTED}]})],
+        [ACCEPTED],
+        FAILED,
+        "AmiliResponseError",
+    ),
+    "refused beside its own entry": (
+        [(200, {"fileId": "a", **REFUSED, "files": [{"fileId": "a", **ACCEPTED}]})],
+        [ACCEPTED],
+        FAILED,
+        "AmiliResponseError",
+    ),
+    "its words stand twice": (
+        ['{"fileId":"a","status":"FAILED","status":"PROCESSED","result":"CREATED"}'],
+        [ACCEPTED],
+        FAILED,
+        "AmiliResponseError",
+    ),
     "an outage at the very end": (after(3500, QUEUED, 500), [ACCEPTED], FAILED, TIMEOUT),
     "an outage in the middle": (after(600, QUEUED, 500), [ACCEPTED], RETRY, PASSING),
     "many short outages": (
@@ -96,6 +114,9 @@ BATCHES: dict[str, tuple[Any, str, str | None]] = {
             "a batch": {"batch": {"uuid": "a", "documents": [{"parts": [[{"status": "ERROR"}]]}]}},
             "a bare word": {"status": "SUCCESS", "results": ["OK", "BATCH-REJECTED"]},
             "another field": {"status": "PROCESSED", "postings": [{"resultType": "BATCH-REJECTED"}]},
+            "a count": {"FAILED": 3, "PROCESSED": 5},
+            "capitals": {"Status": "Failed"},
+            "a list of words": {"status": ["PROCESSED", "FAILED"]},
             "a list, though the whole is queued": {**QUEUED, "data": [REFUSED]},
             "a list, though the rest is partial": {"status": "PARTIAL", "data": [{"status": "INVALID"}]},
         }.items()
@@ -105,6 +126,9 @@ BATCHES: dict[str, tuple[Any, str, str | None]] = {
         for where, body in {
             "an unknown word": {"status": "COMPLETED_WITH_ERRORS"},
             "an unknown result beside its own code": {"status": 200, "result": "NOTED"},
+            "queued in a list": {"status": ["QUEUED"]},
+            "queued in an object": {"status": {"code": "QUEUED"}},
+            "queued in capitals": {"Status": "QUEUED"},
             "an unknown result": {"status": "PROCESSED", "result": "NOTED"},
             "an unknown word deeper inside": {**ACCEPTED, "documents": [{"status": "ODD"}]},
             "a part is queued": {**ACCEPTED, "documents": [ACCEPTED, QUEUED]},
@@ -114,6 +138,7 @@ BATCHES: dict[str, tuple[Any, str, str | None]] = {
     **{
         f"200, {where}": ([(200, body)], SUCCESS, None)
         for where, body in {
+            "no failure counted": {"FAILED": 0, "error": None, "errors": [], "PROCESSED": 5},
             "success": {"summary": {"status": "SUCCESS"}},
             "half of an upload's words": {"status": "PROCESSED"},
             "its own code": {"status": 200, "result": "CREATED", "message": "fine"},

@@ -51,6 +51,9 @@ from tests.wire.conftest import FakeTaskInstance, Upload
         ({"max_memory_bytes": 10}, "max_memory_bytes must be at least"),
         ({"stable_for": -1}, "stable_for must be 0 or more"),
         ({"ignore": "odd"}, "ignore takes any of"),
+        ({"ignore": 5}, "ignore must be a list of"),
+        ({"amili_conn_id": None}, "amili_conn_id is None; name a connection"),
+        ({"amili_conn_id": 5}, "amili_conn_id is 5; name a connection"),
         ({"source": ""}, "source is empty"),
         ({"source": None}, "source must be a path or a list"),
         ({"source": 7}, "source must be a path or a list"),
@@ -163,6 +166,7 @@ def test_templated_booleans_are_read_in_any_case(
         ({"client_no": None}, "Client number"),
         ({"answer_timeout": -5}, "Answer time-out"),
         ({"verify": "perhaps"}, "Verify TLS"),
+        ({"ca_file": "/nowhere.pem"}, "CA file.*cannot be read"),
     ],
     ids=str,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -46,6 +47,24 @@ def test_the_end_of_a_connection_and_an_early_answer_are_noticed(
     end(theirs)
     assert speaks_or_is_gone(ours)
     assert not wait_until_delivered(ours)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_answer"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\n", False),
+        (b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", False),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413", True),
+        (b"HTTP/1.1 100 Conti", True),
+        (b"HTTP/1.1 401 Unauthorized\r\n\r\n", True),
+    ],
+)
+def test_an_interim_answer_is_none(pair: tuple[socket.socket, socket.socket], said: bytes, is_answer: bool) -> None:
+    """A server may send 1xx at any time (RFC 9110 section 15.2); what follows it, or is not whole, counts."""
+    ours, theirs = pair
+    theirs.sendall(said)
+    assert select.select([ours], [], [], 5)[0]
+    assert speaks_or_is_gone(ours) is is_answer
 
 
 def test_what_was_read_by_the_other_end_is_delivered(pair: tuple[socket.socket, socket.socket]) -> None:

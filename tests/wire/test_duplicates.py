@@ -307,13 +307,16 @@ def test_a_second_name_whose_answer_is_lost_is_unknown_in_every_mode(
 def test_a_second_name_that_never_arrived_is_resent_only_by_both_words(
     run: Run, outbound: Path, amili_sandbox: SandboxServer
 ) -> None:
-    """Amili does not know it: 'resend' alone leaves a duplicate, with 'send' it goes out, once."""
+    """Amili does not know it: 'resend' or 'force' alone leaves it unknown, with 'send' it goes out, once."""
     _write(outbound, a=b"same")
     run()
     _write(outbound, b=b"same")
     amili_sandbox.faults.add("upload", **UNHEARD)
     assert run(if_duplicate="send")[0]["b"] == "unknown"
-    assert run(if_unknown="resend")[0]["b"] == "duplicate"
+    for if_duplicate in ("fail", "skip"):
+        said, error = run(if_unknown="resend", if_duplicate=if_duplicate)
+        assert said["b"] == "unknown"
+        assert "if_unknown='resend' with if_duplicate='send' sends it again" in " ".join(str(error).split())
     assert run(if_duplicate="send", if_unknown="resend")[0]["b"] == "uploaded"
     assert run(if_duplicate="send", if_unknown="resend")[0]["b"] == "already_uploaded"
     assert _accepted(amili_sandbox) == {"a": 1, "b": 1}
@@ -332,7 +335,7 @@ def test_a_name_that_was_overtaken_while_unknown_is_not_sent_on_its_own(
     _rename(outbound, "a", "b")
     said, error = run(if_duplicate="send")
     assert said == {"b": "unknown"}
-    assert "if_unknown='resend' sends it again" in " ".join(str(error).split())
+    assert "if_unknown='resend' with if_duplicate='send' sends it again" in " ".join(str(error).split())
     assert _accepted(amili_sandbox) == {"a": 1, "b": 1}
     assert run(if_duplicate="send", if_unknown="resend")[0] == {"b": "uploaded"}
     assert run(if_duplicate="send")[0] == {"b": "already_uploaded"}

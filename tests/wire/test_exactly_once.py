@@ -210,6 +210,12 @@ def test_what_is_known_later_settles_what_was_unknown(
         {"status": 404, "body": ""},
         {"status": 404, "body": {"files": [{"fileId": "another", "status": "PROCESSED", "result": "CREATED"}]}},
         {"status": 404, "body": {"status": "PROCESSING"}},
+        {"status": 404, "body": {"fileId": "<it>", "status": "ARCHIVED", "result": "DONE"}},
+        {"status": 404, "body": {"data": {"fileId": "<it>"}}},
+        {
+            "status": 200,
+            "body": {"status": "FAILED", "files": [{"fileId": "<it>", "status": "PROCESSED", "result": "CREATED"}]},
+        },
         {"status": 302, "headers": {"Location": "/log-in"}},
         {"status": 200, "garbage": "html"},
         {"status": 200, "body": []},
@@ -227,7 +233,8 @@ def test_nothing_but_amilis_own_404_has_a_file_sent_again(
     amili_sandbox.faults.add("upload", **LOST)
     with pytest.raises(AmiliOutcomeUnknown):
         upload(FakeTaskInstance(run_id="first"))
-    amili_sandbox.faults.add("result", times=None, **fault)
+    file_id = amili_sandbox.uploads[0].file_id
+    amili_sandbox.faults.add("result", times=None, **json.loads(json.dumps(fault).replace("<it>", file_id)))
     for if_unknown in ("check", "resend"):
         with pytest.raises(AmiliOutcomeUnknown, match="Sent before, outcome unknown. Asked now"):
             upload(FakeTaskInstance(run_id=f"to {if_unknown}"), if_unknown=if_unknown)

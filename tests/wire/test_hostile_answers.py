@@ -89,6 +89,7 @@ class Case:
     :param pause: seconds between these.
     :param reset: end the connection without a farewell.
     :param before: answer after so many bytes of the request, instead of after the whole.
+    :param interim: send 100 before anything of the request's body is read.
     :param wholes: how often the server may get a whole request of one file in the first run.
     :param extras: of the connection.
     """
@@ -101,6 +102,7 @@ class Case:
     pause: float = 0.0
     reset: bool = False
     before: int | None = None
+    interim: bool = False
     wholes: int = 1
     extras: dict[str, Any] = field(default_factory=dict)
 
@@ -289,6 +291,7 @@ CASES: dict[str, Case] = {
     "409 too early": Case(body(409, {}), NOT_SENT, "before everything was sent", before=9, wholes=0),
     "503 too early": Case(body(503, {}, **PAST), NOT_SENT, "before everything was sent", before=9, wholes=0),
     "422 too early that accepts": Case(results(422), NOT_SENT, "before everything was sent", before=9, wholes=0),
+    "100 too early": Case(results(), UPLOADED, interim=True),
     "302 too early": Case(body(302, b"", Location="/x"), NOT_SENT, "not followed", before=9, wholes=0),
     "413 page too early": Case(body(413, PAGE), NOT_SENT, "too large for it", before=9, wholes=0),
 }  # fmt: skip
@@ -316,6 +319,8 @@ class Hell:
             talk.read_body(case.before)
             talk.send(case.reply(["0" * 32]))
             return
+        if case is not None and case.interim:
+            talk.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         ids = [file["fileId"] for file in json.loads(talk.read_body())["files"]]
         self.wholes.update(ids)
         talk.send((case.reply if case else results())(ids))

@@ -20,10 +20,17 @@ IDS = ("010170 12345", "010170-12345", "010170.12345", "01.01.70 12345", "010170
 """A national id as people write it."""
 
 
+TOKEN, SECRET = "<the token>", "<the secret>"
+"""Stand in a fault for what Amili was sent."""
+
+
 @pytest.mark.parametrize(
     "fault",
     [
         {},
+        {"on": "upload", "status": 500, "body": {"title": f"debug: Authorization: Bearer {TOKEN}"}},
+        {"on": "upload", "status": 422, "body": {"error_description": f"client {SECRET} is locked"}},
+        {"on": "upload", "status": 200, "body": {"files": [{"message": TOKEN}], "message": SECRET}},
         {"on": "token", "status": 401, "body": "CANARY-TOKEN-BODY", "times": None},
         {"on": "upload", "status": 500, "body": CONTENT.decode()},
         {"on": "upload", "status": 400, "body": {"message": "bad fnr 01017012345", "content": CONTENT.decode()}},
@@ -40,12 +47,16 @@ def test_canaries_appear_nowhere(
     connect: Callable[..., SandboxServer],
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     fault: dict[str, Any],
 ) -> None:
     """Logs at debug, exceptions with their causes, receipts, XCom and the ledger are searched."""
     amili = connect(user_id="user1")
     if fault:
-        amili.faults.add(**fault)
+        granted = amili.tokens._mint()
+        monkeypatch.setattr(amili.tokens, "_mint", lambda: granted)
+        said = json.dumps(fault).replace(TOKEN, granted["access_token"]).replace(SECRET, amili.client_secret)
+        amili.faults.add(**json.loads(said))
     (outbound / "a.csv").write_bytes(CONTENT)
     caplog.set_level(logging.DEBUG)
     ti = FakeTaskInstance()
