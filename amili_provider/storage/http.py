@@ -21,6 +21,7 @@ _SECONDS = (30, 120)
 _BLOCK = 256 * 1024
 # Bytes as they are. What a server compresses all the same is unpacked: it is the file that was asked for.
 _HEADERS = {"Accept-Encoding": "identity"}
+_UNPACKED = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
 
 
 class HttpFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
@@ -153,6 +154,12 @@ class HttpFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
             )
         if answer.status_code != 200:  # noqa: PLR2004 - the one status that promises a whole file
             raise OSError(f"the server answered {said}")
+        packed = {one.strip().casefold() for one in answer.headers.get("Content-Encoding", "").split(",")}
+        if unknown := packed - _UNPACKED:
+            raise WrongSettings(
+                f"the server packs it with {one_line(', '.join(sorted(unknown)), 40)}, unasked, which is not unpacked "
+                f"here. Let it send the file as it is, or packed with gzip"
+            )
         if not urlsplit(path).path.strip("/"):
             raise OSError("the address has no file name")
 

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
@@ -66,6 +66,8 @@ class _Pages(BaseHTTPRequestHandler):
         if path == "/packed.csv":
             data = gzip.compress(_INVOICE)
             self.send_header("Content-Encoding", "gzip")
+        if path.startswith("/packed-with/"):
+            self.send_header("Content-Encoding", unquote(path.split("/")[2]))
         if path == "/unknown-length.csv":
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
@@ -202,6 +204,21 @@ def test_what_comes_packed_is_unpacked(pages: tuple[str, type[_Pages]]) -> None:
     assert file.size == len(_INVOICE)
     with file.open() as stream:
         assert stream.read() == _INVOICE
+
+
+@pytest.mark.parametrize("packing", ["br", "zstd", "compress", "gzip, br", "aws-chunked"])
+def test_what_comes_packed_and_cannot_be_unpacked_is_refused(pages: tuple[str, type[_Pages]], packing: str) -> None:
+    """The packed bytes are not the file: they are never delivered under its name."""
+    address = f"{pages[0]}/packed-with/{quote(packing)}/a.csv"
+    with pytest.raises(AmiliStorageSettingsError, match=f"packs it with {packing.rpartition(' ')[2]}.*Let it send"):
+        list_files(address, None)
+
+
+@pytest.mark.parametrize("packing", ["identity", "", "Identity"])
+def test_what_comes_as_it_is_says_so_in_any_words(pages: tuple[str, type[_Pages]], packing: str) -> None:
+    """``identity`` is no packing, and neither is nothing."""
+    [file] = list_files(f"{pages[0]}/packed-with/{packing}/a.csv", None)
+    assert file.size == len(_INVOICE)
 
 
 def test_a_head_that_says_nothing_is_checked(pages: tuple[str, type[_Pages]]) -> None:
