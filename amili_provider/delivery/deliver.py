@@ -223,6 +223,8 @@ class DeliveryRun:
         for item in items:
             if (reason := names.reason_to_ignore(item.file, self._order.ignore)) is not None:
                 self._settle(item, Outcome.SKIPPED, reason)
+            elif item.file.fault is not None:
+                self._settle(item, Outcome.NOT_SENT, f"It cannot be read: {item.file.fault}.")
         self._wait_for_writers([item for item in items if not item.done])
         self._name([item for item in items if not item.done])
         return items
@@ -256,10 +258,17 @@ class DeliveryRun:
                     item, Outcome.NOT_SENT, f"It cannot be sent under its name: {one_line(error, 180)}. {advice}"
                 )
         going = [item for item in items if not item.done]
-        again = names.equal_names(item.receipt.name for item in going)
+        namesakes: dict[str, list[Item]] = {}
         for item in going:
-            if names.comparable(item.receipt.name) in again:
-                reason = f"Another file of this run has the name '{item.receipt.name}'. {_UNIQUE_NAME}"
+            namesakes.setdefault(names.comparable(item.receipt.name), []).append(item)
+        for same in namesakes.values():
+            if len(same) == 1:
+                continue
+            # One sentence for all of them, so that a report says it once.
+            folders = list(dict.fromkeys(item.file.url.rpartition("/")[0] + "/" for item in same))
+            places = " and ".join(folders[:2]) + (f" and {len(folders) - 2} more" if len(folders) > 2 else "")  # noqa: PLR2004
+            reason = f"Another file of this run has the name '{same[0].receipt.name}'. {_UNIQUE_NAME} Found in {places}"
+            for item in same:
                 item.receipt.name = escaped(item.file.name)  # by which a person finds it
                 self._settle(item, Outcome.NOT_SENT, reason)
 

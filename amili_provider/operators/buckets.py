@@ -177,4 +177,5 @@ def _address(file: StorageFile, conn_id: str | None) -> str:
     if named not in (None, conn_id):
         scheme, _, rest = address.partition("://")
         address = f"{scheme}://{named}@{rest}"
-    return address if as_it_is and not (storage.kind.lists and is_pattern(file.path)) else EXACT + address
+    plain = as_it_is and address == address.strip() and not (storage.kind.lists and is_pattern(file.path))
+    return address if plain else EXACT + address

@@ -10,6 +10,7 @@ from typing import BinaryIO, cast
 
 from fsspec.asyn import sync
 
+from amili_provider.exceptions import AmiliStorageSettingsError
 from amili_provider.storage.entries import Entry, read_entry
 from amili_provider.storage.locations import Location
 from amili_provider.storage.streams import BLOCK_BYTES, Blocks, ShortReadError, WholeFile
@@ -30,6 +31,8 @@ class StorageFile:
     :param modified: when it was last written, in seconds since 1970, by the storage's own clock.
     :param local_path: the path if it is a local file, to be read in place.
     :param literal: whether it was named, rather than found by a pattern or in a folder.
+    :param fault: why it cannot be read, as far as the listing tells; None if nothing is wrong.
+    :param changed: what moves with every write, even one that sets *modified* back; None if the storage has no such.
     """
 
     location_root: Location = field(repr=False, compare=False)
@@ -41,6 +44,8 @@ class StorageFile:
     modified: float | None
     local_path: str | None
     literal: bool
+    fault: str | None = None
+    changed: int | None = None
 
     @property
     def can_be_read_together(self) -> bool:
@@ -60,6 +65,8 @@ class StorageFile:
         It gives as many bytes as were listed, or raises :class:`AmiliStorageError` or
         :class:`FileNotFoundError`.
         """
+        if self.fault is not None:
+            raise AmiliStorageSettingsError(f"Cannot read {self.url}: {self.fault}.")
         try:
             inner, in_pieces = self._open_inner(self.location_root)
         except Exception as error:  # noqa: BLE001 - a dozen libraries, one door

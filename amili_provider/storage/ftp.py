@@ -19,14 +19,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from amili_provider.storage.connections import StorageConnection
-from amili_provider.storage.ftp_lines import read_facts, read_list, read_mlsd
+from amili_provider.storage.entries import broken_link
+from amili_provider.storage.ftp_lines import read_facts, read_list, read_mlsd, read_moment
 from amili_provider.storage.servers import ServerFiles
-from amili_provider.storage.troubles import WrongSettings
+from amili_provider.storage.troubles import MISSING, WrongSettings
 
 _SECONDS = 120.0
 _NO = frozenset({"false", "0", "no", "off", "none", ""})
 _REFUSED = re.compile(r"permission|denied|not allowed|privilege|access is", re.IGNORECASE)
-_MISSING = re.compile(r"no such|not found|not exist|cannot find", re.IGNORECASE)
+_CUT_OFF = re.compile(r"truncat|incomplete|aborted|too many", re.IGNORECASE)
+"""What servers add to the success of a listing that does not name everything."""
 
 
 class _Ftps(ftplib.FTP_TLS):
@@ -138,11 +140,36 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
                 self._mlsd = False
             else:
                 self._mlsd = True
-                return [details for line in lines if (details := read_mlsd(line, path))]
+                found = [self._known(connection, details) for line in lines if (details := read_mlsd(line, path))]
+                if not found:
+                    # Of a folder that may be read but not entered servers leave out every name.
+                    _answered(lambda: connection.cwd(path), path)
+                return found
         # A server without MLSD lists a missing folder as an empty one; entering it is what tells them apart.
         _answered(lambda: connection.cwd(path), path)
         lines = _answered(lambda: _lines(connection, "LIST"), path)
-        return [details for line in lines if (details := read_list(line, path))]
+        return [self._known(connection, details) for line in lines if (details := read_list(line, path))]
+
+    def _known(self, connection: ftplib.FTP, details: dict[str, Any]) -> dict[str, Any]:
+        """Return *details*, after asking for what the server left out: what a link leads to, a type, a size."""
+        path, kind = details["name"], details["type"]
+        if kind in ("directory", "other") or (kind == "file" and details["size"] is not None):
+            return details
+        if kind == "unknown" and _asked(connection, f"CWD {path}").startswith("2"):
+            return {**details, "type": "directory"}
+        answer = _asked(connection, f"SIZE {path}")
+        told = re.match(r"213 (\d+)\s*$", answer)
+        if told is None:
+            if details["islink"]:
+                return broken_link(path, answer)
+            missing = "size" if kind == "file" else "type and size"
+            return {**details, "fault": f"the server does not tell its {missing} ({answer})"}
+        details = {**details, "type": "file", "size": int(told[1])}
+        if details["islink"]:
+            # The time in the listing may be the link's own.
+            details["mtime"] = read_moment(_asked(connection, f"MDTM {path}").removeprefix("213 "))
+            details.pop("etag", None)
+        return details
 
     def _stat(self, connection: ftplib.FTP, path: str) -> dict[str, Any]:
         if self._mlsd is not False:
@@ -154,11 +181,15 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
                 self._mlsd = False
             else:
                 self._mlsd = True
-                facts = answer.splitlines()[1].strip()
+                facts = [*answer.splitlines(), answer[4:]][1].strip()
                 details = read_facts(facts.partition(" ")[0], path)
                 if details is None:
-                    raise OSError(f"the server's answer cannot be read: {answer}")
-                return details
+                    return {"name": path, "type": "directory"}
+                told = _asked(connection, f"SIZE {path}") if details["type"] == "file" else ""
+                if told.startswith("213") and told.split()[1:] != [str(details["size"])]:
+                    # ProFTPD tells of a link as of a file, with the link's own size and time.
+                    details = {**details, "type": "unknown", "islink": True}
+                return self._known(connection, details)
         # The same source as a listing has, so that what was listed can be compared with what is there now.
         try:
             listed = self._list(connection, posixpath.dirname(path))
@@ -211,11 +242,26 @@ def _lines(connection: ftplib.FTP, command: str) -> list[str]:
                 with contextlib.suppress(OSError):
                     data.unwrap()
         # Only this answer says that the listing is complete.
-        connection.voidresp()
+        ended = connection.voidresp()
     finally:
         with contextlib.suppress(*ftplib.all_errors):
             connection.voidcmd("TYPE I")
+    if _CUT_OFF.search(ended):
+        raise WrongSettings(
+            f"the server lists only {len(lines)} names of this folder, and says so ({ended.splitlines()[-1]}). Let its "
+            f"operator raise the limit (pure-ftpd: LimitRecursion), or spread the files over more folders"
+        )
     return lines
+
+
+def _asked(connection: ftplib.FTP, command: str) -> str:
+    """Return what the server answers to *command*, a refusal too; raise if the connection does not go on."""
+    try:
+        return connection.sendcmd(command)
+    except (ftplib.error_perm, ftplib.error_temp) as error:
+        if str(error).startswith("421"):
+            raise OSError(str(error)) from None
+        return str(error)
 
 
 def _answered(work: Callable[[], Any], path: str) -> Any:
@@ -234,7 +280,7 @@ def _refusal(error: ftplib.error_perm, path: str) -> OSError:
     words = str(error)
     if words[:3] in ("530", "532", "553") or _REFUSED.search(words):
         return PermissionError(words)
-    if words[:3] == "550" or (words[:3] == "501" and _MISSING.search(words)):
+    if words[:3] == "550" or (words[:3] == "501" and MISSING.search(words)):
         return FileNotFoundError(words)
     return OSError(f"{words} ({path})")
 

@@ -25,29 +25,34 @@ def read_mlsd(line: str, folder: str) -> dict[str, Any] | None:
 
 
 def read_facts(facts: str, path: str) -> dict[str, Any] | None:
-    """Read ``type=file;size=12;modify=20260101120000.123;`` (RFC 3659)."""
+    """Read ``type=file;size=12;modify=20260101120000.123;`` (RFC 3659); a server may leave out any of them."""
     values = {key.lower(): value for key, _, value in (fact.partition("=") for fact in facts.split(";")) if key}
     kind = values.get("type", "").lower()
     if kind in ("cdir", "pdir"):
         return None
-    modified = None
-    with contextlib.suppress(ValueError):
-        whole, _, fraction = values.get("modify", "").partition(".")
-        moment = datetime.strptime(whole, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
-        modified = moment.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
+    size = values.get("size", "")
     return {
         "name": path,
-        "type": {"dir": "directory", "file": "file"}.get(kind, "other"),
+        "type": {"dir": "directory", "file": "file"}.get(kind, "unknown"),
         "islink": "link" in kind,
-        "size": int(values.get("size", 0)),
-        "mtime": modified,
+        "size": int(size) if size.isdecimal() else None,
+        "mtime": read_moment(values.get("modify", "")),
     }
+
+
+def read_moment(words: str) -> float | None:
+    """Return ``20260101120000.123`` (RFC 3659) in seconds since 1970; None if it is none."""
+    with contextlib.suppress(ValueError):
+        whole, _, fraction = words.partition(".")
+        moment = datetime.strptime(whole, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+        return moment.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
+    return None
 
 
 def read_list(line: str, folder: str) -> dict[str, Any] | None:
     """Read one line of ``LIST``. The date is kept as text: it has no zone, and often no year."""
     if match := _UNIX_LINE.fullmatch(line):
-        kind = {"d": "directory", "-": "file"}.get(match["type"], "other")
+        kind = {"d": "directory", "-": "file", "l": "unknown"}.get(match["type"], "other")
         name = match["name"].partition(" -> ")[0] if match["type"] == "l" else match["name"]
     elif match := _DOS_LINE.fullmatch(line):
         kind, name = ("directory" if match["folder"] else "file"), match["name"]

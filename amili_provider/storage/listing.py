@@ -7,6 +7,7 @@ come back as "no files", and a day would be skipped in silence. This walk asks `
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import posixpath
@@ -158,6 +159,12 @@ def _paths(source: str | Sequence[str]) -> list[str]:
     for one in many:
         if not isinstance(one, str) or not one.strip():
             raise ValueError(f"source must name a path, not {one!r}.")
+        if (one != one.strip() and not one.startswith(EXACT)) or "\n" in one or "\r" in one:
+            raise ValueError(
+                f"source begins or ends with blanks, or holds a line break: {one!r:.100}. Write the path alone, on one "
+                f"line, and several paths as a list. A name that is really written so is found by a pattern, or named "
+                f"as its receipt shows it after {EXACT}"
+            )
         if _PRINTED_LIST.fullmatch(one):
             raise ValueError(
                 "source looks like a list that was printed as text. Pass the list itself: source=task.output "
@@ -206,7 +213,7 @@ class _Listing:
         if not self.location.is_pattern:
             return self._nothing_there(path, bare) if entry is None else self._named(path, bare, entry)
         matched = self._pattern(path)
-        if entry is None or not (entry.is_folder or (entry.is_file and not path.endswith("/"))):
+        if entry is None or (path.endswith("/") and not entry.is_folder):
             return matched
         known = {file.path for file in matched}
         named = [file for file in self._named(path, bare, entry) if file.path not in known]
@@ -223,9 +230,7 @@ class _Listing:
         if entry.is_folder:
             return self._sorted(self._walk(bare, ["*"]))
         if path.endswith("/"):
-            raise NotADirectoryError(bare)
-        if not entry.is_file:
-            raise OSError("it is neither a file nor a folder")
+            raise OSError(entry.fault) if entry.may_be_folder else NotADirectoryError(bare)
         return [self._file(entry, literal=True)]
 
     def _look(self, path: str) -> Entry | None:
@@ -239,6 +244,13 @@ class _Listing:
         if self._storage.kind.object_store:
             # If even the bucket is missing, that is what has to be said.
             folder_may_be_empty(self._fs, self._storage.kind.protocol, bare, missing)
+        elif not path.endswith("/"):
+            # Some servers say of a link without a target that there is none, but list it.
+            with contextlib.suppress(FileNotFoundError):
+                for entry in self._ls(posixpath.dirname(bare)):
+                    if entry.path == bare and entry.fault is not None:
+                        return [self._file(entry, literal=True)]
+            self.at_url = self.location.url
         if path.endswith("/") and (self._storage.kind.object_store or self._is_missing(bare)):
             return []
         raise missing
@@ -283,6 +295,8 @@ class _Listing:
             modified=entry.modified,
             local_path=entry.path if self._storage.kind.protocol == "file" else None,
             literal=literal,
+            fault=entry.fault,
+            changed=entry.changed,
         )
 
     def _walk(self, base: str, segments: list[str]) -> Iterator[Entry]:
@@ -297,15 +311,16 @@ class _Listing:
             folder, states = folders.pop()
             for entry in self._entries(folder, base):
                 name = posixpath.basename(entry.path)
-                reached = pattern.step(states, name, folder_link=entry.is_link and entry.is_folder)
+                reached = pattern.step(states, name, folder_link=False)
+                below = pattern.step(states, name, folder_link=True) if entry.is_link else reached
                 if entry.is_folder:
-                    if pattern.goes_on(reached):
-                        folders.append((entry.path, reached))
+                    if pattern.goes_on(below):
+                        folders.append((entry.path, below))
                 elif pattern.matches(reached):
-                    if entry.is_file:
-                        yield entry
-                    else:
-                        log.warning("%s is neither a file nor a folder: left.", self._storage.show(entry.path))
+                    yield entry
+                elif entry.may_be_folder and pattern.goes_on(below):
+                    # It would be looked into, and what is in there is not known.
+                    yield entry
 
     def _entries(self, folder: str, base: str) -> Iterator[Entry]:
         try:

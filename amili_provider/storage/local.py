@@ -8,6 +8,7 @@ are followed as every other program does.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -15,6 +16,8 @@ from typing import Any
 from uuid import uuid4
 
 from fsspec.implementations.local import LocalFileSystem
+
+from amili_provider.storage.entries import broken_link
 
 
 class LocalFiles(LocalFileSystem):  # type: ignore[misc] # fsspec is not typed
@@ -25,24 +28,20 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc] # fsspec is not typed
     def info(self, path: str | os.PathLike[str], **_: Any) -> dict[str, Any]:
         """Return what is at *path*, links followed."""
         name = self._strip_protocol(os.fspath(path))
-        return _details(name, os.stat(name), islink=os.path.islink(name))  # noqa: PTH116,PTH114 - names may be no text
+        return _followed(name, os.lstat(name))
 
     def ls(self, path: str, detail: bool = False, **_: Any) -> list[Any]:
         """Return what is in the folder *path*; of a file itself."""
         name = self._strip_protocol(path)
         status = os.stat(name)  # noqa: PTH116
         if not stat.S_ISDIR(status.st_mode):
-            found = [_details(name, status, islink=os.path.islink(name))]  # noqa: PTH114
+            found = [self.info(name)]
         else:
             found = []
             with os.scandir(name) as entries:
                 for entry in entries:
-                    try:
-                        found.append(_details(entry.path, entry.stat(), islink=entry.is_symlink()))
-                    except FileNotFoundError:
-                        # Gone since, or a link to nothing: the second is worth showing.
-                        if entry.is_symlink():
-                            found.append({"name": entry.path, "size": 0, "type": "other", "islink": True})
+                    with contextlib.suppress(FileNotFoundError):  # gone since
+                        found.append(_followed(entry.path, entry.stat(follow_symlinks=False)))
         return found if detail else [details["name"] for details in found]
 
     def rename(self, old: str, new: str) -> None:
@@ -100,6 +99,16 @@ def _link_or_create(draft: str, name: str, value: bytes) -> None:
             os.fsync(out.fileno())
 
 
+def _followed(name: str, status: os.stat_result) -> dict[str, Any]:
+    """Return what is at *name*, whose own status is *status*; a link that cannot be followed costs no other file."""
+    if not stat.S_ISLNK(status.st_mode):
+        return _details(name, status, islink=False)
+    try:
+        return _details(name, os.stat(name), islink=True)  # noqa: PTH116 - names may be no text
+    except OSError as error:
+        return broken_link(name, error.strerror)
+
+
 def _details(name: str, status: os.stat_result, *, islink: bool) -> dict[str, Any]:
     kind = "directory" if stat.S_ISDIR(status.st_mode) else "file" if stat.S_ISREG(status.st_mode) else "other"
     return {
@@ -109,4 +118,5 @@ def _details(name: str, status: os.stat_result, *, islink: bool) -> dict[str, An
         "islink": islink,
         "mtime": status.st_mtime,
         "etag": f"{status.st_ino:x}-{status.st_mtime_ns:x}",
+        "changed": status.st_ctime_ns,
     }

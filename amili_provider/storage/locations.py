@@ -93,6 +93,11 @@ class Storage:
         """
         scheme, rest = split_url(url)
         path = self._without_scheme(url) if scheme is None else self._with_scheme(url, scheme, rest)
+        if self.kind.object_store and (not path.partition("/")[0] or (scheme and rest.startswith("/"))):
+            raise ValueError(
+                f"{shown(url)} names no bucket. Write {self.kind.protocol}://bucket/path; a template variable that is "
+                f"empty leaves the bucket out."
+            )
         return Location(
             fs=self.fs,
             path=path,

@@ -79,7 +79,7 @@ class Mover:
         storage = open_storage(url, named)
         if not storage.kind.lists:
             raise ValueError(f"{parameter}={url!r}: files cannot be moved to an HTTP address.")
-        target = storage.locate(url.rstrip("/") + "/")
+        target = storage.locate(url)
         mover = cls(target.at(target.path.rstrip("/") or "/"))
         for file in files:
             if mover._found_again(file):
@@ -259,7 +259,7 @@ def _changed(file: StorageFile) -> str | None:
     now = _look(file.location_root, file.path)
     if now is None:
         return f"{file.url} is gone since it was listed."
-    if (now.size, now.fingerprint) != (file.size, file.fingerprint):
+    if (now.size, now.fingerprint, now.changed) != (file.size, file.fingerprint, file.changed):
         return f"{file.url} stays: it was replaced or written to since it was listed, and the new content was not sent."
     if now.is_link:
         return f"{file.url} stays: it is a link to a file elsewhere."

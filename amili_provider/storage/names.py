@@ -11,7 +11,7 @@ import hashlib
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from amili_provider.models import escaped
 from amili_provider.storage.files import StorageFile
@@ -114,7 +114,7 @@ def reason_to_ignore(file: StorageFile, kinds: Sequence[str]) -> str | None:
     :param file: a file of a listing.
     :param kinds: any of :data:`KINDS_IGNORED`.
     """
-    if "empty" in kinds and file.size == 0:
+    if "empty" in kinds and file.size == 0 and file.fault is None:
         return "It is empty (0 bytes)."
     if file.literal:
         return None
@@ -143,20 +143,6 @@ def _is_hidden(file: StorageFile, asked: list[str]) -> bool:
         return False
     below = file.path.split("/")[fixed:] or [file.name]
     return any(segment.startswith((".", "_")) for segment in below) or file.name.casefold() in _SYSTEM_FILES
-
-
-def equal_names(names: Iterable[str]) -> set[str]:
-    """
-    Return those of *names* that more than one file has, as they would be compared: without case.
-
-    :param names: as they go to Amili.
-    """
-    seen: set[str] = set()
-    again: set[str] = set()
-    for name in names:
-        key = comparable(name)
-        (again if key in seen else seen).add(key)
-    return again
 
 
 def comparable(name: str) -> str:

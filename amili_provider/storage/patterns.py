@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import posixpath
 import re
 import unicodedata
 
@@ -19,7 +20,9 @@ def is_pattern(path: str) -> bool:
 def natural_key(path: str) -> tuple[list[tuple[str | int, ...]], str]:
     """Return what sorts ``file2`` before ``file10``, folder by folder; the path itself settles ties."""
     folder, slash, name = path.rpartition("/")
-    return [*(_folder_key(folder) if slash else ()), _segment_key(name)], path
+    # The suffix apart, so that "a.csv" comes before "a2.csv" and "a b.csv".
+    stem, suffix = posixpath.splitext(name)
+    return [*(_folder_key(folder) if slash else ()), _segment_key(stem), _segment_key(suffix)], path
 
 
 @functools.lru_cache(maxsize=64)

@@ -18,6 +18,7 @@ from typing import Any
 import paramiko
 from airflow.providers.ssh.hooks.ssh import SSHHook
 
+from amili_provider.storage.entries import broken_link
 from amili_provider.storage.servers import ServerFiles, quiet
 from amili_provider.storage.troubles import WrongSettings
 
@@ -139,14 +140,37 @@ class SftpFiles(ServerFiles[_Connection]):
         for attributes in sftp.listdir_attr(path):
             name = posixpath.join(path, attributes.filename)
             details = _details(name, attributes)
-            if details["islink"]:
-                with contextlib.suppress(FileNotFoundError):
-                    details = {**_details(name, sftp.stat(name)), "islink": True}
-            found.append(details)
+            if details["type"] == "unknown" or (details["type"] == "file" and details["size"] is None):
+                with contextlib.suppress(FileNotFoundError):  # gone since
+                    found.append({**self._stat(connection, name), "islink": details["islink"]})
+            else:
+                found.append(details)
+        if not found:
+            # Of a folder that may be read but not entered servers leave out every name.
+            sftp.stat(posixpath.join(path, "."))
         return found
 
     def _stat(self, connection: _Connection, path: str) -> dict[str, Any]:
-        return _details(path, connection[1].stat(path))
+        sftp = connection[1]
+        try:
+            details = _details(path, sftp.stat(path))
+        except OSError as error:
+            if self._is_lost(error) or not _details(path, sftp.lstat(path))["islink"]:
+                raise
+            return broken_link(path, error.strerror or error)
+        if details["type"] == "unknown":
+            details["type"] = self._type_by_listing(sftp, path)
+        return details
+
+    def _type_by_listing(self, sftp: paramiko.SFTPClient, path: str) -> str:
+        """Return the type of what is at *path*, as the server does not tell it: only a folder can be listed."""
+        try:
+            sftp.listdir_attr(path)
+        except OSError as error:
+            if self._is_lost(error):
+                raise
+            return "unknown" if isinstance(error, PermissionError) else "file"
+        return "directory"
 
     def _reader(self, connection: _Connection, path: str) -> io.RawIOBase:
         return _Windows(connection[1].open(path, "rb"))
@@ -198,20 +222,15 @@ def _there(sftp: paramiko.SFTPClient, path: str) -> bool:
 
 
 def _details(name: str, attributes: paramiko.SFTPAttributes) -> dict[str, Any]:
-    mode = attributes.st_mode
-    if mode is None:
-        # Some servers send no modes; the line for people begins with a letter for the type.
-        letter = str(getattr(attributes, "longname", "") or "-")[:1]
-        kind = {"d": "directory", "-": "file"}.get(letter, "other")
-    elif stat.S_ISDIR(mode):
-        kind = "directory"
-    else:
-        kind = "file" if stat.S_ISREG(mode) else "other"
+    letter = stat.filemode(attributes.st_mode or 0)[0]
+    if letter == "?":
+        # Some servers send no modes, or only the rights; the line for people begins with a letter for the type.
+        letter = str(getattr(attributes, "longname", ""))[:1]
     return {
         "name": name,
-        "type": kind,
-        "islink": mode is not None and stat.S_ISLNK(mode),
-        "size": attributes.st_size or 0,
+        "type": {"d": "directory", "-": "file", **dict.fromkeys("bcps", "other")}.get(letter, "unknown"),
+        "islink": letter == "l",
+        "size": attributes.st_size,
         "mtime": None if attributes.st_mtime is None else float(attributes.st_mtime),
     }
 

@@ -24,6 +24,7 @@ from smbprotocol.exceptions import (
 from smbprotocol.session import Session
 
 from amili_provider.storage.connections import StorageConnection
+from amili_provider.storage.entries import broken_link
 from amili_provider.storage.servers import ServerFiles, quiet
 from amili_provider.storage.troubles import WrongSettings
 
@@ -160,23 +161,36 @@ class SmbFiles(ServerFiles[_Connection]):
         found = []
         with _refusals(path), contextlib.closing(_scan(self._unc(path), self._options(connection))) as entries:
             for entry in entries:
-                known = entry.smb_info
-                link = entry.is_symlink()
-                kind = "directory" if entry.is_dir() else "file" if entry.is_file() else "other"
+                known, name = entry.smb_info, posixpath.join(path, entry.name)
+                if entry.is_symlink():
+                    # The size in the listing is the link's own.
+                    with contextlib.suppress(FileNotFoundError):  # gone since
+                        found.append({**self._stat(connection, name), "islink": True})
+                    continue
                 found.append(
                     {
-                        "name": posixpath.join(path, entry.name),
-                        "type": kind,
-                        "islink": link,
-                        "size": entry.stat().st_size if link and kind == "file" else known.end_of_file,
+                        "name": name,
+                        "type": "directory" if entry.is_dir() else "file",
+                        "islink": False,
+                        "size": known.end_of_file,
                         "mtime": known.last_write_time.timestamp(),
                     }
                 )
+        if not found:
+            # Of a folder that may be read but not entered servers leave out every name: whether there is any is denied.
+            with contextlib.suppress(FileNotFoundError):
+                self._stat(connection, posixpath.join(path, uuid4().hex))
         return found
 
     def _stat(self, connection: _Connection, path: str) -> dict[str, Any]:
+        unc, options = self._unc(path), self._options(connection)
         with _refusals(path):
-            status = smbclient.stat(self._unc(path), **self._options(connection))
+            try:
+                status = smbclient.stat(unc, **options)
+            except SMBOSError as error:
+                if not stat.S_ISLNK(smbclient.lstat(unc, **options).st_mode):
+                    raise
+                return broken_link(path, error.strerror)
         kind = "directory" if stat.S_ISDIR(status.st_mode) else "file"
         return {
             "name": path,

@@ -6,6 +6,8 @@ The one place where the errors of a dozen storage libraries become ours.
 
 from __future__ import annotations
 
+import re
+
 from amili_provider.exceptions import AmiliError, AmiliStorageError, AmiliStorageSettingsError
 from amili_provider.storage.connections import StorageConnection, said
 
@@ -54,6 +56,8 @@ _SETTINGS = (
     (_WRONG_CREDENTIALS, " Correct the credentials in the connection."),
     (_NO_BUCKET, " Correct the bucket or container in the path, or choose another connection."),
 )
+MISSING = re.compile(r"no such|not found|not exist|cannot find", re.IGNORECASE)
+"""How a server says that a file is missing, and nothing else."""
 # What systems say of a missing file, which the sentence around it says already.
 _PLAIN = frozenset({"no such file or directory", "no such file", "not found"})
 
@@ -86,7 +90,12 @@ def explain(action: str, url: str, connection: StorageConnection | None, error: 
     if isinstance(error, FileNotFoundError):
         # Only what somebody named can be corrected: what was listed and is gone since is nobody's mistake.
         advice = " Correct the path, or create the folder if it names one." if action == "list" else ""
-        return FileNotFoundError(f"{tried}: it does not exist{_detail(words, url)}.{advice}")
+        missing = "it does not exist"
+        if words.startswith("550") and not MISSING.search(words):
+            # FTP has one code for both, and many servers do not say which.
+            missing = f"it does not exist, or its login has no right to {action} it"
+            advice = advice and f"{advice} Or give its login the right."
+        return FileNotFoundError(f"{tried}: {missing}{_detail(words, url)}.{advice}")
     if isinstance(error, NotADirectoryError):
         return NotADirectoryError(f"{tried}: it is a file, not a folder.")
     if isinstance(error, PermissionError) or "HTTP 403" in codes:

@@ -371,6 +371,25 @@ def test_a_source_that_is_no_path_is_refused(value: Any) -> None:
         list_files(value, None)
 
 
+@pytest.mark.parametrize(
+    "path", ["/in/*.csv\n", "\n  /in/*.csv", " /in/*.csv", "/in/a.csv ", "/in/a.csv\r\n/in/b.csv", "exact:/in/a\n"]
+)
+def test_white_space_around_a_source_is_refused(path: str) -> None:
+    """A template of several lines names no file, and would find none in silence."""
+    for source in (path, ["/in/b.csv", path]):
+        with pytest.raises(
+            ValueError, match="begins or ends with blanks, or holds a line break.*several paths as a list"
+        ):
+            list_files(source, None)
+
+
+def test_a_name_that_ends_in_a_blank_can_be_named(tmp_path: Path) -> None:
+    """Found by a pattern, or named as its receipt shows it."""
+    (tmp_path / "a.csv ").write_bytes(b"x")
+    [found] = list_files(f"{tmp_path}/a.csv?", None)
+    assert [file.name for file in list_files(f"exact:{found.url}", None)] == ["a.csv "]
+
+
 def test_passed_through_schemes_are_said_to_be_untested(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

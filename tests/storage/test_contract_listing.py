@@ -212,6 +212,17 @@ def test_a_missing_bucket_is_an_error_however_it_is_asked_for(store: Backend) ->
         assert str(caught.value).count("Correct the ") == 1
 
 
+@pytest.mark.parametrize("rest", ["", "/", "/out/*.csv", "//out/", "partner@/out/*.csv"])
+def test_an_address_without_a_bucket_is_refused(store: Backend, rest: str) -> None:
+    """An empty template variable is no empty listing, and does not make a folder the bucket."""
+    if not store.object_store:
+        pytest.skip("no buckets here")
+    scheme = store.url().partition("://")[0]
+    for source in (f"{scheme}://{rest}", [store.url(), f"exact:{scheme}://{rest}"]):
+        with pytest.raises(ValueError, match="names no bucket.*empty"):
+            list_files(source, "partner")
+
+
 def test_a_folder_without_permission_is_an_error_also_deep_inside(store: Backend) -> None:
     """A locked folder under ``**`` ends the listing; it is not skipped."""
     store.put("open/a.csv", b"x")

@@ -78,6 +78,24 @@ def test_a_file_that_was_replaced_since_it_was_listed_stays(store: Backend) -> N
     assert store.read("archive/a.csv") is None
 
 
+def test_a_file_that_was_written_to_with_its_time_set_back_stays(store: Backend) -> None:
+    """On disk: of the same length and with the same time, as programs write that keep an older time."""
+    if store.name != "file":
+        pytest.skip("its storage does not tell of it")
+    assert isinstance(store, OnDisk)
+    store.put("in/a.csv", b"delivered")
+    [file] = _listed(store)
+    path = store.on_disk("in/a.csv")
+    before = path.stat()
+    with path.open("r+b") as out:
+        out.write(b"corrected")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    moved = _move(store, file, b"delivered")
+    assert moved.url is None
+    assert "since it was listed" in str(moved.reason)
+    assert store.read("in/a.csv") == b"corrected"
+
+
 def test_a_file_that_is_gone_is_said_to_be(store: Backend) -> None:
     """A file that somebody else took away is reported, not raised."""
     store.put("in/a.csv", b"delivered")

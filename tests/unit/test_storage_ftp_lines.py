@@ -15,7 +15,7 @@ from amili_provider.storage.ftp_lines import read_list, read_mlsd
         ("-rw-r--r--    1 ftp ftp 9876543210 Jan  1  2025 two  spaces.csv", "two  spaces.csv", "file", 9876543210),
         ("-rw-rw-r--+   1 a b 5 Nov  2 03:04  leading.csv", " leading.csv", "file", 5),
         ("drwxr-xr-x    2 0        0            4096 Nov 22 13:00 sub", "sub", "directory", 4096),
-        ("lrwxrwxrwx    1 0 0 7 Nov 22 13:00 link -> target", "link", "other", 7),
+        ("lrwxrwxrwx    1 0 0 7 Nov 22 13:00 link -> target", "link", "unknown", 7),
         ("11-22-26  01:00PM                 1234 a b.csv", "a b.csv", "file", 1234),
         ("11-22-2026  13:00       <DIR>          sub", "sub", "directory", 0),
     ],
@@ -45,11 +45,14 @@ def test_a_line_that_cannot_be_read_is_an_error() -> None:
     [
         ("type=file;size=12;modify=20260101000000; a b.csv", "a b.csv", "file", 12, 1767225600.0),
         ("Type=file;Size=12;Modify=20260101000000.5; x;y=z.csv", "x;y=z.csv", "file", 12, 1767225600.5),
-        ("type=dir;modify=20260101000000; sub", "sub", "directory", 0, 1767225600.0),
+        ("type=dir;modify=20260101000000; sub", "sub", "directory", None, 1767225600.0),
         ("type=file;size=1; a.csv", "a.csv", "file", 1, None),
+        ("type=file;size=; a.csv", "a.csv", "file", None, None),
+        ("size=1; a.csv", "a.csv", "unknown", 1, None),
+        ("type=OS.unix=slink:/x;size=1; a.csv", "a.csv", "unknown", 1, None),
     ],
 )
-def test_lines_of_mlsd(line: str, name: str, kind: str, size: int, modified: float | None) -> None:
+def test_lines_of_mlsd(line: str, name: str, kind: str, size: int | None, modified: float | None) -> None:
     """The facts of RFC 3659, in any case, before a name that may contain anything."""
     details = read_mlsd(line, "/in")
     assert details is not None

@@ -24,7 +24,6 @@ from amili_provider.storage.names import (
     KINDS_IGNORED,
     checked_name,
     comparable,
-    equal_names,
     reason_to_ignore,
     safe_name,
     sendable,
@@ -98,8 +97,9 @@ def test_every_file_can_be_given_a_name_that_can_be_sent(name: str) -> None:
 
 def test_equal_names_are_those_that_look_alike() -> None:
     """Case and composition make no difference."""
-    names = ["A.csv", "a.CSV", "b.csv", "blå.csv", unicodedata.normalize("NFD", "BLÅ.csv"), "c.csv", "c\u200d.csv"]
-    assert equal_names(names) == {comparable("a.csv"), comparable("blå.csv"), "c.csv"}
+    alike = [("A.csv", "a.CSV"), ("blå.csv", unicodedata.normalize("NFD", "BLÅ.csv")), ("c.csv", "c\u200d.csv")]
+    assert all(comparable(one) == comparable(other) for one, other in alike)
+    assert len({comparable(one) for one, _ in alike}) == len(alike)
 
 
 @given(st.text())
@@ -171,6 +171,13 @@ def test_natural_order() -> None:
     assert wanted.index("a2/x") < wanted.index("a10/x")
     shuffled = random.Random(1).sample(wanted, len(wanted))
     assert sorted(shuffled, key=natural_key) == wanted
+
+
+def test_a_name_comes_before_the_same_name_with_more_to_it() -> None:
+    """A suffix is no part of the name: the plain one comes first, as people expect it."""
+    wanted = ["in/good", "in/good.csv", "in/good.txt", "in/good2.csv", "in/good10.csv", "in/good_x.csv"]
+    mixed = random.Random(1).sample(wanted, len(wanted))
+    assert sorted(mixed, key=natural_key) == wanted
 
 
 @given(st.lists(st.text(alphabet="ab1290/.²٣ ", max_size=8), max_size=12))

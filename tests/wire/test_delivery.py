@@ -116,6 +116,8 @@ def test_equal_names_in_two_folders_are_refused_and_the_others_sent(
     ti = FakeTaskInstance()
     with pytest.raises(AmiliDeliveryFailed, match=r"(?s)a\.csv.*file_name"):
         upload(ti, source=f"{outbound}/**")
+    for receipt in (r for r in ti.pushed["return_value"] if r["name"] == "a.csv"):
+        assert all(f"{outbound}/{folder}/" in receipt["message"] for folder in ("x", "y"))
     assert Counter(r["outcome"] for r in ti.pushed["return_value"]) == {"not_sent": 2, "uploaded": 1}
     # What Amili has already gets another name, too.
     arguments = {"source": f"{outbound}/**", "file_name": "{{ file.index }}_{{ file.name }}"}

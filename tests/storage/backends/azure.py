@@ -111,7 +111,7 @@ class Azure(Backend):
             return None
 
     @contextlib.contextmanager
-    def denied(self, path: str) -> Iterator[None]:
+    def denied(self, path: str, mode: int = 0o000) -> Iterator[None]:
         assert self.wire is not None
         self.wire.forbid(f"prefix={self.day}%2F{path}".encode(), DENIED)
         self.wire.forbid(f"prefix={self.day}/{path}".encode(), DENIED)

@@ -96,8 +96,8 @@ class Backend:
             self.wire.mend()
 
     @contextlib.contextmanager
-    def denied(self, path: str) -> Iterator[None]:
-        """Take away the right to list the folder *path*."""
+    def denied(self, path: str, mode: int = 0o000) -> Iterator[None]:
+        """Take away the right to list the folder *path*; on a disk give its owner those of *mode*."""
         if path:
             pytest.skip(f"{self.name}: this machine cannot take rights away")
         yield

@@ -39,10 +39,10 @@ class Disk(OnDisk):
         return f"/{self.day}/{path}"
 
     @contextlib.contextmanager
-    def denied(self, path: str) -> Iterator[None]:
+    def denied(self, path: str, mode: int = 0o000) -> Iterator[None]:
         folder = self.on_disk(path)
-        mode = folder.stat().st_mode
-        folder.chmod(0o000)
+        before = folder.stat().st_mode
+        folder.chmod(mode)
         root = os.geteuid() == 0
         if root:
             # Root may read everything; for this one look we are nobody.
@@ -52,4 +52,4 @@ class Disk(OnDisk):
         finally:
             if root:
                 os.seteuid(0)
-            folder.chmod(mode)
+            folder.chmod(before)

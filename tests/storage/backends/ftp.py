@@ -120,7 +120,9 @@ class Ftp(OnDisk):
         return f"{self.day}/{path}"
 
     @contextlib.contextmanager
-    def denied(self, path: str) -> Iterator[None]:
+    def denied(self, path: str, mode: int = 0o000) -> Iterator[None]:
+        if mode:
+            pytest.skip("its rights are not those of the disk")
         self.authorizer.override_perm("partner", str(self.on_disk(path)), perm="w", recursive=True)
         try:
             yield

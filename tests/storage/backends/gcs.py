@@ -137,7 +137,7 @@ class Gcs(Backend):
         return answer.content if answer.status_code == 200 else None
 
     @contextlib.contextmanager
-    def denied(self, path: str) -> Iterator[None]:
+    def denied(self, path: str, mode: int = 0o000) -> Iterator[None]:
         assert self.wire is not None
         self.wire.forbid(f"prefix={self.day}/{path}/".encode(), DENIED)
         self.wire.forbid(f"prefix={self.day}%2F{path}%2F".encode(), DENIED)

@@ -127,7 +127,7 @@ class S3(Backend):
             return None
 
     @contextlib.contextmanager
-    def denied(self, path: str) -> Iterator[None]:
+    def denied(self, path: str, mode: int = 0o000) -> Iterator[None]:
         assert self.wire is not None
         # A listing names the folder in its query, a request for an object in its path.
         for folder in (f"{self.day}/{path}/", f"{self.day}/{path}/".replace("/", "%2F")):

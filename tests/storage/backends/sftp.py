@@ -102,9 +102,9 @@ class Sftp(OnDisk):
         return f"{self.day}/{path}"
 
     @contextlib.contextmanager
-    def denied(self, path: str) -> Iterator[None]:
+    def denied(self, path: str, mode: int = 0o000) -> Iterator[None]:
         folder = self.on_disk(path)
-        folder.chmod(0o000)
+        folder.chmod(mode)
         try:
             yield
         finally:
