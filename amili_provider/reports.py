@@ -11,6 +11,7 @@ import textwrap
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ MAIL_WIDTH = 76
 """Characters of a line of a plain mail."""
 LOG_WIDTH = 92
 """Characters that Airflow's log view shows of a line of an error, in a window 1,400 pixels wide; it wraps nothing."""
+LONGEST_CLASS = "AmiliAuthenticationError: "
+"""Airflow's log view writes the error's class before the first line of the message."""
 MOST_LINES = 20
 """Lines of an error's message at most."""
 
@@ -43,6 +46,7 @@ _FIELDS = (
     "outcome", "name", "status", "result", "message", "source", "size", "sha256", "file_id", "request", "client_no",
     "file_type", "uploaded_at",
 )  # fmt: skip
+_SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-Z0-9])")
 _FORMULA = ("=", "+", "-", "@")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@:$])")
 _NAMES_SHOWN = 60
@@ -264,8 +268,45 @@ def _ids(receipt: ReceiptFields) -> str:
 
 
 def wrapped(text: str, width: int = LOG_WIDTH, first: str = "", others: str = "") -> list[str]:
-    """Return *text* in lines of at most *width* characters, which begin with *first* and *others*."""
-    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
+    """Return *text* in lines of *width* characters at most, which begin with *first* and *others*; paths stay whole."""
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_on_hyphens=False,
+        break_long_words="/" not in max(text.split(), key=len, default=""),
+    )
+
+
+def laid_out(words: str) -> str:
+    """
+    Return a message as Airflow's log view shows it without scrolling.
+
+    If it does not fit into one line, each sentence begins a line, so that what to do is found.
+
+    :param words: a message; one that has lines already is left as it is.
+    """
+    if "\n" in words or len(LONGEST_CLASS) + len(words) <= LOG_WIDTH:
+        return words
+    first, *others = _SENTENCE.split(words)
+    lines = wrapped(first, first=" " * len(LONGEST_CLASS)) + [line for words in others for line in wrapped(words)]
+    return "\n".join(lines).lstrip()
+
+
+@contextmanager
+def laid_out_errors() -> Iterator[None]:
+    """Lay out the message of an error that ends a task: ours, and one about a missing file or a wrong argument."""
+    from amili_provider.exceptions import AmiliError  # noqa: PLC0415 - it brings Airflow, and this module is cheap
+
+    try:
+        yield
+    except (AmiliError, OSError, ValueError) as error:
+        if isinstance(error, AmiliError):
+            error.message = laid_out(error.message)
+        if len(error.args) == 1:  # the system's own have a number and a path
+            error.args = (laid_out(str(error.args[0])),)
+        raise
 
 
 # Formats

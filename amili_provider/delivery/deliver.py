@@ -102,7 +102,8 @@ class DeliveryRun:
 
     def failure(self) -> AmiliError | None:
         """Return the error that the task must end with, or None."""
-        missing = expected.missing(self._order.expect, self._order.min_files, *self._found()) if self._listed else []
+        wanted, absent = (self._order.expect, self._order.min_files), self._sources.missing
+        missing = expected.missing(*wanted, *self._found(), absent) if self._listed else []
         return failure(
             self.receipts,
             halt=self._halt,

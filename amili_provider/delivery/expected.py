@@ -44,7 +44,11 @@ def _reasons(skipped: Sequence[Skipped]) -> str:
 
 
 def missing(
-    expect: Sequence[str], min_files: int | None, there: Sequence[str], skipped: Sequence[Skipped]
+    expect: Sequence[str],
+    min_files: int | None,
+    there: Sequence[str],
+    skipped: Sequence[Skipped],
+    absent: Sequence[str] = (),
 ) -> list[str]:
     """
     Return what is missing, a sentence each.
@@ -53,16 +57,17 @@ def missing(
     :param min_files: the least number of files.
     :param there: base names of the files that were delivered or tried.
     :param skipped: the other files of the listing. One that was skipped did not arrive.
+    :param absent: folders that should have been listed, and do not exist.
     """
     sentences = [
-        f"No file is named {pattern!r}{_perhaps(pattern, there, skipped)}."
+        f"No file matches {pattern!r}{_perhaps(pattern, there, skipped)}."
         for pattern in expect
         if not any(_matches(name, pattern) for name in there)
     ]
     if min_files is not None and len(there) < min_files:
         besides = f", and {len(skipped)} that are skipped" if skipped else ""
         sentences.append(f"There are {len(there)} file(s){besides}; min_files={min_files}.")
-    return sentences
+    return sentences and [*sentences, *(f"The folder {folder} does not exist." for folder in absent)]
 
 
 def _matches(name: str, pattern: str) -> bool:

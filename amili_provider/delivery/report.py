@@ -17,15 +17,28 @@ from amili_provider.exceptions import (
     AmiliUploadRejected,
 )
 from amili_provider.models import Outcome, Receipt, one_line
-from amili_provider.reports import LOG_WIDTH, MOST_LINES, WHAT_TO_DO, ReceiptFields, by_outcome, headline, told, wrapped
+from amili_provider.reports import (
+    LOG_WIDTH,
+    LONGEST_CLASS,
+    MOST_LINES,
+    WHAT_TO_DO,
+    ReceiptFields,
+    by_outcome,
+    headline,
+    told,
+    wrapped,
+)
 
 _REMEDIES = {
     "unwritten": ("Mend the ledger's storage first: it was not told of files, so the next run finds them unknown."),
     "unknown": WHAT_TO_DO["unknown"],
     "rejected": WHAT_TO_DO["rejected"],
     "duplicate": WHAT_TO_DO["duplicate"],
-    "passing": "A retry sends the files that could not be tried now, and repeats nothing.",
-    "missing": "What is missing may still come: a retry looks again, and repeats nothing.",
+    "passing": (
+        "The next try sends the files that could not be tried now, and repeats nothing. Where the reason below names "
+        "a remedy, follow it first."
+    ),
+    "missing": "It may still come: Airflow looks again as often as the task's retries say, and repeats nothing.",
     "permanent": WHAT_TO_DO["not_sent"],
     "no_ledger": (
         "Name a ledger, or run again for the files below only: without one (ledger=None) nothing remembers what was "
@@ -34,8 +47,6 @@ _REMEDIES = {
 }
 _MOST_MISSING = 3
 """Sentences about what is missing that a message has at most; the error has all of them."""
-_LONGEST_CLASS = "AmiliAuthenticationError: "
-"""Airflow's log view writes the error's class before the message."""
 
 
 def failure(
@@ -85,12 +96,13 @@ def failure(
         "no_ledger": no_ledger,
         "permanent": waiting and not may_retry and not no_ledger,
     }
-    message = _message(
-        receipts, failed, [_REMEDIES[kind] for kind, applies in remedies.items() if applies], missing, source
-    )
+    only_missing = may_retry and not passing
+    told_what_to_do = [_REMEDIES[kind] for kind, applies in remedies.items() if applies]
+    absence = _absence(missing, source) if missing else []
+    message = _message(receipts, failed, told_what_to_do, absence, absence_first=only_missing)
     published = [r.as_dict() for r in failed]
 
-    if may_retry and not passing:
+    if only_missing:
         not_delivered = [r.as_dict() for r in receipts if not r.outcome.delivered]
         return AmiliFilesMissing(message, receipts=not_delivered, missing=list(missing))
     if may_retry:
@@ -134,28 +146,29 @@ def _message(
     receipts: Sequence[Receipt],
     failed: Sequence[Receipt],
     remedies: Sequence[str],
-    missing: Sequence[str],
-    source: str,
+    absence: Sequence[str],
+    *,
+    absence_first: bool,
 ) -> str:
     """Say what happened and what to do, then name files and reasons; all of it fits a screen."""
-    head = headline([r.as_dict() for r in receipts], LOG_WIDTH - len(_LONGEST_CLASS))
-    for remedy in remedies:
-        head += wrapped(remedy)
+    numbers = headline([r.as_dict() for r in receipts], LOG_WIDTH - len(LONGEST_CLASS)) if receipts else []
+    to_do = [line for remedy in remedies for line in wrapped(remedy)]
+    first, last = ([*absence, *to_do, *numbers], []) if absence_first else ([*numbers, *to_do], absence)
     sections: list[tuple[str, Sequence[ReceiptFields]]] = [
         (f"{outcome} ({len(some)})", some)
         for outcome, some in by_outcome(r.as_dict() for r in failed if r.outcome.failed).items()
     ]
     if unwritten := [r.as_dict() for r in failed if not r.outcome.failed]:
         sections.append((f"delivered, but not written to the ledger ({len(unwritten)})", unwritten))
-    tail = _missing_lines(missing, source) if missing else []
-    return "\n".join([*head, *told(sections, MOST_LINES - len(head) - len(tail)), *tail])
+    return "\n".join([*first, *told(sections, MOST_LINES - len(first) - len(last)), *last])
 
 
-def _missing_lines(missing: Sequence[str], source: str) -> list[str]:
-    sentences = [line for sentence in missing[:_MOST_MISSING] for line in wrapped(sentence, first="  ", others="    ")]
+def _absence(missing: Sequence[str], source: str) -> list[str]:
+    """Return lines about what must be there and is not."""
+    sentences = [f"Missing: {sentence[:1].lower()}{sentence[1:]}" for sentence in missing[:_MOST_MISSING]]
     more = len(missing) - _MOST_MISSING
     return [
-        f"Missing among the files that match {source}:",
-        *sentences[:_MOST_MISSING],
+        *(line for sentence in sentences for line in wrapped(sentence, LOG_WIDTH - len(LONGEST_CLASS), others="  ")),
         *([f"and {more} more are missing"] if more > 0 else []),
+        *wrapped(f"Looked for among the files that match {source}", others="  "),
     ]

@@ -18,10 +18,12 @@ from amili_provider.ledger.chosen import conn_id_for, ledger_from
 from amili_provider.ledger.folders import Folder
 from amili_provider.ledger.ledger import Ledger
 from amili_provider.ledger.places import open_folder
+from amili_provider.reports import laid_out_errors
 
 log = logging.getLogger(__name__)
 
 
+@laid_out_errors()
 def list_unknown(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the files whose outcome is unknown, of the form's client or of all in the environment."""
     params = context["params"]
@@ -34,6 +36,7 @@ def list_unknown(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [file.as_dict() for file in found]
 
 
+@laid_out_errors()
 def settle(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Settle the form's files, and return what was written of each."""
     params = context["params"]
@@ -52,6 +55,7 @@ def settle(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"file_id": r.file_id, "name": r.name, "outcome": str(r.outcome), "attempt": r.attempt} for r in receipts]
 
 
+@laid_out_errors()
 def adopt(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Adopt what the form's source matches, and return what became of each file."""
     params = context["params"]
@@ -74,6 +78,7 @@ def adopt(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [file.as_dict() for file in adopted]
 
 
+@laid_out_errors()
 def copy(context: Mapping[str, Any]) -> dict[str, Any]:
     """Copy the ledger to where the form says, and return what was done; an incomplete copy is an error."""
     params = context["params"]

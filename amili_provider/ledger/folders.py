@@ -81,7 +81,7 @@ class Folder(ABC):
             if not self._holds(name, data):
                 raise
         except FileNotFoundError as error:
-            raise self._unavailable("write", name, error) from error
+            raise self._unavailable("write", name, error) from None
 
     def confirm(self, name: str, data: bytes) -> None:
         """
@@ -101,7 +101,7 @@ class Folder(ABC):
         try:
             self._persistently("write", name, lambda: self._replace(name, data))
         except FileNotFoundError as error:
-            raise self._unavailable("write", name, error) from error
+            raise self._unavailable("write", name, error) from None
 
     def create_each(self, files: Sequence[tuple[str, bytes]]) -> list[BaseException | None]:
         """
@@ -131,11 +131,11 @@ class Folder(ABC):
         """
         try:
             self._persistently("open", "", self._begin)
-        except FileNotFoundError as error:
+        except FileNotFoundError:
             raise AmiliLedgerUnavailable(
-                f"The ledger {self.url} cannot be begun: the folder above it does not exist. Is the share mounted, and "
-                f"the path right? Without the ledger nothing is sent."
-            ) from error
+                f"The ledger {self.url} cannot be begun: the folder above it does not exist. Mount the share, create "
+                f"that folder, or correct the path. Without the ledger nothing is sent."
+            ) from None
 
     def probe(self) -> None:
         """
@@ -168,7 +168,7 @@ class Folder(ABC):
                     f"The ledger {self.url} does not give back what was written over. Nothing was sent."
                 )
         except (FileNotFoundError, FileExistsError) as error:
-            raise self._unavailable("write", name, error) from error
+            raise self._unavailable("write", name, error) from None
         finally:
             self._clear_away(name)
         if not self.exclusive:
@@ -204,7 +204,7 @@ class Folder(ABC):
             return True
         except AmiliLedgerUnavailable as error:
             # A store that does not know the condition says so, and works without it.
-            if getattr(error.__cause__, "errno", None) == errno.ENOSYS:
+            if getattr(error, "errno", None) == errno.ENOSYS:
                 return False
             raise
         return False
@@ -237,18 +237,27 @@ class Folder(ABC):
             except (FileNotFoundError, FileExistsError, AmiliLedgerUnavailable):
                 raise
             # Each storage's library has errors of its own, many of them no OSError: here they become ours.
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 self._start_afresh()
                 if pause is None or isinstance(error, PermissionError):
-                    raise self._unavailable(what, name, error) from error
+                    # The sentence says it all: a second traceback would only hide it.
+                    raise self._unavailable(what, name, error) from None
                 self._sleep(pause)
         raise AssertionError("the last try either returns or raises")
 
     def _unavailable(self, what: str, name: str, error: BaseException) -> AmiliLedgerUnavailable:
         where = f"{self.url}/{name}" if name else self.url
+        words, remedy = f"{type(error).__name__}: {one_line(error)}", "Check that the folder exists, and that"
+        if isinstance(error, PermissionError):
+            # The system's own words repeat the path.
+            words, remedy = (
+                "permission denied" if error.filename else f"permission denied ({one_line(error)})",
+                "See that",
+            )
         return AmiliLedgerUnavailable(
-            f"The ledger cannot {what} {where}: {type(error).__name__}: {one_line(error)}. Without it "
-            f"nothing is sent. Check that the folder exists and that its connection may read and write it."
+            f"The ledger cannot {what} {where}: {words}. {remedy} the worker, or the login of its connection, may read "
+            f"and write it. Without the ledger nothing is sent.",
+            errno=getattr(error, "errno", None),
         )
 
     def _start_afresh(self) -> None:  # noqa: B027 - most have no connection that could be dead

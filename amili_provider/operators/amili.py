@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from amili_provider.connection_form import LEDGER_FROM_CONNECTION
 from amili_provider.operators.rendering import SourceOperator
+from amili_provider.reports import laid_out_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -159,6 +160,7 @@ class AmiliFileUploadOperator(SourceOperator):
         self.max_concurrent_requests = max_concurrent_requests
         self.max_memory_bytes = max_memory_bytes
 
+    @laid_out_errors()
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """
         Deliver the files and return their receipts.

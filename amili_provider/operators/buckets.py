@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from amili_provider.operators.rendering import SourceOperator
+from amili_provider.reports import laid_out_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -76,6 +77,7 @@ class AmiliFileBucketsOperator(SourceOperator):
         self.ignore = ignore
         self.if_no_files = if_no_files
 
+    @laid_out_errors()
     def execute(self, context: Context) -> list[list[str]]:
         """
         List the files and return the paths of each bucket.

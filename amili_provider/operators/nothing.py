@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from amili_provider.models import Receipt
 
+MAY_COME = "They may still come: Airflow looks again as often as the task's retries say."
+
 
 def end_with_nothing(sentence: str, if_no_files: str, log: Logger | Any, receipts: Sequence[Receipt] = ()) -> None:
     """
@@ -27,11 +29,12 @@ def end_with_nothing(sentence: str, if_no_files: str, log: Logger | Any, receipt
     :raises AirflowSkipException: to be skipped.
     """
     from amili_provider.exceptions import AmiliFilesMissing
+    from amili_provider.reports import laid_out
 
     if if_no_files == "fail":
-        sentence += " They may still come, so a retry looks again. If there may be none, say if_no_files='skip'."
-        log.error("%s", sentence)
-        raise AmiliFilesMissing(sentence, receipts=[receipt.as_dict() for receipt in receipts], missing=[sentence])
-    log.warning("%s", sentence)
+        words = f"{sentence} {MAY_COME} If there may be none, say if_no_files='skip'."
+        log.error("%s", laid_out(words))
+        raise AmiliFilesMissing(words, receipts=[receipt.as_dict() for receipt in receipts], missing=[sentence])
+    log.warning("%s", laid_out(sentence))
     if if_no_files == "skip":
         raise AirflowSkipException(sentence)

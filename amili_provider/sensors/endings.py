@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from amili_provider.exceptions import AmiliArgumentError
+from amili_provider.reports import laid_out_errors
 
 _FAILED_WHILE_DEFERRED = "__fail__"
 """The method that Airflow resumes if the trigger broke, or if the time of the deferral was up."""
@@ -57,6 +58,7 @@ class SensorThatEndsAsPokeWould(BaseSensorOperator):
         """Return what to raise if Airflow says that the time of the deferral is up."""
         raise NotImplementedError
 
+    @laid_out_errors()
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral."""
         error = str((next_kwargs or {}).get("error"))

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from amili_provider.exceptions import AmiliError, AmiliResultFailed, wrong_arguments_are_permanent
 from amili_provider.models import Vocabulary
+from amili_provider.reports import laid_out, laid_out_errors
 from amili_provider.sensors.arguments import check_wait
 from amili_provider.sensors.endings import SensorThatEndsAsPokeWould, first_reschedule_date
 from amili_provider.sensors.poking import Poking
@@ -114,6 +115,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
 
     # Modes.
 
+    @laid_out_errors()
     def execute(self, context: Context) -> Any:
         """Wait. A wrong argument fails the task at once, whatever ``soft_fail`` says: it is a mistake in the DAG."""
         started = self.time.now()
@@ -284,7 +286,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
         refused = [one for one in known if one.meaning == "refused"]
         if refused:
             return self._refused(refused, still_open, len(known) + len(still_open))
-        return AirflowSensorTimeout(self._time_is_up_words(self._shown(still_open)))
+        return AirflowSensorTimeout(laid_out(self._time_is_up_words(self._shown(still_open))))
 
     def _shown(self, still_open: list[Open]) -> str:
         names = self._names()

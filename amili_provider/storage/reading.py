@@ -112,7 +112,10 @@ def _read_group(
 
 def _opened(file: StorageFile, path: str) -> tuple[int, os.stat_result]:
     """Return a descriptor of a local file that is as long as it was listed, and its status."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe in its place must not hold us
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe in its place must not hold us
+    except OSError as error:
+        raise file.explained(error) from None
     try:
         status = os.fstat(descriptor)
     except OSError:

@@ -58,8 +58,8 @@ _SETTINGS = (
 )
 MISSING = re.compile(r"no such|not found|not exist|cannot find", re.IGNORECASE)
 """How a server says that a file is missing, and nothing else."""
-# What systems say of a missing file, which the sentence around it says already.
-_PLAIN = frozenset({"no such file or directory", "no such file", "not found"})
+# What systems say of a file that is missing or locked, which the sentence around it says already.
+_PLAIN = frozenset({"no such file or directory", "no such file", "not found", "permission denied"})
 
 
 def explain(action: str, url: str, connection: StorageConnection | None, error: BaseException) -> Exception:
@@ -99,7 +99,8 @@ def explain(action: str, url: str, connection: StorageConnection | None, error: 
     if isinstance(error, NotADirectoryError):
         return NotADirectoryError(f"{tried}: it is a file, not a folder.")
     if isinstance(error, PermissionError) or "HTTP 403" in codes:
-        words = f"permission denied{_detail(words, url)}. Give its login the right to {action} it"
+        whom = "its login" if connection else "the worker"
+        words = f"permission denied{_detail(words, url)}. Give {whom} the right to {action} it"
     elif type(error).__name__ not in words and type(error) is not OSError:
         words = f"{type(error).__name__}: {words}"
     return AmiliStorageError(f"{tried}: {words}.")
@@ -108,7 +109,7 @@ def explain(action: str, url: str, connection: StorageConnection | None, error: 
 def _detail(words: str, url: str) -> str:
     """Return what the server said, if it says more than the name of the file."""
     plain = words.strip("'\"").rstrip("/")
-    known = not plain or plain.casefold() in _PLAIN or url.rstrip("/").endswith(plain) or plain == "permission denied"
+    known = not plain or plain.casefold() in _PLAIN or url.rstrip("/").endswith(plain)
     return "" if known else f" ({words})"
 
 

@@ -167,7 +167,7 @@ def test_three_files_are_waited_for(s3: Any, amili: SandboxServer, recipe: Recip
     put(s3, invoices_1=b"1", fees_1=b"2")
     outcome = recipe("recipe_three_files")
     assert outcome.task_states == {"upload": "failed"}
-    assert "No file is named 'credits_*.csv'." in outcome.log
+    assert "no file matches 'credits_*.csv'." in outcome.log
     assert names_at(amili) == ["fees_1.csv", "invoices_1.csv"]
     assert keys(s3, "archive/") == []
     put(s3, credits_1=b"3")

@@ -229,7 +229,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 def test_a_share_that_is_not_mounted_is_not_a_new_ledger(tmp_path: Path) -> None:
     """The folder itself is made, those above it are not: where they are missing, something is wrong."""
     _local(tmp_path / "ledger")
-    with pytest.raises(AmiliLedgerUnavailable, match="share mounted"):
+    with pytest.raises(AmiliLedgerUnavailable, match="Mount the share"):
         _local(tmp_path / "share" / "ledger")
     assert not (tmp_path / "share").exists()
     (tmp_path / "file").write_bytes(b"")

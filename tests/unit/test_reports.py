@@ -14,7 +14,7 @@ import pytest
 
 from amili_provider.delivery.report import failure
 from amili_provider.models import Outcome, Receipt
-from amili_provider.reports import LOG_WIDTH, MAIL_WIDTH, MOST_LINES, delivery_report, groups
+from amili_provider.reports import LOG_WIDTH, LONGEST_CLASS, MAIL_WIDTH, MOST_LINES, delivery_report, groups, laid_out
 from tests.readme import ROOT
 
 _ID = "0123456789abcdef0123456789abcdef"
@@ -113,8 +113,7 @@ def test_a_message_of_everything_at_once_fits_a_screen() -> None:
     assert len(lines) <= MOST_LINES
     for title in ("unknown (400):", "rejected (400):", "not_sent (400):", "delivered, but not written to the ledger"):
         assert any(line.startswith(title) for line in lines), title
-    assert f"Missing among the files that match {_FOLDER}:" in lines
-    assert lines[-1] == "and 6 more are missing"
+    assert lines[-2:] == ["and 6 more are missing", f"Looked for among the files that match {_FOLDER}"]
 
 
 def test_equal_reasons_are_told_once_with_their_number() -> None:
@@ -151,6 +150,23 @@ def test_unknown_files_are_named_with_what_settles_them() -> None:
         f"    file_id {_ID}, request #1",
     ]
     assert _message(*_many("unknown")).splitlines()[-1].endswith(" more: see the receipts")
+
+
+def test_a_message_of_one_line_is_laid_out_by_sentences() -> None:
+    """What to do begins a line, no path is broken, and beside the error's class there is less room."""
+    path = f"{_FOLDER}/{'deep/' * 20}*.csv"
+    lines = laid_out(f"No files match {path}. Is the day right? If there may be none, say so in the DAG.").splitlines()
+    assert lines == [
+        "No files match",
+        f"{path}.",
+        "Is the day right?",
+        "If there may be none, say so in the DAG.",
+    ]
+    long = laid_out("word " * 50)
+    assert all(len(line) <= LOG_WIDTH for line in long.splitlines())
+    assert len(LONGEST_CLASS) + len(long.splitlines()[0]) <= LOG_WIDTH
+    assert laid_out(long) == long
+    assert laid_out("Short. Clear.") == "Short. Clear."
 
 
 # Reports

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +15,18 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from amili_provider.exceptions import AmiliArgumentError, AmiliDeliveryIncomplete, AmiliPermanentError
+from amili_provider.exceptions import (
+    AmiliArgumentError,
+    AmiliDeliveryIncomplete,
+    AmiliError,
+    AmiliLedgerUnavailable,
+    AmiliPermanentError,
+)
 from amili_provider.operators.amili import AmiliFileUploadOperator
+from amili_provider.reports import LOG_WIDTH
 from amili_provider.sandbox.server import SandboxServer
 from tests.wire.conftest import FakeTaskInstance, Upload
+from tests.words import across_lines, one_line
 
 
 @pytest.mark.parametrize(
@@ -85,7 +95,7 @@ def test_an_absurd_time_out_is_found_at_the_start(
     """A time-out that no system takes would break a request in its middle; it is a wrong field instead."""
     (outbound / "a.csv").write_bytes(b"1")
     amili = connect(**{name: seconds})
-    with pytest.raises(AmiliArgumentError, match=rf"extra '{name}'\) is .*up to 86400"):
+    with pytest.raises(AmiliArgumentError, match=across_lines(rf"extra '{name}'\) is .*up to 86400")):
         upload()
     assert not amili.requests
 
@@ -110,7 +120,7 @@ def test_a_wrong_path_is_permanent_and_one_sentence(
     """What is only found out while listing and opening ends the task as well, without a second traceback."""
     (outbound / "a.csv").write_bytes(b"1")
     given = {name: value.format(outbound=outbound) for name, value in arguments.items()}
-    with pytest.raises(AmiliArgumentError, match=f"(?s){words}") as caught:
+    with pytest.raises(AmiliArgumentError, match=across_lines(words)) as caught:
         upload(**given)
     assert caught.value.__suppress_context__
     assert caught.value.__cause__ is None
@@ -296,3 +306,91 @@ def test_a_file_name_is_text_also_where_templates_are_rendered_as_objects(
         )
     (receipt,) = operator.execute({})
     assert receipt["name"] == amili.uploads[0].name == "20250101_001"
+
+
+def _fits(error: BaseException) -> bool:
+    """Return whether Airflow's log view shows a message without scrolling; a path may be longer, but stands alone."""
+    first, *others = str(error).splitlines()
+    lines = [f"{type(error).__name__}: {first}", *others]
+    return all(len(line) <= LOG_WIDTH or len(line.split()) == 1 for line in lines)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"source": "{tmp}/outbound/*.csv"},
+        {"source": "{tmp}/outbound/2026-11-20/*.csv"},
+        {"source": "{tmp}/share-that-is-not-mounted/outbound/2026-11-20/*.csv"},
+        {"source": "{tmp}/outbound/named.csv"},
+        {"source": "{tmp}/outbound/skipped*"},
+        {"ledger": ""},
+        {"ledger": "{tmp}/share-that-is-not-mounted/ledger"},
+        {"if_unknown": "a word that is none of those that this argument takes, however long it may be"},
+        {"source": "ftp://server/outbound/*.csv"},
+    ],
+    ids=[
+        "no files",
+        "no folder",
+        "no share",
+        "no file",
+        "all skipped",
+        "no ledger",
+        "ledger",
+        "argument",
+        "connection",
+    ],
+)
+def test_what_ends_a_task_early_fits_the_log_view(
+    upload: Upload, outbound: Path, tmp_path: Path, arguments: dict[str, str]
+) -> None:
+    """These are what a new user meets first, and Airflow wraps nothing."""
+    for number in range(5):
+        (outbound / f"skipped{number}.csv.part").write_bytes(b"1")
+    with pytest.raises(Exception, match="^[A-Z'a-z]") as caught:
+        upload(**{name: value.format(tmp=tmp_path) for name, value in arguments.items()})
+    assert isinstance(caught.value, AmiliError | FileNotFoundError)
+    assert len(str(caught.value)) > LOG_WIDTH  # else it proves nothing
+    assert _fits(caught.value)
+
+
+def test_a_ledger_without_rights_says_so_once(
+    upload: Upload, outbound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In words with a remedy, and without the system's error as a second traceback."""
+    (outbound / "a.csv").write_bytes(b"1")
+
+    make = Path.mkdir
+
+    def refused(self: Path, *given: Any, **more: Any) -> None:
+        if self.name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        make(self, *given, **more)
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(AmiliLedgerUnavailable) as caught:
+        upload(ledger=f"{tmp_path}/locked")
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    assert one_line(caught.value) == (
+        f"The ledger cannot open file://{tmp_path}/locked: permission denied. See that the worker, or the login of its "
+        "connection, may read and write it. Without the ledger nothing is sent."
+    )
+    assert _fits(caught.value)
+
+
+def test_a_file_without_rights_says_what_to_do(upload: Upload, outbound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retry alone will not give the worker the right."""
+    (outbound / "secret.csv").write_bytes(b"1")
+    opened = os.open
+
+    def refused(path: Any, *given: Any, **more: Any) -> int:
+        if str(path).endswith("secret.csv"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *given, **more)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(AmiliDeliveryIncomplete) as caught:
+        upload()
+    said = one_line(caught.value)
+    assert "secret.csv: Cannot read this file: permission denied. Give the worker the right to read it." in said
+    assert "Errno" not in said
