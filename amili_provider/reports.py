@@ -28,20 +28,28 @@ MOST_LINES = 20
 
 _ORDER = ("unknown", "rejected", "duplicate", "not_sent", "uploaded", "already_uploaded", "skipped")
 _FINE = frozenset({"uploaded", "already_uploaded", "skipped"})
+_SETTLE = "settle them with the DAG 'amili_ledger' (docs/ledger.md)"
 WHAT_TO_DO = {
     "unknown": (
-        "Ask Amili whether it has the unknown files, and settle them with the DAG 'amili_ledger'; or run again with "
-        "if_unknown='check' (asks, never sends) or 'resend' (asks, sends only where Amili answers 404). They were sent "
-        "and the answer was lost: sending them unasked could invoice somebody twice."
+        f"Ask Amili whether it has the unknown files, and {_SETTLE}. Or set the operator's if_unknown='check' (asks, "
+        "never sends) or 'resend' (asks, sends only where Amili answers 404; docs/recipes.md). They were sent and the "
+        "answer was lost: sending them unasked could invoice somebody twice."
+    ),
+    "asked": (
+        "Amili was asked for the unknown files, and gave no final answer. Ask a person there whether it has them, and "
+        f"{_SETTLE}; or set the operator's if_unknown='resend', which sends what Amili answers with 404 "
+        "(docs/recipes.md)."
     ),
     "rejected": "Correct the rejected files at their source, in the words of Amili below, and run again.",
     "duplicate": (
-        "Duplicates hold bytes that Amili accepted under another name. The same delivery once more: run again with "
-        "if_duplicate='skip', and they count as delivered. Each of them is meant: if_duplicate='send' sends them. "
-        "Otherwise correct the file, or its name, at the source. If file_name was changed since: 'skip'."
+        "Duplicates hold bytes that Amili accepted under another name. If it is the same delivery once more, or "
+        "file_name was changed since: run again with if_duplicate='skip', and they count as delivered. If it is "
+        "another: if_duplicate='send' sends each of them. If it is wrong: correct the file, or its name, at the source."
     ),
     "not_sent": "Files that were not sent stay where they are: mend what the message says and run again.",
 }
+ASKED = "Asked now: "
+"""What the message of an unknown file has in it, if Amili was asked for its result in this run."""
 _FIELDS = (
     "outcome", "name", "status", "result", "message", "source", "size", "sha256", "file_id", "request", "client_no",
     "file_type", "uploaded_at",
@@ -59,6 +67,7 @@ ReceiptFields = Mapping[str, Any]
 def delivery_report(
     receipts: Iterable[Any] | None,
     format: Literal["text", "markdown", "html", "csv"] = "text",  # noqa: A002 - the word that people look for
+    error: object = None,
 ) -> str:
     """
     Return what became of files, for any mail, chat or notifier: what went wrong first, in Amili's words.
@@ -75,15 +84,26 @@ def delivery_report(
         None, as a task has that failed before it listed anything.
     :param format: ``text`` (plain, lines that fit a mail), ``markdown`` (with a table as GitHub and others draw it),
         ``html`` (a fragment with styles of its own) or ``csv`` (RFC 4180).
+    :param error: what the task failed with, in a callback's template ``exception``: what is missing is told in its
+        words, and where there are no receipts, what it says. A CSV has receipts only.
     :returns: the report; never empty.
     :raises ValueError: for another format.
     :raises TypeError: for receipts that were printed as text.
     """
     found = list(_flat(receipts))
-    writers = {"text": _text, "markdown": _markdown, "html": _html, "csv": _csv}
+    if format == "csv":
+        return _csv(found)
+    writers = {"text": _text, "markdown": _markdown, "html": _html}
     if format not in writers:
-        raise ValueError(f"format must be one of {', '.join(writers)}, not {format!r}.")
-    return writers[format](found)
+        raise ValueError(f"format must be one of {', '.join([*writers, 'csv'])}, not {format!r}.")
+    return writers[format](found, _told_by(error, found))
+
+
+def _told_by(error: object, receipts: Sequence[ReceiptFields]) -> list[str]:
+    """Return what the error of a task tells that its receipts do not."""
+    if missing := getattr(error, "missing", None):
+        return [_line(sentence) for sentence in missing]
+    return [] if error is None or receipts else [_line(error, _LONGEST_PATH)]
 
 
 # Facts
@@ -162,8 +182,13 @@ def headline(receipts: Sequence[ReceiptFields], width: int = LOG_WIDTH) -> list[
 
 def advice(receipts: Iterable[ReceiptFields]) -> list[str]:
     """Return what to do about the outcomes that occur."""
-    occurring = set(map(_outcome, receipts))
+    occurring = {_outcome(r) if not was_asked(r) else "asked" for r in receipts}
     return [words for outcome, words in WHAT_TO_DO.items() if outcome in occurring]
+
+
+def was_asked(receipt: ReceiptFields) -> bool:
+    """Return whether a file is unknown although Amili was asked for it in this run."""
+    return _outcome(receipt) == "unknown" and ASKED in str(receipt.get("message") or "")
 
 
 def _flat(receipts: Any) -> Iterator[ReceiptFields]:
@@ -312,8 +337,13 @@ def laid_out_errors() -> Iterator[None]:
 # Formats
 
 
-def _text(receipts: list[ReceiptFields]) -> str:
-    lines = headline(receipts, MAIL_WIDTH)
+def _head(receipts: list[ReceiptFields], said: list[str], width: int) -> list[str]:
+    """Return the numbers, after what the error says; that there are no receipts is of no use beside it."""
+    return [*said, *(headline(receipts, width) if receipts or not said else [])]
+
+
+def _text(receipts: list[ReceiptFields], said: list[str]) -> str:
+    lines = [line for words in _head(receipts, said, MAIL_WIDTH) for line in wrapped(words, MAIL_WIDTH)]
     for words in advice(receipts):
         lines += ["", *wrapped(words, MAIL_WIDTH)]
     sections = [(f"{outcome} ({len(some)})", some) for outcome, some in by_outcome(receipts).items()]
@@ -346,9 +376,12 @@ def _row(group: Group) -> tuple[str, ...]:
     return group.outcome, group.names, group.words, group.place, "; ".join(map(_ids, settling))
 
 
-def _markdown(receipts: list[ReceiptFields]) -> str:
+def _markdown(receipts: list[ReceiptFields], said: list[str]) -> str:
     rows, more = _rows(receipts)
-    lines = [f"**{_marked(' '.join(headline(receipts)))}**", *(f"\n{_marked(words)}" for words in advice(receipts))]
+    lines = [
+        f"**{_marked(' '.join(_head(receipts, said, LOG_WIDTH)))}**",
+        *(f"\n{_marked(words)}" for words in advice(receipts)),
+    ]
     if rows:
         lines += ["", f"| {' | '.join(_COLUMNS)} |", f"|{' --- |' * len(_COLUMNS)}"]
         lines += [f"| {' | '.join(map(_marked, row))} |" for row in rows]
@@ -361,10 +394,10 @@ def _marked(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", text)
 
 
-def _html(receipts: list[ReceiptFields]) -> str:
+def _html(receipts: list[ReceiptFields], said: list[str]) -> str:
     rows, more = _rows(receipts)
     cell = 'style="border: 1px solid #ccc; padding: 4px 8px; text-align: left; vertical-align: top"'
-    lines = [f"<p><strong>{html.escape(' '.join(headline(receipts)))}</strong></p>"]
+    lines = [f"<p><strong>{html.escape(' '.join(_head(receipts, said, LOG_WIDTH)))}</strong></p>"]
     lines += [f"<p>{html.escape(words)}</p>" for words in advice(receipts)]
     if rows:
         lines += ['<table style="border-collapse: collapse">', _html_row("th", cell, _COLUMNS)]

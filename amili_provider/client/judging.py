@@ -157,8 +157,8 @@ def _refusal(answer: Answer, what: str, settings: AmiliSettings) -> AmiliError:
         )
     if status == 403:
         return AmiliAuthenticationError(
-            f"{came} Check the file type and the client number, or ask Amili to allow them for {field_label('login')}: "
-            "access to upload is configured per client and file type.",
+            f"{came} Check the file type and the client number, or ask Amili to allow them for the id in "
+            f"{field_label('login')}: access to upload is configured per client and file type.",
             status_code=status,
         )
     remedy = _redirect(answer)

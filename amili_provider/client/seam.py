@@ -84,7 +84,9 @@ def what_failed(error: Exception | None, flight: InFlight, settings: AmiliSettin
             f"the proxy {peer} refused to pass the request on ({one_line(error, 60)}); check {proxy_setting(settings)}"
         )
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-        look = f"{field_label('environment')} and {field_label('auth_url' if for_token else 'host')}"
+        look = f"{field_label('environment')}, {field_label('host')} and {field_label('port')}"
+        if for_token:
+            look = f"{field_label('environment')} and {field_label('auth_url')}"
         if request is not None and flight.peer not in (None, addressing.origin(request.url)[1:]):
             peer, look = f"the proxy {peer}", proxy_setting(settings)
         return _no_connection(error, peer, target, look, settings)

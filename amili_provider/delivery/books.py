@@ -22,6 +22,7 @@ from amili_provider.ledger import Claim, ClaimFacts, ClaimLost, Ledger, LedgerRe
 from amili_provider.ledger.identity import file_id as identity_of
 from amili_provider.ledger.identity import same_name
 from amili_provider.models import Meaning, Outcome, Verdict, one_line
+from amili_provider.reports import ASKED
 
 
 class NotOurs(Exception):  # noqa: N818 - news about files that somebody else has
@@ -141,12 +142,12 @@ class Books:
             # Then the same bytes were sent under another name all the same, as somebody wished.
             return unknown(
                 "Sent before under this name, outcome unknown; if_unknown='resend' with if_duplicate='send' sends it "
-                f"again. {lost[-1].describe()}; Amili accepted the same bytes as {first.name}"
+                f"again. {lost[-1].in_short()}; Amili accepted the same bytes as {first.name}"
             )
         if sends:
             return None
         run = f"DAG {first.dag_id}, run {first.run_id}" if first.dag_id else "by no run of Airflow"
-        return not_sent_twice(item, first, self._plan, run=run)
+        return not_sent_twice(first, self._plan, run=run)
 
     def _look_up(self, item: Item) -> Standing:
         assert self._ledger is not None
@@ -208,9 +209,9 @@ class Books:
         )
 
     def _still_unknown(self, standing: Standing, why: str) -> Result:
-        known = "; ".join(a.describe() for a in standing.attempts if a.attempt in standing.unknown)
+        known = "; ".join(a.in_short() for a in standing.attempts if a.attempt in standing.unknown)
         # The newest first: what is long is cut at its end.
-        return unknown(f"Sent before, outcome unknown. Asked now: {one_line(why, 140)}; before: {known}")
+        return unknown(f"Sent before, outcome unknown. {ASKED}{one_line(why, 140)}; before: {known}")
 
     # Claims
 
@@ -341,10 +342,10 @@ def _result_of(standing: Standing, item: Item) -> Result:
     first = standing.first_receipt
     if standing.state is State.UPLOADED:
         assert first is not None
-        message = one_line(f"Accepted before as {first.name} from {first.source}: {first.describe()}")
+        message = one_line(f"Accepted before as {first.name}: {first.in_short()}, from {first.source}")
         verdict = Verdict(Outcome.ALREADY_UPLOADED, first.status, first.result, message)
         return Result(verdict, at=first.uploaded_at)
     name = "" if first is None or _is_of(first, item) else f" as {first.name}"
     if standing.state is State.IN_FLIGHT:
         return not_sent(f"In flight elsewhere{name}: {standing.describe()}", passing=True)
-    return unknown(f"Sent before{name}, outcome unknown: {standing.describe()}")
+    return unknown(f"Sent before{name}, outcome unknown: {standing.in_short()}")

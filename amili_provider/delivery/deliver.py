@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from amili_provider.client import AmiliClient
 from amili_provider.connection_form import AmiliSettings
+from amili_provider.connection_form.addresses import ENVIRONMENTS
 from amili_provider.delivery import expected
 from amili_provider.delivery.books import Books
 from amili_provider.delivery.moving import Moving
@@ -144,12 +145,10 @@ class DeliveryRun:
         with wrong_arguments_are_permanent():
             plan = self._plan(settings)
             self._hook.get_conn()  # a wrong field of the connection shows before anything is read
+            # The environment of a host of one's own is that host.
+            to = f"{settings.environment}, " if settings.environment in ENVIRONMENTS else ""
             self._log.info(
-                "Delivering to environment %s at %s, client number %s, file type %s",
-                settings.environment,
-                settings.base_url,
-                plan.client_no,
-                plan.file_type,
+                "Delivering as client %s, %s, to %s%s", plan.client_no, plan.file_type, to, settings.base_url
             )
             ledger = ledger_from(self._order.ledger, settings, client_no=plan.client_no)
         if ledger is None:

@@ -45,21 +45,20 @@ class Accepted(Protocol):
         """When Amili had accepted it."""
 
 
-def not_sent_twice(item: Item, accepted: Accepted, plan: Plan, *, run: str) -> Result:
+def not_sent_twice(accepted: Accepted, plan: Plan, *, run: str) -> Result:
     """
     Return what becomes of a file whose bytes Amili accepted under another name, and which is not to be sent as well.
 
-    :param item: the file.
     :param accepted: the one that Amili has.
     :param plan: whose ``if_duplicate`` is ``fail`` or ``skip``.
     :param run: which run delivered that one, in words.
     """
     day = (accepted.uploaded_at or "")[:10] or "an unknown day"
     words = (
-        f"Amili accepted the same bytes as '{one_line(accepted.name, _LONGEST_NAME)}' on {day}; "
-        f"not sent as '{one_line(item.receipt.name, _LONGEST_NAME)}' on {timestamp(time.time())[:10]}"
+        f"Amili accepted the same bytes as '{one_line(accepted.name, _LONGEST_NAME)}' on {day} ({run}); "
+        f"not sent again on {timestamp(time.time())[:10]}"
     )
-    where = f" The first was {accepted.source}, {run}."
+    where = f" The first was {accepted.source}."
     if plan.if_duplicate == "skip":
         message = one_line(f"{words}, because if_duplicate='skip'.{where}")
         verdict = Verdict(Outcome.ALREADY_UPLOADED, accepted.status, accepted.result, message)
@@ -67,21 +66,20 @@ def not_sent_twice(item: Item, accepted: Accepted, plan: Plan, *, run: str) -> R
     return Result(Verdict(Outcome.DUPLICATE, message=one_line(f"{words}.{where}")))
 
 
-def as_follower(item: Item, leader: Item, plan: Plan) -> Result | None:
+def as_follower(leader: Item, plan: Plan) -> Result | None:
     """
     Return what becomes of a file whose bytes another file of the run holds, once that has its receipt.
 
-    :param item: the file.
     :param leader: the first of the listing with these bytes.
     :param plan: how to deliver.
-    :returns: None if *item* is to be looked up for itself: the bytes are accepted, so it has an identity of its own.
+    :returns: None if the file is to be looked up for itself: the bytes are accepted, so it has an identity of its own.
     """
     receipt = leader.receipt
     would_be_sent = plan.dry_run and receipt.outcome is Outcome.SKIPPED
     if receipt.outcome is Outcome.UPLOADED or would_be_sent:
         if plan.if_duplicate == "send":
             return in_a_dry_run(None) if would_be_sent else None
-        result = replace(not_sent_twice(item, receipt, plan, run="in this run"), unwritten=receipt.unwritten)
+        result = replace(not_sent_twice(receipt, plan, run="in this run"), unwritten=receipt.unwritten)
         return in_a_dry_run(result) if would_be_sent else result
     if receipt.outcome in (Outcome.ALREADY_UPLOADED, Outcome.DUPLICATE):
         return None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from amili_provider.delivery.order import Order
+from amili_provider.delivery.outcomes import joined
 from amili_provider.delivery.plan import Item
 from amili_provider.exceptions import AmiliError, AmiliPermanentError
 from amili_provider.models import Outcome
@@ -68,7 +69,8 @@ class Moving:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         pool.shutdown()
-        self._log.info("Moved %d file(s)", len(wanted) - stayed)
+        if moved := len(wanted) - stayed:
+            self._log.info("Moved %d file(s)", moved)
         if stayed:
             self._log.warning("%d file(s) could not be moved; their receipts say why, the next run tries again", stayed)
 
@@ -94,7 +96,7 @@ class Moving:
         assert receipt.sha256 is not None
         moved = mover.move(item.file, file_id=item.file_id, sha256=receipt.sha256)
         note = f"Moved to {moved.url}." if moved.url is not None else f"Not moved: {moved.reason}"
-        receipt.message = _with_note(receipt.message, note)
+        receipt.message = joined(receipt.message, note)
         return moved.url is None
 
 
@@ -104,9 +106,5 @@ def _must_stay(item: Item, *, together: bool, retried: bool) -> bool:
     else:
         stays, note = retried, "Not moved yet: the task is to be tried again, and has to find it."
     if stays:
-        item.receipt.message = _with_note(item.receipt.message, note)
+        item.receipt.message = joined(item.receipt.message, note)
     return stays
-
-
-def _with_note(message: str | None, note: str) -> str:
-    return " ".join(part for part in (message, note) if part)

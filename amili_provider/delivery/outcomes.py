@@ -61,6 +61,12 @@ def in_a_dry_run(result: Result | None) -> Result:
     return Result(Verdict(Outcome.SKIPPED, message=one_line(f"Dry run: {note}")))
 
 
+def joined(*sentences: str | None) -> str:
+    """Return sentences one after the other; those of others may end without a full stop."""
+    said = [s.rstrip() for s in sentences if s]
+    return " ".join([*(s if s.endswith((".", "!", "?", "…")) else f"{s}." for s in said[:-1]), *said[-1:]])
+
+
 def _words(reason: str | BaseException) -> str:
     text = str(reason)
     if isinstance(reason, BaseException) and not text:

@@ -323,7 +323,7 @@ class Delivery:
     def _finish_followers(self, leader: Item) -> None:
         followers, leader.followers = leader.followers, []
         for follower in followers:
-            result = as_follower(follower, leader, self._plan)
+            result = as_follower(leader, self._plan)
             if result is not None:
                 self._finish(follower, result)
                 continue

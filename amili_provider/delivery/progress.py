@@ -52,7 +52,8 @@ class Progress:
         if not sent.requests:
             return
         size = sum(item.file.size for item in batch)
-        counts = Counter(str(result.outcome) for result in sent.results.values())
+        # The request was made; what Amili did not take may still be sent.
+        counts = Counter(str(result.outcome).replace("not_sent", "not taken") for result in sent.results.values())
         first, last = sent.requests[0], sent.requests[-1]
         self._log.info(
             "Request %s: %d file(s), %s in %.1f s (%s/s): %s",

@@ -26,12 +26,14 @@ from amili_provider.reports import (
     by_outcome,
     headline,
     told,
+    was_asked,
     wrapped,
 )
 
 _REMEDIES = {
     "unwritten": ("Mend the ledger's storage first: it was not told of files, so the next run finds them unknown."),
     "unknown": WHAT_TO_DO["unknown"],
+    "asked": WHAT_TO_DO["asked"],
     "rejected": WHAT_TO_DO["rejected"],
     "duplicate": WHAT_TO_DO["duplicate"],
     "passing": (
@@ -86,9 +88,11 @@ def failure(
     may_come = bool(missing) and (halt is None or halt.passing)
     may_retry = (passing or may_come) and not unwritten and (has_ledger or not (unknown or accepted_now))
     no_ledger = (passing or may_come) and not may_retry and not has_ledger
+    asked = {was_asked(r.as_dict()) for r in failed if r.outcome is Outcome.UNKNOWN}
     remedies = {
         "unwritten": unwritten,
-        "unknown": unknown,
+        "unknown": unwritten or False in asked,
+        "asked": True in asked,
         "rejected": rejected,
         "duplicate": duplicate,
         "passing": passing and may_retry,

@@ -16,7 +16,7 @@ from dataclasses import replace
 from amili_provider.client import AmiliClient, RefusedBy, UploadReply
 from amili_provider.delivery.books import Books, NotOurs
 from amili_provider.delivery.lately import Lately
-from amili_provider.delivery.outcomes import Halt, Result, Sent, not_sent, unknown
+from amili_provider.delivery.outcomes import Halt, Result, Sent, joined, not_sent, unknown
 from amili_provider.delivery.plan import Item, Plan
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
@@ -260,7 +260,7 @@ class Sender:
         in_vain = reply.refused_by is RefusedBy.GATEWAY and self._lately.gateway_bars_all
         if not rest or of == 1 or in_vain or not self._client.settings.isolate_refused:
             return []
-        self._log.info("%s For a request of %d files: sending %d of them again, in parts", reply.words, of, len(rest))
+        self._log.info("%s", joined(reply.words, f"Of its {of} files {len(rest)} are sent again, in parts."))
         if len(rest) < of:  # those that it names may have been the cause
             return [rest]
         middle = of // 2
@@ -314,9 +314,5 @@ def _foretell(group: Sequence[Item], result: Result) -> None:
 def _unwritten(result: Result, error: SettlingFailed) -> Result:
     verdict = result.verdict
     note = f"The ledger could not be told, and will call it unknown: {error}"
-    told = replace(verdict, message=one_line(_joined(verdict.message, note)))
+    told = replace(verdict, message=one_line(joined(verdict.message, note)))
     return replace(result, verdict=told, unwritten=True)
-
-
-def _joined(*sentences: str | None) -> str:
-    return " ".join(s for s in sentences if s)

@@ -40,7 +40,7 @@ def try_connection(settings: AmiliSettings, on_token: Callable[[str], None]) -> 
     if not found:
         return False, (
             f"No result within {TRIAL_SECONDS:g} s: {settings.base_url} or the token service does not answer. Check "
-            f"{field_label('environment')}, {field_label('host')} and {field_label('proxy')}."
+            f"{field_label('environment')}, {field_label('host')}, {field_label('port')} and {field_label('proxy')}."
         )
     return found[0]
 
@@ -79,8 +79,8 @@ def _asked(client: AmiliClient, settings: AmiliSettings, obtained: str) -> tuple
         if error.status_code != _NOT_FOUND or not error.answer:
             return False, f"{obtained}, but: {error}"
         return True, (
-            f"{obtained}. Asked as {where} for a batch that does not exist, the API answered 404, as it should. A "
-            f"wrong client number or base path may answer the same.{_ledger_note(settings)}"
+            f"A wrong client number or base path may answer the same; the first upload will show. {obtained}. Asked as "
+            f"{where} for a batch that does not exist, the API answered 404, as it should.{_ledger_note(settings)}"
         )
     except AmiliAuthenticationError as error:
         return False, f"{obtained}, but not allowed to read {where}: {error}"

@@ -71,7 +71,7 @@ def adopt(
     :raises AmiliStorageError: if the storage cannot be listed or a file not be read; what was adopted before stays.
     :raises AmiliLedgerUnavailable: if it cannot be written.
     """
-    who, why, file_type = said("who", who), said("why", why), said("file_type", file_type)
+    who, why, file_type = said("Who says so", who), said("How you know", why), said("File type", file_type)
     files = list_files(source, source_conn_id, max_files=max_files)
     one = partial(_adopt_one, ledger, file_type=file_type, who=who, why=why, dry_run=dry_run, run=run or ByHand())
     workers = Workers(min(_READERS, ledger.folder.concurrency))

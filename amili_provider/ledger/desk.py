@@ -43,7 +43,7 @@ def settle(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     arrived = params["action"] == "settle as arrived"
     file_ids = [file_id.strip() for file_id in params["file_ids"] if file_id.strip()]
     if not file_ids:
-        raise ValueError("file_ids is empty. 'list unknown' shows the ids; write one per line.")
+        raise ValueError("'File ids' is empty. 'list unknown' shows the ids; write one per line.")
     who, why = _who(context), params["why"] or ""
     with _ledger(params) as ledger:
         receipts = [
@@ -60,7 +60,7 @@ def adopt(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Adopt what the form's source matches, and return what became of each file."""
     params = context["params"]
     if not params["source"]:
-        raise ValueError("source is empty. Name what was delivered by other means: s3://bucket/sent/*.csv")
+        raise ValueError("'Source' is empty. Name what was delivered by other means: s3://bucket/sent/*.csv")
     with _ledger(params) as ledger:
         adopted = adoption.adopt(
             ledger,
@@ -83,7 +83,7 @@ def copy(context: Mapping[str, Any]) -> dict[str, Any]:
     """Copy the ledger to where the form says, and return what was done; an incomplete copy is an error."""
     params = context["params"]
     if not params["copy_to"]:
-        raise ValueError("copy_to is empty. Name a folder on any storage.")
+        raise ValueError("'Copy to' is empty. Name a folder on any storage.")
     origin = _folder(params, _settings(params))
     target = open_folder(params["copy_to"], params["copy_to_conn_id"])
     done = copying.copy_ledger(origin, target)
@@ -107,14 +107,16 @@ def _settings(params: Mapping[str, Any]) -> AmiliSettings:
 def _ledger(params: Mapping[str, Any]) -> Ledger:
     ledger = ledger_from(params["ledger"] or LEDGER_FROM_CONNECTION, _settings(params), client_no=params["client_no"])
     if ledger is None:
-        raise ValueError("ledger is 'none', but this is about a ledger. Name its folder.")
+        raise ValueError("'Ledger folder' is 'none', but this is about a ledger. Name its folder.")
     return ledger
 
 
 def _folder(params: Mapping[str, Any], settings: AmiliSettings) -> Folder:
     url = params["ledger"] or settings.ledger
     if not url or url.strip().casefold() == "none":
-        raise ValueError(f"No ledger: neither the form nor connection {settings.conn_id!r} names one. Name its folder.")
+        raise ValueError(
+            f"No ledger: neither the form nor connection {settings.conn_id!r} names one. Fill in 'Ledger folder'."
+        )
     return open_folder(url, conn_id_for(url, settings))
 
 

@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from amili_provider.models import Outcome
+from amili_provider.models import Outcome, one_line
 
+_LONGEST_REASON = 160
 FORMAT = 1
 """Raised when a reader of today could misunderstand what is written."""
 
@@ -128,6 +129,13 @@ class LedgerReceipt:
         # One field a line, much as ``indent`` would write it, which is done in Python and costs more than twice that.
         return f"{{\n  {_as_text(entries)[1:-1]}\n}}\n".encode()
 
+    def in_short(self) -> str:
+        """Return what came of this attempt, then its day and run, as a part of a sentence; the rest is the ledger's."""
+        words = "/".join(w for w in (self.status, self.result) if w)
+        said = one_line(": ".join(w for w in (words, self.message) if w) or "no answer recorded", _LONGEST_REASON)
+        run = f"DAG {self.dag_id}, run {self.run_id}" if self.dag_id else "no run of Airflow"
+        return f"{said.rstrip('.')} ({self.claimed_at[:10]}, {run})"
+
     def describe(self) -> str:
         """Return who made this attempt and what is known of it, as a part of a sentence."""
         who = ", ".join(
@@ -170,6 +178,10 @@ class TornReceipt:
     attempt: int
     why: str
     chain: str | None = None
+
+    def in_short(self) -> str:
+        """Return what is known of it, as a part of a sentence."""
+        return self.describe()
 
     def describe(self) -> str:
         """Return what is known of it, as a part of a sentence."""

@@ -81,13 +81,19 @@ class Standing:
         accepted = [a for a in self.attempts if isinstance(a, LedgerReceipt) and a.outcome is Outcome.UPLOADED]
         return accepted[0] if accepted and not any(same_name(a.name, name) for a in accepted) else None
 
+    def in_short(self) -> str:
+        """Return what came of the attempt that decides, for the message of a file: Amili's words first."""
+        return self.describe() if self.deciding is None else self.deciding.in_short() + self._others()
+
     def describe(self) -> str:
         """Return what is known of the file, for a message."""
         if self.deciding is None:
             return "the ledger has no accepted, running or unresolved attempt"
+        return self.deciding.describe() + self._others()
+
+    def _others(self) -> str:
         others = len(self.unknown) - 1 if self.state is State.UNKNOWN else 0
-        more = f", and {others} more of the same kind" if others > 0 else ""
-        return self.deciding.describe() + more
+        return f", and {others} more of the same kind" if others > 0 else ""
 
 
 def judge(

@@ -148,7 +148,7 @@ def settle_unknown(
     :raises ValueError: if the file is not unknown, is being sent at this moment, or *who* or *why* is missing.
     :raises AmiliLedgerUnavailable: if it cannot be written.
     """
-    who, why, file_id = said("who", who), said("why", why), file_id.strip().lower()
+    who, why, file_id = said("Who says so", who), said("How you know", why), file_id.strip().lower()
     if not _FILE_ID.fullmatch(file_id):
         raise ValueError(f"{file_id[:80]!r} is not the id of a file: ids have 32 characters, 0 to 9 and a to f.")
     standing = ledger.look_up(file_id)
@@ -199,7 +199,7 @@ def _known(standing: Standing) -> str:
 
 
 def said(name: str, value: str) -> str:
-    """Return *value* without blanks around it; ValueError if it says nothing."""
+    """Return *value* without blanks around it; ValueError, by the label of the form's field, if it says nothing."""
     if not value or not value.strip():
-        raise ValueError(f"{name} is empty. The ledger is an accounting trail: say {name}, in a few words.")
+        raise ValueError(f"'{name}' is empty. The ledger is an accounting trail: fill it in, in a few words.")
     return value.strip()

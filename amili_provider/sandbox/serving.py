@@ -68,9 +68,22 @@ def _introduce(server: SandboxServer, *, kept: bool) -> None:
     _say(f"  Files         {server.data}")
     _say(f"  Scripting     {server.url}/admin/faults, /admin/uploads, ...")
     _say()
-    _say("Set this in the shell of Airflow:")
-    _say(
-        f"export AIRFLOW_CONN_AMILI_DEFAULT='{server.connection_json(ledger=f'file://{server.data.absolute()}/ledger')}'"
-    )
+    ledger = f"file://{server.data.absolute()}/ledger"
+    connection = server.connection(ledger=ledger)
+    _say("Fill this into the form of a connection amili_default of type Amili:")
+    for label, value in (
+        ("Client id", connection["login"]),
+        ("Client secret", connection["password"]),
+        ("Client number", connection["extra"]["client_no"]),
+        ("Ledger folder", ledger),
+        ("Host", connection["host"]),
+        ("Port", connection["port"]),
+        ("Base path", connection["schema"]),
+        ("Token service URL", connection["extra"]["auth_url"]),
+    ):
+        _say(f"  {label:<20}{value}")
+    _say()
+    _say("or set this in the shell of Airflow:")
+    _say(f"export AIRFLOW_CONN_AMILI_DEFAULT='{server.connection_json(ledger=ledger)}'")
     _say()
     _say("Ctrl-C stops it" + (", and keeps" if kept else ", and deletes") + " its files and ledger.")

@@ -13,7 +13,7 @@ from amili_provider.models import Vocabulary
 from amili_provider.reports import MOST_LINES, by_outcome, told
 from amili_provider.sensors.arguments import Asked, asked_for, checked_uuid
 from amili_provider.sensors.uploads import uploads_in, without_receipts
-from amili_provider.sensors.waiting import AmiliSensor
+from amili_provider.sensors.waiting import AmiliSensor, words_of
 from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
 from amili_provider.triggers.connecting import Overrides
 from amili_provider.triggers.events import Open, Settled
@@ -168,7 +168,7 @@ class AmiliBatchSensor(AmiliSensor):
 
     def _refused(self, refused: list[Settled], _still_open: list[Open], _total: int) -> AmiliResultFailed:
         (one,) = refused
-        return AmiliResultFailed(f"Amili refused batch {one.id}: {_words(one)}")
+        return AmiliResultFailed(f"Amili refused batch {one.id}: {words_of(one)}")
 
     def _time_is_up_words(self, still_open: str) -> str:
         return (
@@ -177,11 +177,6 @@ class AmiliBatchSensor(AmiliSensor):
             f"is processed, put them into {field_label('accepted_results')} of connection {self.amili_conn_id!r}, or "
             "into the sensor's argument accepted_results."
         )
-
-
-def _words(one: Settled) -> str:
-    shown = "/".join(w for w in (one.status, one.result) if w)
-    return ": ".join(w for w in (shown, one.message) if w) or "no reason given"
 
 
 def _facts(one: Settled) -> dict[str, Any]:

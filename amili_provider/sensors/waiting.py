@@ -25,7 +25,13 @@ from amili_provider.triggers.waiting import AmiliTrigger
 DEFAULT_TIMEOUT_SECONDS = 60 * 60
 _GRACE_SECONDS = 120
 """Airflow's own time-out comes this much later than the trigger's, which knows what is missing."""
-_MOST_SHOWN_OPEN = 20
+_MOST_SHOWN = 20
+
+
+def words_of(one: Settled) -> str:
+    """Return what Amili said of a result."""
+    shown = "/".join(w for w in (one.status, one.result) if w)
+    return ": ".join(w for w in (shown, one.message) if w) or "no reason given"
 
 
 class AmiliSensor(SensorThatEndsAsPokeWould):
@@ -269,6 +275,10 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
         missing = self._missing(known)
         if missing or still_open:
             raise AmiliError(f"The trigger ended without a result of {len(missing) or len(still_open)}. {CLEAR}")
+        names = self._names()
+        shown = [f"{names.get(one.id, one.id)} ({words_of(one)})" for one in known[:_MOST_SHOWN]]
+        more = f" and {len(known) - len(shown)} more" if len(known) > len(shown) else ""
+        self.log.info("%d of %d accepted: %s%s", len(known), len(known), ", ".join(shown), more)
         return self._result({(one.client_no, one.id): one for one in known})
 
     def _missing(self, known: list[Settled]) -> list[tuple[str | None, str]]:
@@ -290,8 +300,6 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
 
     def _shown(self, still_open: list[Open]) -> str:
         names = self._names()
-        shown = [
-            f"{names.get(one.id, one.id)} ({one.said or 'never answered'})" for one in still_open[:_MOST_SHOWN_OPEN]
-        ]
+        shown = [f"{names.get(one.id, one.id)} ({one.said or 'never answered'})" for one in still_open[:_MOST_SHOWN]]
         more = len(still_open) - len(shown)
         return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

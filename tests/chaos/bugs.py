@@ -298,8 +298,8 @@ def _duplicates_are_green() -> None:
 
     from amili_provider.delivery import books, duplicates
 
-    def lenient(original: Callable[..., Any], item: Any, accepted: Any, plan: Any, **more: Any) -> Any:
-        return original(item, accepted, replace(plan, if_duplicate="skip"), **more)
+    def lenient(original: Callable[..., Any], accepted: Any, plan: Any, **more: Any) -> Any:
+        return original(accepted, replace(plan, if_duplicate="skip"), **more)
 
     for module in (books, duplicates):
         wrap(module, "not_sent_twice", lenient)

@@ -63,10 +63,10 @@ def test_every_way_out_can_be_clicked(run_dag: RunDag, ledger: Ledger, tmp_path:
 @pytest.mark.parametrize(
     ("form", "words"),
     [
-        ({"action": "settle as arrived", "file_ids": [], **_SAID}, "file_ids is empty"),
-        ({"action": "adopt", **_SAID}, "source is empty"),
-        ({"action": "copy"}, "copy_to is empty"),
-        ({"action": "list unknown", "ledger": "none"}, "Name its folder"),
+        ({"action": "settle as arrived", "file_ids": [], **_SAID}, "'File ids' is empty"),
+        ({"action": "adopt", **_SAID}, "'Source' is empty"),
+        ({"action": "copy"}, "'Copy to' is empty"),
+        ({"action": "list unknown", "ledger": "none"}, "Fill in 'Ledger folder'"),
     ],
 )
 def test_an_incomplete_form_says_what_is_missing(ledger: Ledger, form: dict[str, Any], words: str) -> None:

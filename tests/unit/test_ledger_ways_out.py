@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from amili_provider.ledger.local_folder import LocalFolder
 from amili_provider.ledger.sizes import LARGE_BYTES
 from amili_provider.ledger.ways_out import ByHand, list_unknown, settle_unknown
 from tests.ledger_cases import ACCEPTED, FILE_TYPE, LOST, REFUSED, Clock, facts, file_id_of, local_ledger
+from tests.readme import ROOT
 
 _SAID: dict[str, Any] = {"who": "kari", "why": "seen in the portal"}
 
@@ -117,7 +119,7 @@ def test_only_unknown_files_are_settled(ledger: Ledger, ends: tuple[object, ...]
 def test_nobody_settles_anonymously(ledger: Ledger, said: dict[str, Any]) -> None:
     """The ledger is an accounting trail: who and why are not optional."""
     file_id = _attempt(ledger, b"lost", LOST)
-    with pytest.raises(ValueError, match=r"wh[oy] is empty"):
+    with pytest.raises(ValueError, match=r"'(Who says so|How you know)' is empty"):
         settle_unknown(ledger, file_id, arrived=True, **said)
 
 
@@ -243,3 +245,14 @@ def test_a_race_while_adopting_is_told(tmp_path: Path, ledger: Ledger, monkeypat
     assert [f.outcome for f in done] == ["in_flight"]
     with pytest.raises(ClaimLost):
         ledger.claim(ledger.look_up(done[0].file_id), claim)
+
+
+def test_messages_name_the_fields_of_the_form() -> None:
+    """What a message calls a field is the title that the form shows."""
+    form = (ROOT / "example_dags/amili_ledger.py").read_text(encoding="utf-8")
+    modules = ("ledger/desk.py", "ledger/ways_out.py", "ledger/adoption.py")
+    code = "".join((ROOT / "amili_provider" / module).read_text(encoding="utf-8") for module in modules)
+    named = re.findall(r"""said\("([^"]+)"|"'([A-Z][^']+)' is |Fill in '([^']+)'""", code)
+    labels = {label for labels in named for label in labels if label}
+    assert {"Who says so", "How you know", "File type", "File ids", "Source", "Copy to", "Ledger folder"} == labels
+    assert [label for label in labels if f'title="{label}"' not in form] == []

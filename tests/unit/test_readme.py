@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -103,7 +106,7 @@ def test_the_connection_in_the_readme_is_read(monkeypatch: pytest.MonkeyPatch) -
 
 def test_no_block_for_the_shell_escapes() -> None:
     """
-    Each is run: two by ``.ci/run``, one above, the sandbox by its tests, its walk-through by ``tests/dags``.
+    Each is run: two by ``.ci/run``, one above, one below, the sandbox by its tests, its walk-through by ``tests/dags``.
 
     What pip is to install has those extras, also from a clone.
     """
@@ -112,7 +115,14 @@ def test_no_block_for_the_shell_escapes() -> None:
     assert len(ours) == 2
     others = [b.strip() for b in blocks if not b.startswith(("export AIRFLOW_CONN_", "python3 -m venv .tools && "))]
     *others, migrate, run = others
-    assert others == ["pip install 'airflow-provider-amili[s3]'", "amili-sandbox serve"]
+    install, constrained, copy, *others, faults = others
+    assert install == "uv pip install './[s3]'"
+    assert constrained.startswith(
+        "pip install './[s3]' --constraint \"https://raw.githubusercontent.com/apache/airflow/"
+    )
+    assert copy.startswith("cp ")
+    assert faults.startswith("curl ")
+    assert others == ["amili-sandbox serve"]
     assert "airflow db migrate\n" in migrate
     assert run == "airflow dags test try_amili"
     extras = {
@@ -122,6 +132,25 @@ def test_no_block_for_the_shell_escapes() -> None:
     }
     project = tomllib.loads((readme.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert extras <= set(project["optional-dependencies"])
+
+
+def test_the_ledgers_dag_is_copied_out_of_the_installed_package(tmp_path: Path) -> None:
+    """The command in the guide finds the DAG where the wheel puts it."""
+    build = tomllib.loads((readme.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    assert build["targets"]["wheel"]["force-include"] == {"example_dags": "amili_provider/example_dags"}
+    package, dags, programs = (tmp_path / name for name in ("site/amili_provider", "dags", "bin"))
+    for folder in (package, dags, programs):
+        folder.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    shutil.copytree(readme.ROOT / "example_dags", package / "example_dags")
+    (programs / "airflow").write_text(f'#!/bin/sh\n[ "$*" = "config get-value core dags_folder" ] && echo {dags}\n')
+    (programs / "airflow").chmod(0o755)
+    (programs / "python").symlink_to(sys.executable)
+    (block,) = [block for block in _shell(readme.ROOT / "docs/ledger.md") if block.startswith("cp ")]
+    path = f"{programs}:{os.environ['PATH']}"
+    environment = {"PATH": path, "PYTHONPATH": str(tmp_path / "site")}
+    subprocess.run(["bash", "-euc", block], env=environment, cwd=tmp_path, check=True, timeout=60)
+    assert [file.name for file in dags.iterdir()] == ["amili_ledger.py"]
 
 
 def test_no_chapter_is_missing() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from amili_provider.delivery.report import failure
+from amili_provider.exceptions import AmiliError, AmiliFilesMissing, AmiliUploadRejected
 from amili_provider.models import Outcome, Receipt
 from amili_provider.reports import LOG_WIDTH, LONGEST_CLASS, MAIL_WIDTH, MOST_LINES, delivery_report, groups, laid_out
 from tests.readme import ROOT
@@ -169,6 +170,15 @@ def test_a_message_of_one_line_is_laid_out_by_sentences() -> None:
     assert laid_out("Short. Clear.") == "Short. Clear."
 
 
+def test_who_has_asked_is_not_sent_to_ask_again() -> None:
+    """After a check that found nothing, what is left is a person at Amili, or resend."""
+    asked = _receipt("lost.csv", "unknown", "Sent before, outcome unknown. Asked now: no such file; before: …")
+    said = _message(asked)
+    assert "if_unknown='resend'" in said
+    assert "'check'" not in said
+    assert "'check'" in _message(asked, _receipt("other.csv", "unknown", "no answer"))
+
+
 # Reports
 
 
@@ -236,6 +246,23 @@ def test_a_mistake_of_the_dag_is_named(arguments: tuple[Any, ...], error: type[E
     """A template that printed the receipts as text is told how to pass them."""
     with pytest.raises(error, match=words):
         delivery_report(*arguments)
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "html"])
+def test_a_report_tells_what_the_error_of_the_task_knows(form: Any) -> None:
+    """What is missing is in no receipt; what both know is told once, and a remedy in the DAG is not for accounting."""
+    missing = AmiliFilesMissing("No files match x. Say if_no_files='skip'.", missing=["No files match x."])
+    report = delivery_report([], form, missing)
+    assert "No files match x" in report
+    assert "if_no_files" not in report
+    assert "no receipts" not in report
+    some = delivery_report(
+        [_receipt("a.csv", "uploaded")], form, AmiliFilesMissing("…", missing=["No file matches b."])
+    )
+    assert some.index("No file matches b") < some.index("1 file")
+    assert "ledger is away" in delivery_report(None, form, AmiliError("The ledger is away."))
+    rejected = AmiliUploadRejected("one line\nanother")
+    assert delivery_report([_receipt("a.csv")], form, rejected) == delivery_report([_receipt("a.csv")], form)
 
 
 class _Cells(html.parser.HTMLParser):

@@ -187,6 +187,18 @@ def test_modes_end_alike_for_files(row: str, flag: str, monkeypatch: pytest.Monk
         assert [entry["file_id"] for entry in found["poke"][0].xcom] == ["a", "b"]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_accepted_at_the_first_question_is_told(
+    mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A sensor that never has to wait does not stay silent: the log says of how many, and in which words."""
+    caplog.set_level("INFO")
+    script = {"a": [ACCEPTED], "b": [ACCEPTED]}
+    ending, _ = ends(mode, script, AmiliFileResultSensor, monkeypatch, file_ids=["a", "b"])
+    assert ending.state == SUCCESS
+    assert "2 of 2 accepted: a (PROCESSED/CREATED" in caplog.text + capfd.readouterr().out
+
+
 @pytest.mark.parametrize("flag", ["", "soft_fail", "never_fail", "silent_fail"])
 @pytest.mark.parametrize("row", BATCHES)
 def test_modes_end_alike_for_batches(row: str, flag: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,8 +76,9 @@ def _ends(monkeypatch: pytest.MonkeyPatch) -> Any:
         (
             NOT_FOUND,
             (
-                "Asked as client 2218 at {url} for a batch that does not exist, the API answered 404, as it should. A "
-                "wrong client number or base path may answer the same."
+                "A wrong client number or base path may answer the same; the first upload will show. "
+                "Token obtained from {auth}, valid for 60 minutes. "
+                "Asked as client 2218 at {url} for a batch that does not exist, the API answered 404, as it should."
             ),
         ),
         (answer(200, {}), "Reading client 2218 at {url} is allowed."),
@@ -89,7 +90,7 @@ def test_all_is_well(ends: Ends, api: Step, found: str) -> None:
     worked, words = ends.trying(api)
     assert worked
     assert f"Token obtained from {ends.tokens.url}, valid for 60 minutes." in words
-    assert found.format(url=f"{ends.api.url}/arm/v1") in words
+    assert found.format(url=f"{ends.api.url}/arm/v1", auth=ends.tokens.url) in words
     assert [(r.method, r.target) for r in ends.api.requests] == [("GET", NIL_BATCH)]
 
 
@@ -146,7 +147,7 @@ def test_wrong_host(ends: Ends) -> None:
     """A host that refuses is named."""
     worked, said = ends.trying(host="http://127.0.0.1:1")
     assert not worked
-    assert "127.0.0.1:1 refuses connections; check 'Environment'" in said
+    assert "127.0.0.1:1 refuses connections; check 'Environment' (extra 'environment'), 'Host' and 'Port'" in said
 
 
 def test_proxy_down(ends: Ends) -> None:

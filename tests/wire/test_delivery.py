@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from amili_provider.delivery import reading
+from amili_provider.delivery.outcomes import joined
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliDeliveryFailed,
@@ -27,6 +28,7 @@ from amili_provider.ledger import desk
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.storage.reading import read_content, read_small_contents
 from tests.wire.conftest import FakeTaskInstance, Upload
+from tests.words import one_line
 
 FIELDS = [
     "file_id", "name", "source", "size", "sha256", "client_no", "file_type", "outcome", "status", "result",
@@ -220,6 +222,35 @@ def test_the_message_gives_what_settles_an_unknown_file(
     assert _posts(amili_sandbox) == 1
 
 
+def test_a_later_run_tells_why_a_file_is_unknown(upload: Upload, outbound: Path, amili_sandbox: SandboxServer) -> None:
+    """What came back then is first, then day, DAG and run; host and times are the ledger's."""
+    _write(outbound, a=b"1")
+    amili_sandbox.faults.add("upload", status=500, stage="accepted", body={"message": "Internal error of the day"})
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload(FakeTaskInstance(run_id="manual__2026-11-26T18:27:37.955477+00:00"))
+    with pytest.raises(AmiliOutcomeUnknown) as caught:
+        upload(FakeTaskInstance(run_id="second"))
+    said = one_line(caught.value)
+    (message,) = [receipt["message"] for receipt in caught.value.receipts]
+    assert "Internal error of the day" in message
+    assert re.search(r" \(20\d\d-\d\d-\d\d, DAG dag1, run manual__2026-11-26T18:27:37\.955477\+00:00\)$", message)
+    assert message in said
+
+
+def test_a_receipt_of_what_was_delivered_before_is_not_cut(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """Amili's words, then the day and the run, before the path."""
+    _write(outbound, a=b"1")
+    upload(FakeTaskInstance(run_id="first"))
+    (receipt,) = upload(FakeTaskInstance(run_id="second"))
+    pattern = (
+        r"Accepted before as a\.csv: PROCESSED/CREATED: File uploaded \(20\S+, DAG dag1, run first\), from file://"
+    )
+    assert re.match(pattern, receipt["message"])
+    assert len(amili_sandbox.uploads) == 1
+
+
 def test_the_log_tells_of_each_file_in_the_words_of_its_outcome(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, capfd: pytest.CaptureFixture[str], caplog: Any
 ) -> None:
@@ -372,3 +403,10 @@ def test_the_collector_is_left_as_it_was(
         assert (gc.get_freeze_count() > 0) is frozen
     finally:
         gc.unfreeze()
+
+
+def test_sentences_of_others_end_before_ours_begin() -> None:
+    """Amili's words may have no full stop."""
+    assert joined("File uploaded", "Moved to x.") == "File uploaded. Moved to x."
+    assert joined("Refused!", None, "Not moved yet.") == "Refused! Not moved yet."
+    assert joined(None, "Alone") == "Alone"

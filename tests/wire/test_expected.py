@@ -158,15 +158,14 @@ def test_no_asset_event_without_a_delivery(connect: Callable[..., SandboxServer]
 def test_the_first_lines_say_where_to_and_the_next_from_where(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path, said: Callable[[], list[str]]
 ) -> None:
-    """Environment, address, client number, file type and ledger come first, then the source as it was rendered."""
+    """Client number, file type, address and ledger come first, then the source as it was rendered."""
     write(outbound, "a.csv")
     upload()
     lines = said()
-    host = amili_sandbox.url.partition("://")[2].partition("/")[0]
     places = [
         next(number for number, line in enumerate(lines) if words in line)
         for words in (
-            f"Delivering to environment {host}/arm/v1 at {amili_sandbox.url}/arm/v1, client number 2218, file type",
+            f"Delivering as client 2218, InvoiciaFormatDocFile, to {amili_sandbox.url}/arm/v1",
             f"Ledger: file://{tmp_path}/ledger",
             f"Found 1 file(s), 5 B, in file://{outbound}/*",
             "Request ",

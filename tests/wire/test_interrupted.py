@@ -193,7 +193,7 @@ def test_what_fails_after_all_was_accepted_is_final_without_a_ledger(
 
     monkeypatch.setattr("amili_provider.operators.assets.fill_outlet_events", broken)
     (outbound / "a.csv").write_bytes(b"1")
-    with pytest.raises(AmiliPermanentError, match=r"1 file\(s\) were delivered.*RuntimeError: the asset event"):
+    with pytest.raises(AmiliPermanentError, match=r"(?s)1 file\(s\) were delivered.*RuntimeError: the asset event"):
         upload(ledger=None)
     with pytest.raises(RuntimeError):
         upload()  # with a ledger a retry repeats nothing

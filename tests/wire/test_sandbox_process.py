@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from amili_provider.connection_form.fields import FIELDS
 from amili_provider.sandbox.admin_client import SandboxAdmin
 from amili_provider.sandbox.cli import main
 from amili_provider.sandbox.results import FAILED, Step
 from amili_provider.sandbox.server import SandboxServer
+from tests.readme import ROOT
 from tests.wire.sandbox_calls import Caller, Calls, file
 
 
@@ -75,6 +80,34 @@ def test_serve_says_what_is_needed_and_leaves_nothing() -> None:
         assert "Ctrl-C stops it, and deletes its files and ledger.\n" in amili.text
         assert "1 file(s) accepted, 0 refused.\nFiles and ledger are deleted; --data DIR keeps them.\n" in amili.text
         assert not kept.exists()
+
+
+def test_serve_names_the_fields_of_the_form() -> None:
+    """Each by the label that the form has, with the value that the connection of the shell has."""
+    with serving() as amili:
+        _, _, rest = amili.text.partition("connection amili_default of type Amili:\n")
+        shown = dict(re.findall(r"^  (.+?)  +(.+)$", rest.partition("\n\n")[0], re.MULTILINE))
+        fields = {field.label: field for field in FIELDS}
+        assert len(shown) == 8
+        for label, value in shown.items():
+            field = fields[label]
+            assert value == str((amili.connection if field.standard else amili.connection["extra"])[field.name])
+
+
+def test_the_guides_lines_for_bad_days_work() -> None:
+    """What the guide gives to curl makes an upload whose answer is lost, and a result that comes at the second look."""
+    page = (ROOT / "docs/sandbox.md").read_text(encoding="utf-8")
+    (block,) = [b for b in re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if b.startswith("curl ")]
+    with serving() as amili:
+        command = block.replace("8642", str(amili.port))
+        subprocess.run(
+            ["bash", "-euc", command], check=True, timeout=30, capture_output=True, env={**os.environ, "no_proxy": "*"}
+        )
+        with pytest.raises((OSError, http.client.HTTPException)):
+            amili.caller.upload(file("a"))
+        (upload,) = amili.admin.uploads
+        path = f"/clients/2218/files/{upload.file_id}"
+        assert [amili.caller.get(path).json()["status"] for _ in range(3)] == ["QUEUED", "PROCESSED", "PROCESSED"]
 
 
 def test_a_killed_sandbox_remembers_what_it_accepted(tmp_path: Path) -> None:
