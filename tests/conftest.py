@@ -63,6 +63,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return scheduler
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give each test the marker of its ring; a test without a ring is an error."""
     for item in items:
@@ -70,6 +71,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if ring not in RINGS:
             raise pytest.UsageError(f"{item.nodeid} is in no ring: move it to one of tests/{{{','.join(RINGS)}}}.")
         item.add_marker(ring)
+        if ring == "chaos":
+            item.add_marker("long")
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: RINGS.index(item.path.relative_to(_HERE).parts[0]))
 

@@ -157,7 +157,7 @@ class World:
 
     def _check_ways_on(self, task: Task) -> None:
         """Not green: whatever the outcome, the task's log says what to do."""
-        said = task.log.read_text("utf-8", "replace")
+        said = " ".join(task.log.read_text("utf-8", "replace").split())
         for outcome in {r["outcome"] for r in task.receipts or []}:
             words = WAYS_ON.get(outcome)
             if words and not any(word.casefold() in said.casefold() for word in words):

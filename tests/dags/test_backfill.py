@@ -122,6 +122,7 @@ def _outcomes(receipts: list[dict[str, Any]]) -> dict[str, str]:
     return {r["source"].partition("/outbound/")[2]: r["outcome"] for r in receipts}
 
 
+@pytest.mark.long
 def test_a_month_again_sends_what_is_missing_and_nothing_twice(
     airflow: Backfilled, s3: Any, amili: SandboxServer
 ) -> None:

@@ -419,6 +419,7 @@ def test_equal_bytes_under_another_name_wait_for_a_word(s3: Any, amili: SandboxS
     assert names_at(amili) == ["a.csv", "b.csv"]
 
 
+@pytest.mark.long
 def test_your_own_dag_runs_against_the_sandbox(amili_sandbox: SandboxServer, tmp_path: Path) -> None:
     """The guide's commands, as a shell runs them: the file is delivered, and the second run sends nothing."""
     page = (ROOT / "docs/sandbox.md").read_text(encoding="utf-8")

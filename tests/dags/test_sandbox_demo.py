@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 COMMAND = [sys.executable, "-m", "amili_provider.sandbox.cli", "demo"]
 
 
@@ -20,6 +22,7 @@ def start(tmp_path: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.long
 def test_the_demo_shows_the_main_job_and_leaves_nothing(tmp_path: Path) -> None:
     """Everything arrives byte-identical, the refused file is named, a second run sends nothing twice."""
     with start(tmp_path) as process:
@@ -31,6 +34,7 @@ def test_the_demo_shows_the_main_job_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_stopped_demo_leaves_nothing(tmp_path: Path) -> None:
     """Stopped in the middle of a run, also by an impatient person, it ends its processes and removes its folders."""
     with start(tmp_path) as process:

@@ -298,7 +298,8 @@ def _hang() -> Iterator[Hang]:
     yield hang
     hang.let_go()
     for thread in threading.enumerate():
-        if thread.name.startswith("amili-"):
+        # Not those of a ledger that was left open: they wait for work until the process ends.
+        if thread.name.startswith(("amili-read", "amili-send", "amili-move")):
             thread.join(10)
 
 

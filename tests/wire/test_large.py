@@ -42,6 +42,7 @@ def _upload(arguments: dict[str, Any], warm_up: list[str]) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.long
 def test_a_gibibyte_from_disk_survives_a_token_that_expires(
     connect: Callable[..., SandboxServer], outbound: Path
 ) -> None:
@@ -58,6 +59,7 @@ def test_a_gibibyte_from_disk_survives_a_token_that_expires(
     assert result["beyond_idle_mib"] < MOST_MIB_BEYOND_IDLE
 
 
+@pytest.mark.long
 def test_a_gibibyte_from_s3_is_read_once_and_arrives(
     connect: Callable[..., SandboxServer], outbound: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
