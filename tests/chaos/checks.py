@@ -21,7 +21,7 @@ WAYS_ON = {
     "unknown": ("amili_ledger", "if_unknown"),
     "rejected": ("correct the rejected files",),
     "duplicate": ("if_duplicate",),
-    "not_sent": ("retry", "run again"),
+    "not_sent": ("the next try", "run again"),
 }
 """What the message of a task that is not green must say, one of these words, for each outcome."""
 
