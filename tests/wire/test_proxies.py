@@ -22,6 +22,7 @@ from amili_provider.triggers.amili import AmiliFileResultTrigger
 from tests.unit.simulated import World, first_event, run
 from tests.wire.proxies import forward_proxy
 from tests.wire.rawserver import RawServer
+from tests.words import across_lines
 
 PASSWORD = "p@ss:wo/rd#100%?[x]"
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -171,7 +172,7 @@ def test_a_password_is_written_as_the_message_says(
 ) -> None:
     """The message says how to write special characters; so written they pass a real proxy, for API and token alike."""
     environment(HTTP_PROXY=f"http://bob:{PASSWORD}@127.0.0.1:{proxy.port}")
-    with pytest.raises(AmiliArgumentError, match="percent-encoded, written as (.*)[.] Or") as caught:
+    with pytest.raises(AmiliArgumentError, match=across_lines("percent-encoded, written as (.*)[.] Or")) as caught:
         DOORS[door](tmp_path)
     assert all(quote(c, safe="") in str(caught.value) for c in PASSWORD if not c.isalnum())
     environment(HTTP_PROXY=f"http://bob:{quote(PASSWORD, safe='')}@127.0.0.1:{proxy.port}")
@@ -191,7 +192,8 @@ def test_the_connections_own_proxy_is_written_the_same_way(
     """'Proxy URL' is refused in the same words, is used when written so, and outweighs an unusable environment."""
     environment(ALL_PROXY="nonsense://x", NO_PROXY="*")
     far_amili(proxy=f"http://bob:{PASSWORD}@127.0.0.1:{proxy.port}")
-    with pytest.raises(ValueError, match=r"'Proxy URL' .* percent-encoded, written as %40 %3A %2F") as caught:
+    said = across_lines("'Proxy URL' .* percent-encoded, written as %40 %3A %2F")
+    with pytest.raises(ValueError, match=said) as caught:
         DOORS[door](tmp_path)
     assert "wo/rd" not in str(caught.value)
     far_amili(proxy=f"http://bob:{quote(PASSWORD, safe='')}@127.0.0.1:{proxy.port}")
