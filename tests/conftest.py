@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if ring == "chaos":
             item.add_marker("long")
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: RINGS.index(item.path.relative_to(_HERE).parts[0]))
+        # And in a ring the files with most tests.
+        tests = Counter(item.path for item in items)
+        items.sort(key=lambda item: (RINGS.index(item.path.relative_to(_HERE).parts[0]), -tests[item.path]))
 
 
 def pytest_unconfigure() -> None:
