@@ -345,7 +345,7 @@ def test_people_hear_of_a_late_delivery(s3: Any, amili: SandboxServer, recipe: R
     )
     body = mail.get_body(("html",))
     assert body is not None
-    assert "The run scheduled__by_six is queued." in body.get_content()
+    assert "runs/scheduled__by_six'>scheduled__by_six</a> is queued." in body.get_content()
 
 
 @_FAILURES
