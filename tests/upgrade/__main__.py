@@ -43,6 +43,7 @@ ANSWERS: dict[str, Any] = {
     "refused_results": "FAILED, NO",
     "pending_results": "QUEUED",
     "isolate_refused": "false",
+    "not_taken_statuses": "429, 503",
 }
 """What somebody says in the form; today's form keeps numbers as numbers."""
 LOGIN = {"login": "my-integration", "password": "canary secret/@:%"}
