@@ -70,7 +70,8 @@ def read_json(body: bytes) -> Any:
     """
     Return *body* as JSON.
 
-    :raises ValueError: if it is not JSON (RFC 8259), or if an object in it has a name twice: then it says two things.
+    :raises ValueError: if it is not JSON (RFC 8259), or if an object in it has a name twice, in whatever case: then it
+        says two things.
     """
     data = from_json(body, allow_inf_nan=False)
     json.loads(body, object_pairs_hook=_names_differ)
@@ -78,8 +79,12 @@ def read_json(body: bytes) -> Any:
 
 
 def _names_differ(pairs: list[tuple[str, Any]]) -> None:
-    if len({name for name, _ in pairs}) < len(pairs):
+    if len({_plain(name) for name, _ in pairs}) < len(pairs):
         raise ValueError("a name stands twice in one object")
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold()
 
 
 def begins_like_json(body: bytes) -> bool:
@@ -93,7 +98,7 @@ def everything_in(data: Any) -> Iterator[Any]:
     while queue:
         value = queue.popleft()
         if isinstance(value, dict):
-            yield {name.strip().casefold(): inner for name, inner in value.items()}
+            yield {_plain(name): inner for name, inner in value.items()}
             queue.extend(value.values())
         else:
             yield value

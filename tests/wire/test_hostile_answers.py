@@ -264,6 +264,7 @@ CASES: dict[str, Case] = {
     "422, files elsewhere": taken(422, lambda ids: {"results": [entry(ids[0]), entry(ids[1], "FAILED")]}),
     "422, files deep": taken(422, lambda ids: {"data": {"files": [entry(ids[0])]}}),
     "422, in capitals": taken(422, lambda ids: {"Files": [{"FileId": ids[0], "Status": "QUEUED"}]}),
+    "400, its word twice, once in capitals": taken(400, lambda _: {"status": "PROCESSED", "Status": "FAILED"}),
     "400 done": taken(400, lambda _: {"status": "PROCESSED"}),
     "400 created": taken(400, lambda _: {"result": "CREATED"}),
     "400 partly done": taken(400, lambda _: {"status": "PARTIALLY_PROCESSED"}),
