@@ -63,6 +63,8 @@ def what_instead_of_json(body: bytes) -> str:
     """Return what *body* is, if it is not JSON: people know a log-in page or a gateway's by this."""
     if not body.strip():
         return "empty"
+    if begins_like_json(body):
+        return "not JSON that can be read (broken, or a name stands twice in it)"
     return "a page (HTML or XML), not JSON" if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") else "not JSON"
 
 

@@ -183,7 +183,8 @@ CASES: dict[str, Case] = {
     "true for words": Case(results(status=True, result=True)),
     "refused": Case(results(status="FAILED", result="REJECTED", message="no such debtor"), REJECTED, "no such debtor"),
     "refused, then accepted": Case(
-        raw(NO_LENGTH, body=lambda good: good.replace(b'"status"', b'"status": "FAILED", "status"'))
+        raw(NO_LENGTH, body=lambda good: good.replace(b'"status"', b'"status": "FAILED", "status"')),
+        words="a name stands twice",
     ),
     "refused in a 207": Case(results(207, status="FAILED", result=None, message="no"), REJECTED),
     "no files": Case(body(200, {"status": "PROCESSED", "result": "CREATED"}), words="no 'files'"),
