@@ -18,7 +18,7 @@ from amili_provider.exceptions import (
     AmiliError,
     AmiliLedgerUnavailable,
 )
-from amili_provider.ledger import Claim, ClaimFacts, ClaimLost, Ledger, LedgerReceipt, SetAside, Standing, State
+from amili_provider.ledger import Attempt, Claim, ClaimFacts, ClaimLost, History, Ledger, LedgerState, SetAside
 from amili_provider.ledger.identity import file_id as identity_of
 from amili_provider.ledger.identity import same_name
 from amili_provider.models import Meaning, Outcome, Verdict, one_line
@@ -50,7 +50,8 @@ class Books:
         self._ledger = ledger
         self._plan = plan
         self._client = client
-        self._standings: dict[str, Standing] = {}
+        self._looked_up: dict[Item, History] = {}
+        self._histories: dict[str, History] = {}
         self._claims: dict[str, Claim] = {}
         self._set_aside = SetAside.NOTHING
         if plan.if_unknown == "resend":
@@ -64,7 +65,17 @@ class Books:
 
         :raises AmiliLedgerUnavailable: if that cannot be told.
         """
-        return self._ledger is None or self._ledger.first_of_size(size)
+        return self._ledger is None or not self._ledger.has_size(size)
+
+    def look_up(self, group: Sequence[Item]) -> None:
+        """
+        Ask the ledger about files that are identified, all at once; :meth:`consult` then knows its answer.
+
+        :raises AmiliLedgerUnavailable: if the ledger cannot be read.
+        """
+        if self._ledger is not None and group:
+            found = self._look_up_all([item.file_id for item in group])
+            self._looked_up.update((item, found[item.file_id]) for item in group)
 
     def identify(self, item: Item, on_bytes: Callable[[int], None] | None = None) -> None:
         """
@@ -106,35 +117,35 @@ class Books:
 
     def _consult(self, item: Item) -> Result | None:
         item.receipt.file_id = by_content = self._id_of(item)
-        standing = of_content = self._look_up(item)
+        history = of_content = self._looked_up.pop(item, None) or self._look_up(item)
         elsewhere = of_content.accepted_elsewhere(item.receipt.name)
         if elsewhere is not None:
             item.receipt.file_id = self._id_of(item, with_name=True)
-            standing = self._look_up(item)
-        if standing.state in (State.UPLOADED, State.IN_FLIGHT):
-            return _result_of(standing, item)
-        asks = standing.unknown and self._plan.if_unknown != "fail" and not self._plan.force
+            history = self._look_up(item)
+        if history.state in (LedgerState.UPLOADED, LedgerState.IN_FLIGHT):
+            return _result_of(history, item)
+        asks = history.unknown and self._plan.if_unknown != "fail" and not self._plan.force
         if asks and not self._plan.dry_run:
-            answer = self._ask(item, standing)
-            if answer is not None and answer.outcome.delivered and not _is_about(standing, item):
+            answer = self._ask(item, history)
+            if answer is not None and answer.outcome.delivered and not _is_about(history, item):
                 # It was the file of another name that arrived.
                 return self._consult(item)
             if answer is not None:
                 return answer
-        if standing.state is not State.FREE:
-            return _result_of(standing, item)
-        if elsewhere is not None and of_content.state is State.UPLOADED:  # force sets it aside
-            result = self._accepted_elsewhere(item, of_content, standing)
+        if history.state is not LedgerState.FREE:
+            return _result_of(history, item)
+        if elsewhere is not None and of_content.state is LedgerState.UPLOADED:  # force sets it aside
+            result = self._accepted_elsewhere(item, of_content, history)
             if result is not None:
                 item.receipt.file_id = by_content
                 return result
         # Kept for the claim; of a file that is not sent, nothing is.
-        self._standings[item.file_id] = standing
+        self._histories[item.file_id] = history
         return None
 
-    def _accepted_elsewhere(self, item: Item, of_content: Standing, of_name: Standing) -> Result | None:
+    def _accepted_elsewhere(self, item: Item, of_content: History, of_name: History) -> Result | None:
         """Return what becomes of *item*, whose bytes Amili accepted under another name, or None if it may be sent."""
-        first = of_content.first_receipt
+        first = of_content.deciding
         assert first is not None
         lost = [a for s in (of_content, of_name) for a in s.attempts if a.attempt in s.unknown and _is_of(a, item)]
         sends = self._plan.if_duplicate == "send"
@@ -149,54 +160,55 @@ class Books:
         run = f"DAG {first.dag_id}, run {first.run_id}" if first.dag_id else "by no run of Airflow"
         return not_sent_twice(first, self._plan, run=run)
 
-    def _look_up(self, item: Item) -> Standing:
+    def _look_up(self, item: Item) -> History:
+        return self._look_up_all([item.file_id])[item.file_id]
+
+    def _look_up_all(self, file_ids: Sequence[str]) -> dict[str, History]:
         assert self._ledger is not None
-        return self._ledger.look_up(
-            item.file_id, name=item.receipt.name, chain=self._plan.run.chain, set_aside=self._set_aside
-        )
+        return self._ledger.look_up(file_ids, chain=self._plan.run.chain, set_aside=self._set_aside)
 
     # Unknown outcomes
 
-    def _ask(self, item: Item, standing: Standing) -> Result | None:
+    def _ask(self, item: Item, history: History) -> Result | None:
         """Ask Amili for the result of *item*; return what is to become of it, or None if Amili does not know it."""
         try:
             asked = self._client.ask_for_result(self._plan.client_no, item.file_id)
         except AmiliConnectionError as error:
-            return self._still_unknown(standing, f"Amili could not be asked: {error}")
+            return self._still_unknown(history, f"Amili could not be asked: {error}")
         except AmiliError as error:
-            return self._still_unknown(standing, str(error))
+            return self._still_unknown(history, str(error))
         found = asked.result
         if asked.not_found:
-            if self._resends(standing):
+            if self._resends(history):
                 return None
-            return self._still_unknown(standing, "Amili's result endpoint does not know the file")
+            return self._still_unknown(history, "Amili's result endpoint does not know the file")
         if found is None:
             return self._still_unknown(
-                standing, f"the answer of the result endpoint, {asked.status_code}, says nothing of the file"
+                history, f"the answer of the result endpoint, {asked.status_code}, says nothing of the file"
             )
         meaning = self._client.vocabulary.meaning(found.status, found.result)
         outcome = {Meaning.ACCEPTED: Outcome.UPLOADED, Meaning.REFUSED: Outcome.REJECTED}.get(meaning)
         if outcome is None:
             words = one_line(f"{found.status}/{found.result}")
-            return self._still_unknown(standing, f"Amili's result endpoint says {words}, which is not final")
-        if outcome is Outcome.REJECTED and _may_be_about_another(standing):
+            return self._still_unknown(history, f"Amili's result endpoint says {words}, which is not final")
+        if outcome is Outcome.REJECTED and _may_be_about_another(history):
             words = one_line(f"{found.status}/{found.result}")
             return self._still_unknown(
-                standing, f"Amili's result endpoint says {words}, which may be about an earlier attempt. Ask Amili"
+                history, f"Amili's result endpoint says {words}, which may be about an earlier attempt. Ask Amili"
             )
-        return self._resolve(item, standing, Verdict(outcome, found.status, found.result, found.message, per_file=True))
+        return self._resolve(item, history, Verdict(outcome, found.status, found.result, found.message, per_file=True))
 
-    def _resends(self, standing: Standing) -> bool:
+    def _resends(self, history: History) -> bool:
         """Whether the user asked to send this file again; what this chain of attempts sent is not sent once more."""
-        return self._plan.if_unknown == "resend" and standing.state is State.FREE
+        return self._plan.if_unknown == "resend" and history.state is LedgerState.FREE
 
-    def _resolve(self, item: Item, standing: Standing, verdict: Verdict) -> Result:
+    def _resolve(self, item: Item, history: History, verdict: Verdict) -> Result:
         assert self._ledger is not None
         try:
             facts = self._facts(item, "result asked")
-            if (sent := _last_unknown(standing)) is not None:
+            if (sent := history.last_unknown) is not None:
                 facts = replace(facts, name=sent.name, source=sent.source)
-            receipt = self._ledger.resolve(standing, verdict, facts)
+            receipt = self._ledger.resolve(history, verdict, facts)
         except ClaimLost:
             return self._lost(item)
         said = f": {verdict.message}" if verdict.message else ""
@@ -208,8 +220,8 @@ class Books:
             at=receipt.uploaded_at,
         )
 
-    def _still_unknown(self, standing: Standing, why: str) -> Result:
-        known = "; ".join(a.in_short() for a in standing.attempts if a.attempt in standing.unknown)
+    def _still_unknown(self, history: History, why: str) -> Result:
+        known = "; ".join(a.in_short() for a in history.attempts if a.attempt in history.unknown)
         # The newest first: what is long is cut at its end.
         return unknown(f"Sent before, outcome unknown. {ASKED}{one_line(why, 140)}; before: {known}")
 
@@ -233,15 +245,15 @@ class Books:
             # Claimed for an earlier request, whose files without the lost one took long to send: claim anew.
             self.release(kept)
         wanted = [
-            (self._standings[item.file_id], self._facts(item, request))
+            (self._histories[item.file_id], self._facts(item, request))
             for item in group
             if item.file_id not in self._claims
         ]
         try:
-            claims: Sequence[Claim] = self._ledger.claim_all(wanted)
+            claims: Sequence[Claim] = self._ledger.claim(wanted)
         except ClaimLost as lost:
             self._claims.update((claim.file_id, claim) for claim in lost.claims)
-            raise NotOurs({item: self._lost(item) for item in group if item.file_id in lost.standings}) from None
+            raise NotOurs({item: self._lost(item) for item in group if item.file_id in lost.histories}) from None
         self._claims.update((claim.file_id, claim) for claim in claims)
 
     def check_margin(self, group: Sequence[Item]) -> None:
@@ -263,9 +275,9 @@ class Books:
         if self._ledger is None or not mine:
             return
         verdict = Verdict(Outcome.NOT_SENT, message="Nothing of the request was accepted.")
-        self._ledger.settle_all([(self._claims.pop(item.file_id), verdict) for item in mine])
+        self._ledger.settle([(self._claims.pop(item.file_id), verdict) for item in mine])
         for item in mine:
-            self._standings[item.file_id] = self._look_up(item)
+            self._histories[item.file_id] = self._look_up(item)
 
     def settle(self, group: Sequence[Item], results: Mapping[Item, Result]) -> None:
         """
@@ -282,17 +294,17 @@ class Books:
         ]
         for item in group:
             if item.identified:
-                self._standings.pop(item.file_id, None)
+                self._histories.pop(item.file_id, None)
         if outcomes:
-            self._ledger.settle_all(outcomes)
+            self._ledger.settle(outcomes)
 
     def _lost(self, item: Item) -> Result:
-        standing = self._look_up(item)
-        if standing.state is State.FREE:
+        history = self._look_up(item)
+        if history.state is LedgerState.FREE:
             return not_sent("Another run tried to send the same bytes at the same time.", passing=True)
-        if standing.accepted_elsewhere(item.receipt.name) is None:
-            return _result_of(standing, item)
-        return self._accepted_elsewhere(item, standing, standing) or not_sent(
+        if history.accepted_elsewhere(item.receipt.name) is None:
+            return _result_of(history, item)
+        return self._accepted_elsewhere(item, history, history) or not_sent(
             "Another run sent the same bytes under another name at the same time.", passing=True
         )
 
@@ -310,42 +322,36 @@ class Books:
         )
 
 
-def _may_be_about_another(standing: Standing) -> bool:
+def _may_be_about_another(history: History) -> bool:
     """
     Return whether a refusal that Amili tells now may be that of another attempt than the one that is asked about.
 
     All attempts at a file have one id at Amili, which may tell the first of two answers, or the last.
     """
-    refused = any(getattr(attempt, "outcome", None) is Outcome.REJECTED for attempt in standing.attempts)
-    return refused or len(standing.unknown) > 1
+    refused = any(attempt.outcome is Outcome.REJECTED for attempt in history.attempts)
+    return refused or len(history.unknown) > 1
 
 
-def _is_of(attempt: object, item: Item) -> bool:
+def _is_of(attempt: Attempt, item: Item) -> bool:
     """Return whether an attempt was made under the name of *item*; one that cannot be read may have been."""
-    return same_name(getattr(attempt, "name", ""), item.receipt.name)
+    return same_name(attempt.name, item.receipt.name)
 
 
-def _last_unknown(standing: Standing) -> LedgerReceipt | None:
-    """Return the newest attempt whose outcome is unknown and which can be read."""
-    lost = [a for a in standing.attempts if a.attempt in standing.unknown and isinstance(a, LedgerReceipt)]
-    return lost[-1] if lost else None
-
-
-def _is_about(standing: Standing, item: Item) -> bool:
+def _is_about(history: History, item: Item) -> bool:
     """Return whether what is unknown was sent under the name of *item*."""
-    sent = _last_unknown(standing)
+    sent = history.last_unknown
     return sent is None or _is_of(sent, item)
 
 
-def _result_of(standing: Standing, item: Item) -> Result:
+def _result_of(history: History, item: Item) -> Result:
     """Return what becomes of a file that is not ours to send."""
-    first = standing.first_receipt
-    if standing.state is State.UPLOADED:
+    first = history.deciding
+    if history.state is LedgerState.UPLOADED:
         assert first is not None
         message = one_line(f"Accepted before as {first.name}: {first.in_short()}, from {first.source}")
         verdict = Verdict(Outcome.ALREADY_UPLOADED, first.status, first.result, message)
         return Result(verdict, at=first.uploaded_at)
     name = "" if first is None or _is_of(first, item) else f" as {first.name}"
-    if standing.state is State.IN_FLIGHT:
-        return not_sent(f"In flight elsewhere{name}: {standing.describe()}", passing=True)
-    return unknown(f"Sent before{name}, outcome unknown: {standing.in_short()}")
+    if history.state is LedgerState.IN_FLIGHT:
+        return not_sent(f"In flight elsewhere{name}: {history.describe()}", passing=True)
+    return unknown(f"Sent before{name}, outcome unknown: {history.in_short()}")

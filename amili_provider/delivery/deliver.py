@@ -23,7 +23,7 @@ from amili_provider.delivery.progress import shown_bytes
 from amili_provider.delivery.report import barred, failure
 from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
 from amili_provider.ledger import Ledger
-from amili_provider.ledger.chosen import ledger_from
+from amili_provider.ledger.opening import ledger_from
 from amili_provider.models import Outcome, Receipt, escaped, one_line
 from amili_provider.reports import groups
 from amili_provider.storage import names
@@ -154,7 +154,7 @@ class DeliveryRun:
         if ledger is None:
             self._log.warning("No ledger: a re-run of this task may send files a second time.")
         else:
-            self._log.info("Ledger: %s", ledger.folder.url)
+            self._log.info("Ledger: %s (%s)", ledger.store.shown, ledger.who)
         self._has_ledger = ledger is not None
         try:
             with wrong_arguments_are_permanent():

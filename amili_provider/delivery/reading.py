@@ -61,9 +61,17 @@ class Reader:
         contents = self._contents(job)
         for item in job:
             try:
-                outcomes.append((item, self._identify(item, next(contents))))
+                self._identify(item, next(contents))
             except Exception as error:  # noqa: BLE001 - whatever a storage raises is this file's outcome, never lost
                 outcomes.append((item, not_sent(error)))
+            else:
+                outcomes.append((item, None))
+        try:
+            # All at once: a ledger answers many questions as fast as one.
+            self._books.look_up([item for item, result in outcomes if result is None and item.identified])
+        except Exception as error:  # noqa: BLE001 - as above
+            return [(item, result or not_sent(error)) for item, result in outcomes], True
+        outcomes = [(item, result or self._consult(item)) for item, result in outcomes]
         return outcomes, time.monotonic() - began > SLOW_SECONDS * len(job)
 
     def _contents(self, job: list[Item]) -> Iterator[HashedContent | Exception]:
@@ -89,14 +97,20 @@ class Reader:
         first = self._books.first_of_size(file.size)
         return first and self._sizes[file.size] == 1
 
-    def _identify(self, item: Item, content: HashedContent | Exception) -> Result | None:
+    def _identify(self, item: Item, content: HashedContent | Exception) -> None:
         if isinstance(content, Exception):
             raise content
         item.content = content
-        if content.sha256 is None:
+        if content.sha256 is not None:
+            self._books.identify(item)
+
+    def _consult(self, item: Item) -> Result | None:
+        if not item.identified:
             return None
-        self._books.identify(item)
-        return self._books.consult(item)
+        try:
+            return self._books.consult(item)
+        except Exception as error:  # noqa: BLE001 - as above
+            return not_sent(error)
 
     def _keep_reading(self, _: int) -> None:
         if self._stop.is_set():

@@ -28,7 +28,7 @@ from amili_provider.exceptions import (
 )
 from amili_provider.ledger import SettlingFailed
 from amili_provider.ledger.identity import FILE_ID_CHARACTERS
-from amili_provider.ledger.records import timestamp
+from amili_provider.ledger.attempts import timestamp
 from amili_provider.models import Outcome, Verdict, one_line
 from amili_provider.payload import PartUnreadable, UploadBody, UploadPart
 

@@ -1,22 +1,20 @@
-"""What was accepted before, kept on storage: see :mod:`amili_provider.ledger.ledger`."""
+"""What was accepted before, kept in a database or a bucket: see :mod:`amili_provider.ledger.ledger`."""
 
 from __future__ import annotations
 
-from amili_provider.ledger.claims import Claim, ClaimFacts, ClaimLost, SettlingFailed
-from amili_provider.ledger.ledger import Ledger
-from amili_provider.ledger.records import LedgerReceipt, Origin, TornReceipt
-from amili_provider.ledger.standing import SetAside, Standing, State
+from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin
+from amili_provider.ledger.ledger import Claim, ClaimLost, Ledger, SettlingFailed
+from amili_provider.ledger.state import History, LedgerState, SetAside
 
 __all__ = [
+    "Attempt",
     "Claim",
     "ClaimFacts",
     "ClaimLost",
+    "History",
     "Ledger",
-    "LedgerReceipt",
+    "LedgerState",
     "Origin",
     "SetAside",
     "SettlingFailed",
-    "Standing",
-    "State",
-    "TornReceipt",
 ]

@@ -1,131 +1,283 @@
-"""The attempts of a client's files as files of a folder: one per attempt, written by its owner only."""
+"""Attempt: one try at one file, as every ledger keeps it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Protocol
 
-from amili_provider.ledger import identity
-from amili_provider.ledger.folders import EXPECTED, READ_BACK_SECONDS, Folder
-from amili_provider.ledger.records import LedgerReceipt, TornReceipt, parse
-from amili_provider.ledger.standing import Attempt
-from amili_provider.ledger.workers import Workers
+from amili_provider.models import Outcome, Verdict, one_line
+
+_LONGEST_REASON = 160
+FORMAT = 1
+"""The version of what is written; a ledger of a later one is refused."""
 
 
-class Attempts:
+class AttemptState(StrEnum):
+    """How far an attempt has come."""
+
+    CLAIMED = "claimed"
+    SETTLED = "settled"
+
+
+class Origin(StrEnum):
+    """Where the outcome of an attempt comes from."""
+
+    DELIVERY = "delivery"
+    """The answer to the upload, or its absence."""
+    CHECK = "check"
+    """Amili's result endpoint, asked later."""
+    PERSON = "person"
+    """A person who asked Amili."""
+    ADOPTED = "adopted"
+    """Delivered by other means, before this ledger was created."""
+
+
+SETTLING_OUTCOMES = frozenset({Outcome.UPLOADED, Outcome.REJECTED, Outcome.UNKNOWN, Outcome.NOT_SENT})
+"""What an attempt can end with. The others are about files that were never claimed."""
+
+
+class RunFacts(Protocol):
+    """Which task run claims; an empty text is "not known"."""
+
+    @property
+    def chain(self) -> str:
+        """The attempts of Airflow that belong together."""
+
+    @property
+    def dag_id(self) -> str:
+        """Which DAG."""
+
+    @property
+    def run_id(self) -> str:
+        """Which run of it."""
+
+    @property
+    def task_id(self) -> str:
+        """Which task."""
+
+    @property
+    def map_index(self) -> int:
+        """Which of the mapped tasks, -1 if it is not mapped."""
+
+    @property
+    def try_number(self) -> int:
+        """Which try of Airflow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimFacts:
     """
-    Receipts in a folder, read and written one by one or many at a time.
+    What a claim says of its file and its task.
 
-    :param folder: the ledger's folder; probed.
-    :param below: what :func:`amili_provider.ledger.identity.folder_of` returned.
-    :param sleep: how to wait.
+    :param file_type: as given to Amili.
+    :param name: as given to Amili.
+    :param source: where the file is, without secrets.
+    :param size: bytes.
+    :param sha256: hash of the content, 64 hex characters.
+    :param run: which task run claims.
+    :param request: which request of the task, to find it in the log.
     """
 
-    def __init__(self, folder: Folder, below: str, *, sleep: Callable[[float], None]) -> None:
-        self.folder = folder
-        self.workers = Workers(folder.concurrency)
-        self._below = below
-        self._sleep = sleep
+    file_type: str
+    name: str
+    source: str
+    size: int
+    sha256: str
+    run: RunFacts
+    request: str = ""
 
-    def name(self, file_id: str, attempt: int) -> str:
-        """Return the name of a receipt below the ledger's folder."""
-        return identity.receipt_name(self._below, file_id, attempt)
 
-    def read(self, file_id: str, attempt: int) -> Attempt | None:
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """
+    One attempt at one file. The store stamps its times; all else is said by who claims and settles it.
+
+    :param environment: ``production``, ``staging``, or host, port and base path.
+    :param client_no: Amili's client number.
+    :param file_id: who the file is; see :mod:`amili_provider.ledger.identity`.
+    :param attempt: 1, 2, …
+    :param owner: unguessable; whoever has it may settle this attempt.
+    :param chain: the attempts of Airflow that belong together.
+    :param state: ``claimed`` or ``settled``.
+    :param outcome: what became of it; None while it is claimed.
+    :param file_type: as given to Amili.
+    :param name: as given to Amili.
+    :param source: where the file was, without secrets.
+    :param size: bytes.
+    :param sha256: hash of the content, 64 hex characters.
+    :param status: Amili's status.
+    :param result: Amili's result.
+    :param message: Amili's message, or ours.
+    :param claimed_at: when the attempt was claimed. All times: UTC, ISO 8601, milliseconds, by the store's clock.
+    :param expires_at: from when on a claim without an outcome is an unknown outcome.
+    :param settled_at: when the outcome was written.
+    :param uploaded_at: when Amili had accepted it.
+    :param dag_id: which DAG.
+    :param run_id: which run of it.
+    :param task_id: which task.
+    :param map_index: which of the mapped tasks, -1 if it is not mapped.
+    :param try_number: which try of Airflow.
+    :param host: on which machine.
+    :param request: which request of the task, to find it in the log.
+    :param origin: where the outcome comes from.
+    :param settled_by: who settled it, if it was not the delivery.
+    :param reason: why, in that person's words.
+    :param resolves: attempts with an unknown outcome that this one settles.
+    """
+
+    environment: str
+    client_no: str
+    file_id: str
+    attempt: int
+    owner: str
+    chain: str = ""
+    state: AttemptState = AttemptState.CLAIMED
+    outcome: Outcome | None = None
+    file_type: str = ""
+    name: str = ""
+    source: str = ""
+    size: int = 0
+    sha256: str = ""
+    status: str | None = None
+    result: str | None = None
+    message: str | None = None
+    claimed_at: str = ""
+    expires_at: str = ""
+    settled_at: str | None = None
+    uploaded_at: str | None = None
+    dag_id: str = ""
+    run_id: str = ""
+    task_id: str = ""
+    map_index: int = -1
+    try_number: int = 1
+    host: str = ""
+    request: str = ""
+    origin: Origin = Origin.DELIVERY
+    settled_by: str | None = None
+    reason: str | None = None
+    resolves: tuple[int, ...] = ()
+
+    def settle(self, verdict: Verdict) -> None:
         """
-        Return one attempt, or None if there is no such.
+        Take *verdict* for the outcome; the store writes and dates it.
 
-        A torn one is read again after a while: some storages show a file while it is being written.
+        :raises ValueError: if that is nothing an attempt can end as.
         """
-        found = self._read_once(file_id, attempt)
-        if not isinstance(found, TornReceipt):
-            return found
-        self._sleep(READ_BACK_SECONDS)
-        return self._read_once(file_id, attempt) or found
+        if verdict.outcome not in SETTLING_OUTCOMES:
+            raise ValueError(f"an attempt cannot end as {verdict.outcome!s}")
+        self.state, self.outcome = AttemptState.SETTLED, verdict.outcome
+        self.status, self.result, self.message = verdict.status, verdict.result, verdict.message
 
-    def _read_once(self, file_id: str, attempt: int) -> Attempt | None:
-        try:
-            data = self.folder.read(self.name(file_id, attempt))
-        except FileNotFoundError:
-            return None
-        return parse(data, file_id=file_id, attempt=attempt)
-
-    def create_all(self, receipts: Sequence[LedgerReceipt]) -> list[BaseException | None]:
+    def stamp(self, now: float, seconds: float) -> None:
         """
-        Create attempts and return for each what it failed with: ``FileExistsError`` if somebody else has it.
+        Date a new attempt.
 
-        :param receipts: of attempts that nobody had made when the ledger was asked.
+        :param now: the store's time, seconds since the epoch.
+        :param seconds: how long its claim lives.
         """
-        errors = self._shared(self.folder.create_each, receipts)
-        if self.folder.exclusive or all(errors):
-            return errors
-        # Whoever wrote a name last has it, and everybody who wrote it sees that after a while.
-        self._sleep(READ_BACK_SECONDS)
-        written = [i for i, error in enumerate(errors) if error is None]
-        for i, error in zip(written, self.each(self._confirm, [receipts[i] for i in written]), strict=True):
-            errors[i] = error
-        return errors
+        self.claimed_at, self.expires_at = timestamp(now), timestamp(now + seconds)
+        self.settled_at = None
+        if self.state is AttemptState.SETTLED:
+            self.stamp_settled(now)
 
-    def rewrite_all(self, receipts: Sequence[LedgerReceipt]) -> list[BaseException | None]:
-        """
-        Write attempts of ours once more, and return for each what it failed with.
+    def stamp_settled(self, now: float) -> None:
+        """Date the outcome; see :meth:`stamp`. The day of an acceptance that a person named stays."""
+        self.settled_at = timestamp(now)
+        if self.outcome is Outcome.UPLOADED:
+            self.uploaded_at = self.uploaded_at or self.settled_at
 
-        :param receipts: if somebody else took the name of one, it gets the next one.
-        """
-        if self.folder.exclusive:
-            # Nobody else can have it, and the question would cost a request.
-            return self._shared(self.folder.replace_each, receipts)
-        return self.each(self._rewrite, receipts)
+    def is_live(self, now: float) -> bool:
+        """Return whether this is a claim whose owner may still be sending."""
+        return self.state is AttemptState.CLAIMED and self.expires_at > timestamp(now)
 
-    def _rewrite(self, receipt: LedgerReceipt) -> None:
-        while not self.is_ours(receipt):
-            receipt = replace(receipt, attempt=receipt.attempt + 1)
-            try:
-                self._create(receipt)
-            except FileExistsError:
-                continue
-            return
-        self._replace(receipt)
+    @property
+    def has_end(self) -> bool:
+        """Whether it is known what became of it."""
+        return self.outcome not in (None, Outcome.UNKNOWN)
 
-    def rewrite_if_ours(self, receipt: LedgerReceipt) -> None:
-        """Write an attempt once more if it is certain that it is ours."""
-        if self.is_ours(receipt):
-            self._replace(receipt)
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON."""
+        return asdict(self) | {"resolves": list(self.resolves)}
 
-    def is_ours(self, receipt: LedgerReceipt) -> bool:
-        """Return whether what lies in the ledger has the owner of *receipt*."""
-        found = self.read(receipt.file_id, receipt.attempt)
-        return isinstance(found, LedgerReceipt) and found.owner == receipt.owner
+    def in_short(self) -> str:
+        """Return what came of this attempt, then its day and run, as a part of a sentence; the rest is the ledger's."""
+        words = "/".join(w for w in (self.status, self.result) if w)
+        said = one_line(": ".join(w for w in (words, self.message) if w) or "no answer recorded", _LONGEST_REASON)
+        run = f"DAG {self.dag_id}, run {self.run_id}" if self.dag_id else "no run of Airflow"
+        return f"{said.rstrip('.')} ({self.claimed_at[:10]}, {run})"
 
-    def each(
-        self, operation: Callable[[LedgerReceipt], None], receipts: Sequence[LedgerReceipt]
-    ) -> list[BaseException | None]:
-        """Run *operation* on every receipt and return for each what it failed with."""
-        return self.workers.failures(operation, receipts, EXPECTED)
+    def describe(self) -> str:
+        """Return who made this attempt and what is known of it, as a part of a sentence."""
+        who = ", ".join(
+            f"{label} {value}"
+            for label, value in (
+                ("DAG", self.dag_id),
+                ("run", self.run_id),
+                ("task", self.task_id),
+                ("map index", self.map_index if self.map_index >= 0 else ""),
+                ("try", self.try_number if self.dag_id else ""),
+                ("host", self.host),
+                ("request", self.request),
+            )
+            if value != ""
+        )
+        words = "/".join(w for w in (self.status, self.result) if w)
+        said = f"; {words}" if words else ""
+        said += f"; {self.message}" if self.message else ""
+        if self.settled_by:
+            said += f"; settled by {self.settled_by}" + (f": {self.reason}" if self.reason else "")
+        when = "no answer recorded"
+        if self.state is AttemptState.SETTLED:
+            # Nothing is settled about a file whose outcome is not known.
+            when = f"{'no verdict by' if self.outcome is Outcome.UNKNOWN else 'settled'} {self.settled_at}"
+        outcome = f"{self.outcome}, " if self.outcome else ""
+        return f"attempt {self.attempt} ({outcome}claimed {self.claimed_at}, {when}; {who or 'no run named'}{said})"
 
-    def close(self) -> None:
-        """End the threads and give back connections."""
-        self.workers.close()
-        self.folder.close()
 
-    def _shared(
-        self,
-        write: Callable[[Sequence[tuple[str, bytes]]], list[BaseException | None]],
-        receipts: Sequence[LedgerReceipt],
-    ) -> list[BaseException | None]:
-        def some(share: Iterable[LedgerReceipt]) -> list[BaseException | None]:
-            return write([self._file(receipt) for receipt in share])
+FIELDS = tuple(f.name for f in fields(Attempt))
+TEXT_OR_NONE = frozenset({"status", "result", "message", "settled_at", "uploaded_at", "settled_by", "reason"})
+NUMBERS = frozenset({"attempt", "size", "map_index", "try_number"})
+_OTHER = frozenset({"state", "outcome", "origin", "resolves"})
 
-        return self.workers.in_shares(some, receipts, at_least=self.folder.files_together)
 
-    def _file(self, receipt: LedgerReceipt) -> tuple[str, bytes]:
-        return self.name(receipt.file_id, receipt.attempt), receipt.to_json()
+def attempt_from(entries: Mapping[str, Any]) -> Attempt:
+    """
+    Return the attempt that :meth:`Attempt.as_dict` made *entries* of.
 
-    def _create(self, receipt: LedgerReceipt) -> None:
-        self.folder.create(*self._file(receipt))
+    :raises ValueError: if they are not a whole attempt; the message names the field.
+    """
+    values: dict[str, Any] = {name: entries.get(name) for name in FIELDS}
+    for name, value in values.items():
+        if name in NUMBERS:
+            fits = isinstance(value, int) and not isinstance(value, bool)
+        else:
+            fits = name in _OTHER or isinstance(value, str) or (value is None and name in TEXT_OR_NONE)
+        if not fits:
+            raise ValueError(f"field {name!r} holds {type(value).__name__}")
+    values["state"], values["origin"] = AttemptState(values["state"]), Origin(values["origin"])
+    values["outcome"] = None if values["outcome"] is None else Outcome(values["outcome"])
+    if (values["state"] is AttemptState.SETTLED) != (values["outcome"] in SETTLING_OUTCOMES):
+        raise ValueError(f"state {values['state']!s} and outcome {values['outcome']!s} contradict each other")
+    resolves = values["resolves"]
+    if not isinstance(resolves, list) or not all(type(n) is int for n in resolves):
+        raise ValueError("field 'resolves' is not a list of attempts")
+    values["resolves"] = tuple(resolves)
+    epoch(values["claimed_at"])
+    epoch(values["expires_at"])
+    return Attempt(**values)
 
-    def _confirm(self, receipt: LedgerReceipt) -> None:
-        self.folder.confirm(*self._file(receipt))
 
-    def _replace(self, receipt: LedgerReceipt) -> None:
-        self.folder.replace(*self._file(receipt))
+def timestamp(now: float) -> str:
+    """Return *now*, seconds since the epoch, as it is written: UTC, ISO 8601, milliseconds, always of one width."""
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def epoch(written: str) -> float:
+    """Return what :func:`timestamp` was given; ValueError if it is no time with a zone."""
+    moment = datetime.fromisoformat(written)
+    if moment.tzinfo is None:
+        raise ValueError(f"time {written!r} has no time zone")
+    return moment.timestamp()

@@ -2,7 +2,7 @@
 Who a file is: 32 hex characters that say environment, client, file type and content.
 
 The same bytes in another folder or from another storage are the same file. What was tried in staging is still sent in
-production. The value goes to Amili as ``fileId`` and names the receipts, so it may never change:
+production. The value goes to Amili as ``fileId`` and names the attempts, so it may never change:
 ``tests/unit/test_ledger_identity.py`` holds golden values.
 
 **Equal bytes under another name.** The name that Amili gets is part of an identity in one case only: Amili has accepted
@@ -16,17 +16,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 
 from amili_provider.storage.names import comparable
 
 FILE_ID_CHARACTERS = 32
-RECEIPT_NAME = re.compile(
-    r"(?P<folder>[^/]+/[^/]+)/(?P<xx>[0-9a-f]{2})/(?P<id>(?P=xx)[0-9a-f]{30})\.(?P<n>[1-9]\d*)\.json"
-)
-"""What :func:`receipt_name` makes; whatever else lies in a ledger is no receipt."""
 _as_text = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def file_id(*, environment: str, client_no: str, file_type: str, sha256: str, name: str | None = None) -> str:
@@ -55,37 +49,7 @@ def same_name(one: str, other: str) -> bool:
     """
     Return whether two names for Amili are one: without case, as Unicode NFC.
 
-    :param one: a name; an empty one is not known (its receipt could not be read), and contradicts none.
+    :param one: a name; an empty one is not known (its attempt could not be read), and contradicts none.
     :param other: another.
     """
     return not one or not other or comparable(one) == comparable(other)
-
-
-def folder_of(environment: str, client_no: str) -> str:
-    """
-    Return where the receipts of a client in an environment lie, below the ledger's folder.
-
-    The folders are for people: two environments that are written alike share one, and their receipts still
-    differ, because the environment is part of each file's identity.
-
-    :param environment: ``production``, ``staging``, or host, port and base path (``127.0.0.1:8080/arm/v1``
-        becomes ``127.0.0.1_8080_arm_v1``).
-    :param client_no: Amili's client number.
-    """
-    return f"{_path_safe(environment.strip().casefold())}/{_path_safe(client_no.strip())}"
-
-
-def receipt_name(folder: str, file_id: str, attempt: int) -> str:
-    """
-    Return the name of the receipt of one attempt, below the ledger's folder.
-
-    :param folder: what :func:`folder_of` returned.
-    :param file_id: what :func:`file_id` returned.
-    :param attempt: 1, 2, …
-    """
-    return f"{folder}/{file_id[:2]}/{file_id}.{attempt}.json"
-
-
-def _path_safe(text: str) -> str:
-    safe = _UNSAFE.sub("_", text)
-    return safe if safe.strip(".") else "_" + safe

@@ -1,123 +1,137 @@
 """
 The ledger: what was accepted before, and who is sending now.
 
-One attempt is one file, ``<environment>/<client_no>/<xx>/<file_id>.<n>.json``, created exclusively and
-rewritten by its owner only; nothing is ever deleted. An outcome that somebody else finds out later (a check,
-a person) is an attempt of its own that resolves the earlier ones, so that an owner who wakes up late and
-somebody who settles cannot overwrite each other. ::
+One attempt at one file is one entry of a store, created once by the task that claims it and settled once by its owner;
+nothing is ever deleted. An outcome that is found out later (by a check, by a person) is an attempt of its own that
+resolves the earlier ones, so that an owner who wakes up late and a person who settles cannot overwrite each other. ::
 
-    ledger = Ledger.open(url, conn_id, environment=…, client_no=…, answer_timeout=…)     # main thread; probes
+    ledger = Ledger(store, environment=…, client_no=…, answer_timeout=…)
     ledger.file_id(file_type, sha256, name=None) -> str
-    ledger.first_of_size(size) -> bool                                                   # any thread
-    ledger.look_up(file_id, *, name=None, chain=None, set_aside=…) -> Standing           # any thread
-    ledger.look_up_all(file_ids, *, chain=None, set_aside=…) -> Iterator[Standing]       # in order, parallel
-    ledger.claim(standing, facts) -> Claim                              # ClaimLost, AmiliLedgerUnavailable
-    ledger.claim_all([(standing, facts), …]) -> list[Claim]             # else ClaimLost.standings and .claims
-    ledger.check_margin(claims) -> None                                 # just before the tail; no I/O
-    ledger.settle(claim, verdict) -> LedgerReceipt                      # a models.Verdict; SettlingFailed
-    ledger.settle_all([(claim, verdict), …]) -> list[LedgerReceipt]     # in order
-    ledger.resolve(standing, verdict, facts, *, origin, settled_by, reason) -> LedgerReceipt     # ClaimLost
-    ledger.close()                                                      # or use it as a context manager
+    ledger.has_size(size) -> bool
+    ledger.look_up(file_ids, *, chain=None, set_aside=…) -> dict[str, History]
+    ledger.claim([(history, facts), …]) -> list[Claim]             # ClaimLost, AmiliLedgerUnavailable
+    ledger.check_margin(claims) -> None                            # just before the tail; no I/O
+    ledger.settle([(claim, verdict), …]) -> list[Attempt]          # SettlingFailed
+    ledger.resolve(history, verdict, facts, *, origin, settled_by, reason) -> Attempt     # ClaimLost
+    ledger.close()                                                 # or use it as a context manager
 
-The order that keeps a file from being sent twice: look up, claim, check the margin, release the tail, read
-the answer, settle. All but the tail may be sent at any time before. A claim whose tail was not released, or
-of which Amili took provably nothing, is settled as ``not_sent``; the next try begins with a look-up, and is
-an attempt of its own.
+The order that keeps a file from being sent twice: look up, claim, check the margin, release the tail, read the answer,
+settle. All but the tail may be sent at any time before. A claim whose tail was not released, or of which Amili took
+provably nothing, is settled as ``not_sent``; the next try begins with a look-up, and is an attempt of its own.
 """
 
 from __future__ import annotations
 
 import math
+import secrets
+import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger import identity
-from amili_provider.ledger.attempts import Attempts
-from amili_provider.ledger.claims import (
-    SETTLE_WITHIN_SECONDS,
-    WRITING_SECONDS,
-    Claim,
-    ClaimFacts,
-    ClaimLost,
-    SettlingFailed,
-)
-from amili_provider.ledger.drafts import Drafts
-from amili_provider.ledger.folders import Folder
-from amili_provider.ledger.places import open_folder
-from amili_provider.ledger.records import LedgerReceipt, Origin
-from amili_provider.ledger.sizes import first_of_size
-from amili_provider.ledger.standing import Attempt, SetAside, Standing, State, judge
+from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin
+from amili_provider.ledger.state import History, LedgerState, SetAside, history
+from amili_provider.ledger.stores import Identity, LedgerStore
 from amili_provider.models import Outcome, Verdict
 
+CLAIM_SECONDS = 30.0
+"""How long claiming may take, from its beginning to the release of the tail."""
+SETTLE_SECONDS = 60.0
+"""How long an outcome is tried to be written."""
+CLOCKS_SECONDS = 30.0
+"""How much clocks may differ: those of the workers where the store has none, else how they run meanwhile."""
+MARGIN_SECONDS = CLAIM_SECONDS + SETTLE_SECONDS + CLOCKS_SECONDS
+"""How much longer than an answer may take a claim lives: it outlives every bound of its owner."""
 _LONGEST_PAUSE_SECONDS = 8.0
+
+
+def boot_seconds() -> float:
+    """Return seconds of a clock that is never set, and goes on while the machine sleeps where the system has one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """
+    An attempt that is ours.
+
+    :param attempt: as it was written.
+    :param release_by: until when the request's tail may be released, by :func:`boot_seconds`.
+    """
+
+    attempt: Attempt
+    release_by: float
+
+    @property
+    def file_id(self) -> str:
+        """Who the file is."""
+        return self.attempt.file_id
+
+
+class ClaimLost(Exception):  # noqa: N818 - not a failure, but news about somebody else
+    """
+    Somebody else has the attempt, so nothing may be released.
+
+    What was claimed together with it stays ours: of tasks that claim the same files at the same moment each has some,
+    and if all gave theirs back, nobody would send.
+
+    :param histories: what the ledger says now of the files that could not be claimed, by file id.
+    :param claims: the others of the request; to be used or settled by the caller.
+    """
+
+    def __init__(self, histories: dict[str, History], claims: Sequence[Claim] = ()) -> None:
+        super().__init__("; ".join(f"{i}: {h.describe()}" for i, h in histories.items()))
+        self.histories = histories
+        self.claims = tuple(claims)
+
+
+class SettlingFailed(AmiliLedgerUnavailable):
+    """
+    Outcomes could not be written within the bounded time: nothing more may be sent, and a retry cannot help.
+
+    :param claims: the claims whose outcome may not be in the ledger; they become unknown when they expire.
+    """
+
+    def __init__(self, message: str = "", *, claims: Sequence[Claim] = ()) -> None:
+        super().__init__(message)
+        self.claims = list(claims)
 
 
 class Ledger:
     """
     The ledger of one client in one environment. Safe to use from several threads.
 
-    :param folder: where it lies; probed.
+    :param store: where it is kept; open.
     :param environment: ``production``, ``staging``, or host, port and base path.
     :param client_no: Amili's client number.
-    :param answer_timeout: how long an answer may take; a claim lives so long and 60 seconds more.
-    :param clock: seconds since the epoch.
+    :param answer_timeout: seconds that an answer may take; a claim lives so long and :data:`MARGIN_SECONDS` more.
+    :param who: which ledger it is, for the log.
+    :param clock: seconds, of the process; not those of the store.
     :param sleep: how to wait.
     """
 
     def __init__(
         self,
-        folder: Folder,
+        store: LedgerStore,
         *,
         environment: str,
         client_no: str,
         answer_timeout: float,
-        clock: Callable[[], float] = time.time,
+        who: Identity | None = None,
+        clock: Callable[[], float] = boot_seconds,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.folder = folder
+        self.store = store
         self.environment = environment
         self.client_no = client_no
-        self.answer_timeout = answer_timeout
+        self.who = who
+        self._lifetime = answer_timeout + MARGIN_SECONDS
         self._clock = clock
         self._sleep = sleep
-        self._attempts = Attempts(folder, identity.folder_of(environment, client_no), sleep=sleep)
-        self._drafts = Drafts(environment, client_no, answer_timeout=answer_timeout, clock=clock)
-
-    @classmethod
-    def open(
-        cls,
-        url: str,
-        conn_id: str | None,
-        *,
-        environment: str,
-        client_no: str,
-        answer_timeout: float,
-        clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> Self:
-        """
-        Open a ledger and prove that it works. Looks up connections: call it from the task's main thread.
-
-        :param url: folder on any storage.
-        :param conn_id: connection of that storage, if it needs one.
-        :param environment: ``production``, ``staging``, or host, port and base path.
-        :param client_no: Amili's client number.
-        :param answer_timeout: how long an answer may take.
-        :param clock: seconds since the epoch.
-        :param sleep: how to wait.
-        :raises AmiliLedgerUnavailable: if it cannot be read and written.
-        """
-        return cls(
-            open_folder(url, conn_id, sleep=sleep),
-            environment=environment,
-            client_no=client_no,
-            answer_timeout=answer_timeout,
-            clock=clock,
-            sleep=sleep,
-        )
+        self._host = socket.gethostname()
 
     def __enter__(self) -> Self:
         return self
@@ -126,11 +140,11 @@ class Ledger:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Ledger {self.folder.url} of client {self.client_no} in {self.environment}>"
+        return f"<Ledger {self.store.shown} of client {self.client_no} in {self.environment}>"
 
     def close(self) -> None:
-        """End the threads and give back connections."""
-        self._attempts.close()
+        """Close connections and end threads."""
+        self.store.close()
 
     def file_id(self, file_type: str, sha256: str, name: str | None = None) -> str:
         """Return the identity of a file of this client in this environment; see :mod:`~.identity` for its *name*."""
@@ -138,89 +152,61 @@ class Ledger:
             environment=self.environment, client_no=self.client_no, file_type=file_type, sha256=sha256, name=name
         )
 
-    def receipt_url(self, file_id: str, attempt: int) -> str:
-        """Return where a person finds a receipt."""
-        return f"{self.folder.url.rstrip('/')}/{self._attempts.name(file_id, attempt)}"
-
-    def first_of_size(self, size: int) -> bool:
+    def has_size(self, size: int) -> bool:
         """
-        Return whether no file of *size* bytes was met before, so that a look-up can wait; it is met now.
+        Return whether any attempt at a file of *size* bytes was made.
 
-        Always no for small files. It saves a reading and decides nothing, see :mod:`amili_provider.ledger.sizes`.
+        If none was, a large file can be hashed while it is sent. This saves reading it twice, and decides nothing: it
+        is looked up, and claimed, before its request's tail.
 
         :raises AmiliLedgerUnavailable: if that cannot be told.
         """
-        return first_of_size(self.folder, identity.folder_of(self.environment, self.client_no), size)
+        return self.store.has_size(self.environment, self.client_no, size)
 
     def look_up(
-        self,
-        file_id: str,
-        *,
-        name: str | None = None,
-        chain: str | None = None,
-        set_aside: SetAside = SetAside.NOTHING,
-    ) -> Standing:
+        self, file_ids: Sequence[str], *, chain: str | None = None, set_aside: SetAside = SetAside.NOTHING
+    ) -> dict[str, History]:
         """
-        Return what the ledger says of a file. Reads its attempts by name, so history costs nothing.
+        Return what the ledger says of files, by file id.
 
-        :param file_id: who the file is.
-        :param name: as given to Amili; default: any.
+        :param file_ids: who they are.
         :param chain: this run's chain of attempts.
         :param set_aside: which attempts of other chains do not count.
         :raises AmiliLedgerUnavailable: if that cannot be told.
         """
-        attempts: list[Attempt] = []
-        while (attempt := self._attempts.read(file_id, len(attempts) + 1)) is not None:
-            attempts.append(attempt)
-            if (
-                isinstance(attempt, LedgerReceipt)
-                and attempt.outcome is Outcome.UPLOADED
-                and set_aside is not SetAside.EVERYTHING
-                and (name is None or identity.same_name(attempt.name, name))
-            ):
-                break
-        return judge(file_id, attempts, now=self._clock(), chain=chain, set_aside=set_aside)
+        found = self.store.look_up(self.environment, self.client_no, file_ids)
+        return {
+            file_id: history(file_id, found.attempts.get(file_id, ()), now=found.now, chain=chain, set_aside=set_aside)
+            for file_id in file_ids
+        }
 
-    def look_up_all(
-        self, file_ids: Iterable[str], *, chain: str | None = None, set_aside: SetAside = SetAside.NOTHING
-    ) -> Iterator[Standing]:
-        """Yield what the ledger says of each of *file_ids*, in their order; see :meth:`look_up`."""
-        return self._attempts.workers.in_order(
-            lambda file_id: self.look_up(file_id, chain=chain, set_aside=set_aside), file_ids
-        )
-
-    def claim(self, standing: Standing, facts: ClaimFacts) -> Claim:
-        """
-        Claim the next attempt at a file; see :meth:`claim_all`.
-
-        :param standing: what :meth:`look_up` said: free.
-        :param facts: what the claim says.
-        """
-        return self.claim_all([(standing, facts)])[0]
-
-    def claim_all(self, wanted: Sequence[tuple[Standing, ClaimFacts]]) -> list[Claim]:
+    def claim(self, wanted: Sequence[tuple[History, ClaimFacts]]) -> list[Claim]:
         """
         Claim the next attempt at each file of a request.
 
-        Only after this may the request's tail be released, and only if :meth:`check_margin` still agrees
-        then.
+        Only after this may the request's tail be released, and only if :meth:`check_margin` still agrees then.
 
         :param wanted: for each file what :meth:`look_up` said (it must be free) and what the claim says.
         :raises ClaimLost: if somebody else has one of them; it holds the claims of the others.
-        :raises AmiliLedgerUnavailable: if a claim could not be written, or not in time; then nothing is claimed.
+        :raises AmiliLedgerUnavailable: if the claims could not be written, or not in time.
         """
-        now = self._clock()
-        lost = {s.file_id: s for s, _ in wanted if s.state is not State.FREE}
+        lost = {h.file_id: h for h, _ in wanted if h.state is not LedgerState.FREE}
         if lost:
             raise ClaimLost(lost)
-        # Where every claim takes its time, a request of many files needs more: its claims live as much
-        # longer.
-        extra = self.folder.seconds_per_file * (len(wanted) - 1)
-        claims = [
-            Claim(self._drafts.claimed(standing, facts, now, extra), now + WRITING_SECONDS + extra)
-            for standing, facts in wanted
-        ]
-        self._write_claims(claims)
+        if not wanted:
+            return []
+        release_by = self._clock() + CLAIM_SECONDS
+        owner = secrets.token_hex(16)
+        attempts = [self._attempt(known, facts, owner) for known, facts in wanted]
+        taken = self.store.claim(attempts, self._lifetime)
+        claims = [Claim(attempt, release_by) for attempt in attempts if attempt.file_id not in taken]
+        try:
+            self.check_margin(claims)
+            if taken:
+                raise ClaimLost(self.look_up(sorted(taken)), claims)
+        except AmiliLedgerUnavailable:
+            self._give_back(claims)
+            raise
         return claims
 
     def check_margin(self, claims: Iterable[Claim]) -> None:
@@ -232,49 +218,42 @@ class Ledger:
         late = self._clock() - min((claim.release_by for claim in claims), default=math.inf)
         if late > 0:
             raise AmiliLedgerUnavailable(
-                f"Claiming files in the ledger {self.folder.url} took {late:.0f} seconds longer than is safe: "
-                f"another run could take the claims for dead. Nothing of their request was accepted. The "
-                f"ledger's storage is too slow, or this worker was held up. Smaller requests need less time."
+                f"Claiming files in the ledger {self.store.shown} took {late:.0f} seconds longer than is safe: another "
+                f"run could take the claims for dead. Nothing of their request was accepted. The ledger is too slow, "
+                f"or this worker was held up. Smaller requests need less time."
             )
 
-    def settle(self, claim: Claim, verdict: Verdict) -> LedgerReceipt:
-        """
-        Write the outcome of an attempt; see :meth:`settle_all`.
-
-        :param claim: an attempt that is ours.
-        :param verdict: what became of it.
-        """
-        return self.settle_all([(claim, verdict)])[0]
-
-    def settle_all(self, outcomes: Sequence[tuple[Claim, Verdict]]) -> list[LedgerReceipt]:
+    def settle(self, outcomes: Sequence[tuple[Claim, Verdict]]) -> list[Attempt]:
         """
         Write the outcomes of attempts, trying for a bounded time.
 
         :param outcomes: claims and what became of them.
-        :raises SettlingFailed: if some could not be written: nothing more may be sent.
+        :raises SettlingFailed: if they could not be written: nothing more may be sent.
         """
-        deadline = self._clock() + SETTLE_WITHIN_SECONDS
-        receipts = [self._drafts.settled(claim.receipt, verdict) for claim, verdict in outcomes]
-        pending = list(range(len(outcomes)))
+        deadline = self._clock() + SETTLE_SECONDS
+        attempts = [claim.attempt for claim, _ in outcomes]
+        for claim, verdict in outcomes:
+            claim.attempt.settle(verdict)
         pause = 0.5
-        while True:
-            errors = self._attempts.rewrite_all([receipts[i] for i in pending])
-            pending = [i for i, error in zip(pending, errors, strict=True) if error is not None]
-            if not pending:
-                return receipts
-            if self._clock() + pause > deadline:
-                first = next(e for e in errors if e is not None)
-                raise SettlingFailed(
-                    f"The outcome of {len(pending)} files could not be written to the ledger within "
-                    f"{SETTLE_WITHIN_SECONDS:.0f} seconds, so nothing more is sent: {first}",
-                    claims=[outcomes[i][0] for i in pending],
-                ) from first
-            self._sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+        while attempts:
+            try:
+                self.store.settle(attempts)
+            except AmiliLedgerUnavailable as error:
+                if self._clock() + pause > deadline:
+                    raise SettlingFailed(
+                        f"The outcome of {len(attempts)} file(s) could not be written to the ledger within "
+                        f"{SETTLE_SECONDS:.0f} seconds, so nothing more is sent: {error}",
+                        claims=[claim for claim, _ in outcomes],
+                    ) from error
+                self._sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            else:
+                break
+        return attempts
 
     def resolve(
         self,
-        standing: Standing,
+        known: History,
         verdict: Verdict,
         facts: ClaimFacts,
         *,
@@ -282,71 +261,83 @@ class Ledger:
         settled_by: str | None = None,
         reason: str | None = None,
         uploaded_at: str | None = None,
-    ) -> LedgerReceipt:
+    ) -> Attempt:
         """
-        Write down what became of attempts whose outcome was unknown, as an attempt of its own.
+        Write down what became of attempts whose outcome was unknown, as an attempt of its own; see :meth:`resolve_all`.
 
-        :param standing: what :meth:`look_up` said; its unknown attempts are settled.
+        :param known: what :meth:`look_up` said; its unknown attempts are settled.
         :param verdict: uploaded, or rejected or not_sent, which free the file.
         :param facts: what is known of the file, and which run found out.
         :param origin: how it was found out.
         :param settled_by: who found out, if it was a person.
         :param reason: why, in that person's words.
         :param uploaded_at: when Amili accepted it; default: now.
-        :raises ClaimLost: if somebody else was faster, or is sending the file.
+        """
+        return self.resolve_all(
+            [(known, verdict, facts, uploaded_at)], origin=origin, settled_by=settled_by, reason=reason
+        )[0]
+
+    def resolve_all(
+        self,
+        found_out: Sequence[tuple[History, Verdict, ClaimFacts, str | None]],
+        *,
+        origin: Origin,
+        settled_by: str | None = None,
+        reason: str | None = None,
+    ) -> list[Attempt]:
+        """
+        Write down what became of several files at once.
+
+        :raises ClaimLost: if somebody else was faster, or is sending one of them; it names them, and what it claims of
+            the others is written.
         :raises AmiliLedgerUnavailable: if it cannot be written.
         """
-        if standing.state is State.IN_FLIGHT:
-            raise ClaimLost({standing.file_id: standing})
-        if verdict.outcome is Outcome.UNKNOWN:
-            raise ValueError("an unknown outcome resolves nothing")
-        now = self._clock()
-        claimed = replace(
-            self._drafts.claimed(standing, facts, now),
-            origin=origin,
-            settled_by=settled_by,
-            reason=reason,
-            resolves=standing.unknown,
+        busy = {known.file_id: known for known, *_ in found_out if known.state is LedgerState.IN_FLIGHT}
+        if busy:
+            raise ClaimLost(busy)
+        owner = secrets.token_hex(16)
+        attempts = []
+        for known, verdict, facts, uploaded_at in found_out:
+            if verdict.outcome is Outcome.UNKNOWN:
+                raise ValueError("an unknown outcome resolves nothing")
+            attempt = self._attempt(known, facts, owner)
+            attempt.settle(verdict)
+            attempt.origin, attempt.settled_by, attempt.reason = origin, settled_by, reason
+            attempt.resolves, attempt.uploaded_at = known.unknown, uploaded_at
+            attempts.append(attempt)
+        taken = self.store.claim(attempts, 0.0)
+        if taken:
+            raise ClaimLost(self.look_up(sorted(taken)))
+        return attempts
+
+    def _attempt(self, known: History, facts: ClaimFacts, owner: str) -> Attempt:
+        run = facts.run
+        return Attempt(
+            environment=self.environment,
+            client_no=self.client_no,
+            file_id=known.file_id,
+            attempt=known.next_attempt,
+            owner=owner,
+            chain=run.chain,
+            file_type=facts.file_type,
+            name=facts.name,
+            source=facts.source,
+            size=facts.size,
+            sha256=facts.sha256,
+            dag_id=run.dag_id,
+            run_id=run.run_id,
+            task_id=run.task_id,
+            map_index=run.map_index,
+            try_number=run.try_number,
+            host=self._host,
+            request=facts.request,
         )
-        receipt = self._drafts.settled(claimed, verdict)
-        if uploaded_at is not None and receipt.uploaded_at is not None:
-            receipt = replace(receipt, uploaded_at=uploaded_at)
-        error = self._attempts.create_all([receipt])[0]
-        if isinstance(error, FileExistsError):
-            raise ClaimLost({standing.file_id: self.look_up(standing.file_id)})
-        if error is not None:
-            raise error
-        return receipt
 
-    def _write_claims(self, claims: Sequence[Claim]) -> None:
-        receipts = [c.receipt for c in claims]
-        try:
-            errors = self._attempts.create_all(receipts)
-        except BaseException:
-            self._give_back(receipts)
-            raise
-        lost = [r.file_id for r, e in zip(receipts, errors, strict=True) if isinstance(e, FileExistsError)]
-        failed = [e for e in errors if e is not None and not isinstance(e, FileExistsError)]
-        if not failed and not lost:
-            try:
-                self.check_margin(claims)
-            except AmiliLedgerUnavailable:
-                self._give_back(receipts)
-                raise
-            return
-        kept = [c for c in claims if c.file_id not in lost]
-        if failed:
-            # What failed may have been written all the same: an answer can be lost.
-            self._give_back([c.receipt for c in kept])
-            raise failed[0]
-        try:
-            standings = {file_id: self.look_up(file_id) for file_id in lost}
-        except BaseException:
-            self._give_back([c.receipt for c in kept])
-            raise
-        raise ClaimLost(standings, kept)
-
-    def _give_back(self, receipts: Sequence[LedgerReceipt]) -> None:
+    def _give_back(self, claims: Sequence[Claim]) -> None:
         """Settle claims whose tail was never released. If that fails they are unknown when they expire."""
-        verdict = Verdict(Outcome.NOT_SENT, message="given back before anything of it could be accepted")
-        self._attempts.each(self._attempts.rewrite_if_ours, [self._drafts.settled(r, verdict) for r in receipts])
+        for claim in claims:
+            claim.attempt.settle(Verdict(Outcome.NOT_SENT, message="Given back before anything of it was accepted."))
+        try:
+            self.store.settle([claim.attempt for claim in claims])
+        except AmiliLedgerUnavailable:
+            return

@@ -1,0 +1,198 @@
+"""
+Which ledger a connection and a task mean: read the name, find the store, open or create it.
+
+These look up Airflow connections: call them from a task's own thread.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from amili_provider.connection_form import LEDGER_FROM_CONNECTION, AmiliSettings, checked_client_no, field_label
+from amili_provider.exceptions import AmiliLedgerUnavailable
+from amili_provider.ledger.ledger import Ledger
+from amili_provider.ledger.objects import ObjectStore
+from amili_provider.ledger.stores import LedgerStore
+from amili_provider.models import one_line
+from amili_provider.storage.connections import look_up
+from amili_provider.storage.filesystems import open_location
+from amili_provider.storage.kinds import BY_SCHEME, DISTRIBUTION, split_url
+
+SQL_CONN_TYPES = {"postgres": "postgres", "mysql": "mysql", "sqlite": None}
+"""Connection types whose database can hold a ledger, and the extra that brings their driver."""
+WHAT_WORKS = (
+    "a table of a database ('amili_attempts', with a ledger connection id of type postgres, mysql or sqlite), a file "
+    "of SQLite ('sqlite:////var/lib/amili/ledger.db') or a prefix of a bucket ('s3://bucket/amili-ledger', gs://, "
+    "abfs://)"
+)
+_TABLE = re.compile(r"(?:[A-Za-z_]\w{0,62}\.)?[A-Za-z_]\w{0,55}")
+_REMOTE = re.compile(r"nfs|cifs|smb|afs$|ceph|gluster|lustre|9p|fuse(?!blk)|beegfs|gpfs|ocfs|davfs")
+
+
+def is_none(named: str | None) -> bool:
+    """Return whether *named* says in so many words that there shall be no ledger."""
+    return named is None or named.strip().casefold() == "none"
+
+
+def ledger_from(named: str | None, settings: AmiliSettings, *, client_no: str | int | None = None) -> Ledger | None:
+    """
+    Open the ledger that is meant; None if there shall be none.
+
+    :param named: a table, a SQLite file or a prefix, None or 'none' for no ledger, or ``LEDGER_FROM_CONNECTION``.
+    :param settings: what the connection says.
+    :param client_no: Amili's client number; default: the connection's.
+    :raises ValueError: if neither names one, or the name cannot be understood.
+    :raises AmiliLedgerUnavailable: if it does not exist, or cannot be read and written.
+    """
+    if is_none(named):
+        return None
+    store = store_from(named, settings)
+    try:
+        who = store.open()
+        number = checked_client_no(settings.client_no if client_no in (None, "") else client_no, "client_no")
+    except BaseException:
+        store.close()
+        raise
+    return Ledger(
+        store,
+        who=who,
+        environment=settings.environment,
+        client_no=number,
+        answer_timeout=settings.answer_timeout,
+    )
+
+
+def store_from(
+    named: str | None, settings: AmiliSettings, *, create: bool = False, sleep: Callable[[float], None] = time.sleep
+) -> LedgerStore:
+    """
+    Return the store that is meant, not opened yet.
+
+    :param named: as for :func:`ledger_from`; None is the connection's.
+    :param settings: what the connection says.
+    :param create: whether it is to be created.
+    :param sleep: how to wait between tries.
+    :raises ValueError: if no ledger is named, or the name cannot be understood.
+    :raises AmiliLedgerUnavailable: if its database or bucket cannot be reached as its connection says.
+    """
+    if named in (None, "", LEDGER_FROM_CONNECTION):
+        named = settings.ledger
+    url = (named or "").strip()
+    if not url and not settings.ledger_conn_id:
+        raise ValueError(
+            f"No ledger is named, and nothing was sent. Without one, nobody remembers what Amili accepted: a retry, a "
+            f"cleared task or a backfill would invoice debtors twice. Either name one in the field "
+            f"{field_label('ledger')} of connection {settings.conn_id!r} or as ledger=: {WHAT_WORKS}; or say "
+            f"ledger=None and accept that a re-run may send files twice."
+        )
+    scheme = split_url(url)[0]
+    if url.startswith("sqlite:"):
+        return _sqlite(url.removeprefix("sqlite://"), create=create, sleep=sleep)
+    if scheme is None and _TABLE.fullmatch(url or "amili_attempts"):
+        return _database(url or "amili_attempts", settings, create=create, sleep=sleep)
+    kind = BY_SCHEME.get(scheme or "")
+    if kind is None or not kind.object_store:
+        raise ValueError(
+            f"The ledger cannot be kept in {one_line(url.partition('?')[0])!r}. A ledger is {WHAT_WORKS}. Folders on "
+            f"disks, shares and file servers cannot decide which of two tasks was first."
+        )
+    location = open_location(url, conn_id_for(url, settings))
+    return ObjectStore(location.fs, location.path, location.url, sleep=sleep)
+
+
+def conn_id_for(url: str, settings: AmiliSettings) -> str | None:
+    """
+    Return the connection that opens the ledger *url*: the one named for the connection's ledger, unless it cannot be.
+
+    :param url: the connection's ledger, or another that a task named.
+    :param settings: what the connection says.
+    """
+    own = settings.ledger
+    if own is None or split_url(url)[0] == split_url(own)[0]:
+        return settings.ledger_conn_id
+    # Another kind of storage: its own conn id can stand in the URL (s3://conn_id@bucket/prefix).
+    return None
+
+
+def _database(table: str, settings: AmiliSettings, *, create: bool, sleep: Callable[[float], None]) -> LedgerStore:
+    conn_id = settings.ledger_conn_id
+    if not conn_id:
+        raise ValueError(
+            f"The ledger {table!r} is a table, but no database is named. Name its Airflow connection in the field "
+            f"{field_label('ledger_conn_id')} of connection {settings.conn_id!r}. A ledger can be {WHAT_WORKS}."
+        )
+    connection = look_up(conn_id, f"the ledger {table}")
+    if connection.conn_type not in SQL_CONN_TYPES:
+        raise ValueError(
+            f"Connection {conn_id!r} of the ledger has type {connection.conn_type!r}. A ledger's table needs type "
+            f"{', '.join(SQL_CONN_TYPES)}: other databases are not known to enforce the unique key that keeps a file "
+            f"from being sent twice. A ledger can be {WHAT_WORKS}."
+        )
+    if connection.conn_type == "sqlite":
+        return _sqlite(connection.host or "", table=table, create=create, sleep=sleep)
+    from sqlalchemy.pool import NullPool
+
+    from amili_provider.ledger.sql import SqlStore
+
+    shown = f"{connection.conn_type}://{connection.host or ''}/{connection.schema or ''}"
+    try:
+        # Each transaction has a connection of its own: a task that waits for Amili holds none.
+        engine = (
+            BaseHook.get_connection(conn_id)
+            .get_hook()
+            .get_sqlalchemy_engine(engine_kwargs={"poolclass": NullPool, "future": True})
+        )
+    except Exception as error:  # noqa: BLE001 - a provider that is not installed, a URI that cannot be read
+        extra = SQL_CONN_TYPES[connection.conn_type]
+        raise AmiliLedgerUnavailable(
+            f"The ledger {shown} cannot be opened: {type(error).__name__}: {one_line(error)}. Install what its driver "
+            f"needs: pip install '{DISTRIBUTION}[{extra}]', and check connection {conn_id!r}."
+        ) from None
+    return SqlStore(engine, shown=shown, table=table, sleep=sleep)
+
+
+def _sqlite(
+    address: str, *, table: str = "amili_attempts", create: bool, sleep: Callable[[float], None]
+) -> LedgerStore:
+    from amili_provider.ledger.sql import SqlStore, sqlite_engine
+
+    # Of a URL "//absolute/path" is left, of a connection "/absolute/path".
+    path = address[1:] if address.startswith("//") else address
+    if not path.startswith("/") or path == "/":
+        raise ValueError(
+            f"The ledger {one_line(address)!r} is no absolute path of a file. A file of SQLite is written with four slashes: "
+            f"'sqlite:////var/lib/amili/ledger.db'; it must be the same for every task and every worker."
+        )
+    if kind := _remote_mount(path):
+        raise ValueError(
+            f"The ledger {path} is on a mount of kind {kind}, where SQLite's locks do not hold between machines. "
+            f"Use a disk of this machine, and if tasks run on several, a database: {WHAT_WORKS}."
+        )
+    if not Path(path).parent.is_dir():
+        raise AmiliLedgerUnavailable(
+            f"The ledger does not exist: the folder of {path} is not there. Nothing was sent. Mount the disk, create "
+            f"the folder, or correct the path."
+        )
+    return SqlStore(sqlite_engine(path, create=create), shown=f"sqlite:///{path}", table=table, path=path, sleep=sleep)
+
+
+def _remote_mount(path: str) -> str | None:
+    """Return the kind of the mount that *path* is on if it is shared with other machines; Linux only."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    real = str(Path(path).parent.resolve()) + "/"
+    held: list[tuple[int, str]] = []
+    for line in mounts:
+        _, point, kind, *_ = line.split(" ")
+        point = point.replace("\\040", " ").rstrip("/") + "/"
+        if real.startswith(point):
+            held.append((len(point), kind))
+    kind = max(held, default=(0, ""))[1]
+    return kind if _REMOTE.match(kind) else None

@@ -1,0 +1,526 @@
+"""
+The ledger in a database: PostgreSQL, MySQL or MariaDB, SQLite. One table, Core statements, no sessions.
+
+The database decides who was first: the key of an attempt is unique, and the claims of a request are one transaction,
+its rows in the order of their keys, so that two requests wait for each other and do not deadlock. Its clock dates
+everything. Between two transactions no connection to a server is kept, so a task that waits for Amili holds none.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import sqlalchemy as sa
+import tenacity
+from sqlalchemy.exc import DBAPIError, IntegrityError, NoSuchTableError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from amili_provider.exceptions import AmiliLedgerUnavailable
+from amili_provider.ledger.attempts import FIELDS, FORMAT, Attempt, AttemptState, Origin, epoch
+from amili_provider.ledger.stores import Found, Identity, Query
+from amili_provider.models import Outcome, one_line
+
+DEFAULT_TABLE = "amili_attempts"
+DIALECTS = frozenset({"postgresql", "mysql", "mariadb", "sqlite"})
+"""Databases that keep a unique key whatever happens."""
+_NOW = {
+    "sqlite": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')",
+    "postgresql": """to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')""",
+    "mysql": "concat(left(date_format(utc_timestamp(3), '%Y-%m-%dT%H:%i:%s.%f'), 23), 'Z')",
+}
+_LOCK_SECONDS = 10
+"""How long a statement waits for another transaction: less than writing a claim may take."""
+_TOGETHER = 500
+"""File ids in one statement."""
+_PAGE = 1000
+_LENGTHS = {
+    "environment": 255, "client_no": 64, "file_id": 32, "owner": 32, "state": 16, "outcome": 16, "file_type": 255,
+    "name": 255, "sha256": 64, "status": 255, "result": 255, "claimed_at": 24, "expires_at": 24, "settled_at": 24,
+    "uploaded_at": 24, "dag_id": 250, "run_id": 250, "task_id": 250, "host": 255, "origin": 16, "settled_by": 255,
+}  # fmt: skip
+_INTEGERS = {"attempt": sa.Integer, "size": sa.BigInteger, "map_index": sa.Integer, "try_number": sa.Integer}
+_NULLABLE = frozenset({"outcome", "status", "result", "message", "settled_at", "uploaded_at", "settled_by", "reason"})
+_KEY = ("environment", "client_no", "file_id", "attempt")
+_INDEXES = (
+    ("size", ("environment", "client_no", "size")),
+    ("outcome", ("environment", "client_no", "outcome", "claimed_at")),
+    ("name", ("environment", "client_no", "name")),
+    ("run", ("dag_id", "run_id", "task_id")),
+)
+_IDENTITY: dict[str, Any] = {"environment": "", "client_no": "", "file_id": "ledger"}
+"""The key of the row that says which ledger this is; its attempt number is the format."""
+
+T = TypeVar("T")
+
+
+def attempts_table(name: str = DEFAULT_TABLE, schema: str | None = None) -> sa.Table:
+    """
+    Return the ledger's table: one row an attempt, a column for each field of ``Attempt``.
+
+    :param name: its name.
+    :param schema: its schema; None for the connection's own.
+    """
+    columns = [
+        sa.Column(
+            field,
+            _INTEGERS.get(field) or (_text(_LENGTHS[field]) if field in _LENGTHS else _text()),
+            primary_key=field in _KEY,
+            nullable=field in _NULLABLE,
+            autoincrement=False,
+        )
+        for field in FIELDS
+    ]
+    indexes = [sa.Index(f"{name}_{short}", *fields) for short, fields in _INDEXES]
+    # Binary collation: MySQL's own would take two names that differ in case for one.
+    mysql: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+    return sa.Table(name, sa.MetaData(), *columns, *indexes, schema=schema, **mysql)
+
+
+def _text(length: int | None = None) -> Any:
+    return sa.String(length) if length else sa.Text()
+
+
+def sqlite_engine(path: str, *, create: bool = False) -> sa.engine.Engine:
+    """
+    Return an engine for a file of SQLite, which is not made unless *create*.
+
+    :param path: absolute path.
+    """
+    mode = "rwc" if create else "rw"
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"file:{quote(path)}?mode={mode}",
+            uri=True,
+            timeout=_LOCK_SECONDS,
+            check_same_thread=False,
+            isolation_level=None,
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.create_function("lower", 1, lambda text: text.lower() if isinstance(text, str) else text)
+        return connection
+
+    engine = sa.create_engine(
+        "sqlite://", creator=connect, poolclass=QueuePool, pool_size=4, max_overflow=32, future=True
+    )
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.engine.Connection) -> None:
+        # A transaction that reads first and writes then would be refused, not made to wait.
+        writes = connection.get_execution_options().get("amili_writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+class SqlStore:
+    """
+    Attempts in one table of a database.
+
+    :param engine: of SQLAlchemy, 1.4 (``future=True``) or 2; for a server without a pool.
+    :param shown: the database as messages name it, without secrets.
+    :param table: the table's name, perhaps with its schema before a dot.
+    :param path: SQLite's file.
+    :param sleep: how to wait between tries.
+    """
+
+    def __init__(
+        self,
+        engine: sa.engine.Engine,
+        *,
+        shown: str,
+        table: str = DEFAULT_TABLE,
+        path: str | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._engine = engine
+        self._path = path
+        self._dialect = "mysql" if engine.dialect.name == "mariadb" else engine.dialect.name
+        if self._dialect not in DIALECTS:
+            raise ValueError(
+                f"A ledger cannot be kept in a database of kind {engine.dialect.name!r}: only PostgreSQL, MySQL, "
+                f"MariaDB and SQLite are known to enforce the unique key that keeps a file from being sent twice."
+            )
+        schema, _, name = table.rpartition(".")
+        self._table = attempts_table(name, schema or None)
+        self._now = sa.literal_column(_NOW[self._dialect], sa.String())
+        self._sleep = sleep
+        self.shown = f"{shown}, table {table}"
+        columns = self._table.c
+        self._key = (columns.environment, columns.client_no, columns.file_id)
+        self._select = sa.select(*(columns[field] for field in FIELDS))
+
+    # Creating and opening
+
+    def create(self) -> tuple[Identity, bool]:
+        """
+        Create the table, and write down which ledger it is; see ``LedgerStore.create``.
+
+        :raises AmiliLedgerUnavailable: if that is not allowed; the message holds the statements for the DBA.
+        """
+
+        def work(connection: sa.engine.Connection) -> tuple[Identity, bool]:
+            self._refuse_unfit(connection)
+            if not sa.inspect(connection).has_table(self._table.name, schema=self._table.schema):
+                self._table.create(connection)
+            known = self._identity(connection)
+            if known is not None:
+                return known, False
+            now = self._clock(connection)
+            row = _row(Attempt(attempt=FORMAT, owner=secrets.token_hex(16), **_IDENTITY))
+            row |= {"claimed_at": now, "expires_at": now, "message": "Which ledger this is."}
+            connection.execute(sa.insert(self._table), [row])
+            return Identity(row["owner"], now), True
+
+        try:
+            return self._transact("be created", work, writes=True)
+        except IntegrityError:  # created by another at the same moment
+            return self.open(), False
+        except AmiliLedgerUnavailable as error:
+            if not isinstance(error.__cause__, SQLAlchemyError) or self._dialect == "sqlite":
+                raise
+            raise AmiliLedgerUnavailable(
+                f"{error} If the login may not create tables, give these statements to your DBA, and create the ledger "
+                f"again with a login that may SELECT, INSERT and UPDATE:\n{self.ddl()}"
+            ) from error
+
+    def ddl(self) -> str:
+        """Return the statements that create the table and let a login use it."""
+        dialect = self._engine.dialect
+        indexes = sorted(self._table.indexes, key=lambda index: str(index.name))
+        statements: list[Any] = [CreateTable(self._table), *map(CreateIndex, indexes)]
+        written = [str(s.compile(dialect=dialect)).strip().replace("\t", "    ") for s in statements]
+        written.append(f"GRANT SELECT, INSERT, UPDATE ON {self._table.fullname} TO <login of the connection>")
+        return "".join(f"{statement};\n" for statement in written)
+
+    def open(self) -> Identity:
+        """Prove that the table is there and can be read and written; see ``LedgerStore.open``."""
+
+        def work(connection: sa.engine.Connection) -> Identity:
+            self._refuse_unfit(connection)
+            if not sa.inspect(connection).has_table(self._table.name, schema=self._table.schema):
+                raise NoSuchTableError(self._table.fullname)
+            known = self._identity(connection)
+            if known is None:
+                raise NoSuchTableError(self._table.fullname)
+            # What a claim and its settling do, and then as if it had not been.
+            trial = connection.begin_nested()
+            row = _row(Attempt(attempt=0, owner="", **_IDENTITY | {"file_id": secrets.token_hex(16)}))
+            connection.execute(sa.insert(self._table), [row])
+            mine = sa.and_(self._table.c.environment == "", self._table.c.file_id == row["file_id"])
+            connection.execute(sa.update(self._table).where(mine).values(message="may be written"))
+            trial.rollback()
+            return known
+
+        try:
+            if self._path is not None and not Path(self._path).is_file():
+                raise NoSuchTableError(self._path)
+            return self._transact("be opened", work, writes=True)
+        except NoSuchTableError:
+            raise AmiliLedgerUnavailable(
+                f"The ledger does not exist: there is none in {self.shown}. Nothing was sent. If it existed before, "
+                f"find out where it went: see that the connection leads to the same database and schema. If it is new, "
+                f"create it once: amili-ledger create --conn-id <the amili connection>, or the DAG amili_ledger."
+            ) from None
+
+    def _refuse_unfit(self, connection: sa.engine.Connection) -> None:
+        inspector = sa.inspect(connection)
+        if all(inspector.has_table(name, schema=self._table.schema) for name in ("task_instance", "dag_run")):
+            raise AmiliLedgerUnavailable(
+                f"The ledger cannot be kept in Airflow's own metadata database ({self.shown}): it is migrated, cleaned "
+                f"and reset by Airflow. Give the ledger a database of its own, on the same server if you like."
+            )
+        if self._dialect == "postgresql":
+            said = connection.exec_driver_sql("SELECT version(), current_setting('transaction_read_only')").one()
+            if "redshift" in said[0].lower():
+                raise AmiliLedgerUnavailable("The ledger cannot be kept in Redshift, which enforces no unique keys.")
+            if said[1] == "on":
+                raise AmiliLedgerUnavailable(
+                    f"The ledger {self.shown} is read-only: a replica, or a server in recovery. Name the primary."
+                )
+
+    def _identity(self, connection: sa.engine.Connection) -> Identity | None:
+        columns = self._table.c
+        mine = sa.and_(*(columns[name] == value for name, value in _IDENTITY.items()))
+        found = connection.execute(sa.select(columns.attempt, columns.owner, columns.claimed_at).where(mine)).all()
+        if not found:
+            return None
+        if (newest := max(row[0] for row in found)) > FORMAT:
+            raise AmiliLedgerUnavailable(
+                f"The ledger {self.shown} has format {newest}; this version of the provider knows {FORMAT}. Update it."
+            )
+        return Identity(found[0][1], found[0][2])
+
+    # Reading
+
+    def look_up(self, environment: str, client_no: str, file_ids: Sequence[str]) -> Found:
+        """Return the attempts of files of one client; see ``LedgerStore.look_up``."""
+        found: dict[str, list[Attempt]] = {}
+        now = 0.0
+        for start in range(0, len(file_ids), _TOGETHER):
+            some = file_ids[start : start + _TOGETHER]
+            statement = (
+                self._select.add_columns(self._now)
+                .where(self._of(environment, client_no, some))
+                .order_by(self._table.c.file_id, self._table.c.attempt)
+            )
+            rows = self._rows(statement)
+            for row in rows:
+                attempt = _attempt(row)
+                found.setdefault(attempt.file_id, []).append(attempt)
+                now = epoch(row[-1])
+        return Found(now, found)
+
+    def has_size(self, environment: str, client_no: str, size: int) -> bool:
+        """Return whether any attempt at a file of *size* bytes was made."""
+        columns = self._table.c
+        mine = sa.and_(columns.environment == environment, columns.client_no == client_no, columns.size == size)
+        statement = sa.select(columns.size).where(mine).limit(1)
+        return bool(self._rows(statement))
+
+    def history(self, query: Query) -> Iterator[Attempt]:
+        """Yield attempts, the newest first, page by page; no connection is held between two pages."""
+        columns = self._table.c
+        order = (columns.claimed_at, columns.file_id, columns.attempt)
+        statement = self._select.where(self._matching(query)).order_by(*(c.desc() for c in order)).limit(_PAGE)
+        page = statement
+        while True:
+            attempts = [_attempt(row) for row in self._rows(page)]
+            yield from attempts
+            if len(attempts) < _PAGE:
+                return
+            at, file_id, number = attempts[-1].claimed_at, attempts[-1].file_id, attempts[-1].attempt
+            earlier_file = sa.and_(columns.claimed_at == at, columns.file_id < file_id)
+            same_file = sa.and_(columns.claimed_at == at, columns.file_id == file_id, columns.attempt < number)
+            page = statement.where(sa.or_(columns.claimed_at < at, earlier_file, same_file))
+
+    def _matching(self, query: Query) -> Any:
+        columns = self._table.c
+        wanted = [columns.environment != ""]  # the row that says which ledger this is
+        for field in ("environment", "client_no", "dag_id", "run_id", "request"):
+            if (value := getattr(query, field)) is not None:
+                wanted.append(columns[field] == value)
+        if query.file_ids is not None:
+            wanted.append(columns.file_id.in_(list(query.file_ids)))
+        if query.since:
+            wanted.append(columns.claimed_at >= query.since)
+        if query.until:
+            wanted.append(columns.claimed_at < f"{query.until}U")  # 'T' comes before it, and every time of the day
+        if query.unsettled:
+            wanted.append(sa.or_(columns.outcome.is_(None), columns.outcome == Outcome.UNKNOWN.value))
+        if query.text:
+            part = query.text.lower()
+            like = "%" + part.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
+            wanted.append(
+                sa.or_(
+                    sa.func.lower(columns.name).like(like, escape="!"),
+                    sa.func.lower(columns.source).like(like, escape="!"),
+                    columns.sha256.like(like[1:], escape="!"),
+                    columns.file_id == part,
+                )
+            )
+        return sa.and_(*wanted)
+
+    def _rows(self, statement: Any) -> Sequence[Any]:
+        return self._transact("be read", lambda connection: connection.execute(statement).all())
+
+    def _of(self, environment: str, client_no: str, file_ids: Sequence[str]) -> Any:
+        columns = self._table.c
+        mine = sa.and_(columns.environment == environment, columns.client_no == client_no)
+        return sa.and_(mine, columns.file_id.in_(list(file_ids)))
+
+    # Writing
+
+    def claim(self, attempts: Sequence[Attempt], seconds: float) -> AbstractSet[str]:
+        """Write new attempts in one transaction; see ``LedgerStore.claim``."""
+        wanted = sorted(attempts, key=lambda a: a.file_id)
+        taken: set[str] = set()
+
+        def work(connection: sa.engine.Connection) -> None:
+            now = epoch(self._clock(connection))
+            for attempt in wanted:
+                attempt.stamp(now, seconds)
+            connection.execute(sa.insert(self._table), [_row(attempt) for attempt in wanted])
+
+        while wanted:
+            try:
+                self._transact("be written", work, writes=True)
+            except IntegrityError as error:
+                theirs, ours = self._owners(wanted)
+                taken |= theirs
+                left = [a for a in wanted if a.file_id not in theirs and a.file_id not in ours]
+                if len(left) == len(wanted):
+                    raise self._unavailable("be written", error) from error
+                wanted = left
+            else:
+                break
+        return taken
+
+    def _owners(self, attempts: Sequence[Attempt]) -> tuple[set[str], set[str]]:
+        """Return whose attempt others have, and whose is ours, written by a try whose answer was lost."""
+        by_id = {attempt.file_id: attempt for attempt in attempts}
+        theirs: set[str] = set()
+        ours: set[str] = set()
+        found = self.look_up(attempts[0].environment, attempts[0].client_no, list(by_id))
+        for file_id, known in found.attempts.items():
+            wanted = by_id[file_id]
+            for attempt in known:
+                if attempt.attempt == wanted.attempt:
+                    (ours if attempt.owner == wanted.owner else theirs).add(file_id)
+        return theirs, ours
+
+    def settle(self, attempts: Sequence[Attempt]) -> None:
+        """Write outcomes in one transaction; see ``LedgerStore.settle``."""
+        columns = self._table.c
+
+        def work(connection: sa.engine.Connection) -> None:
+            now = epoch(self._clock(connection))
+            for attempt in attempts:
+                attempt.stamp_settled(now)
+            said = ("owner", "outcome", "status", "result", "message", "settled_at", "uploaded_at")
+            ordered = sorted(attempts, key=lambda a: (*(str(getattr(a, f)) for f in said), a.file_id))
+            for values, alike in groupby(ordered, key=lambda a: tuple(getattr(a, f) for f in said)):
+                group = list(alike)
+                new = dict(zip(said[1:], values[1:], strict=True)) | {"state": AttemptState.SETTLED.value}
+                for start in range(0, len(group), _TOGETHER):
+                    some = group[start : start + _TOGETHER]
+                    mine = self._of(some[0].environment, some[0].client_no, [a.file_id for a in some])
+                    open_ = sa.and_(mine, columns.owner == values[0], columns.state == AttemptState.CLAIMED.value)
+                    fitted = {name: _fitted(name, value) for name, value in new.items()}
+                    done = connection.execute(sa.update(self._table).where(open_).values(**fitted))
+                    if done.rowcount != len(some):
+                        self._check_settled(connection, some)
+
+        self._transact("be written", work, writes=True)
+
+    def _check_settled(self, connection: sa.engine.Connection, attempts: Sequence[Attempt]) -> None:
+        """Check that attempts were settled by us before: by a try whose answer was lost."""
+        columns = self._table.c
+        mine = self._of(attempts[0].environment, attempts[0].client_no, [a.file_id for a in attempts])
+        settled = sa.and_(mine, columns.owner == attempts[0].owner, columns.state == AttemptState.SETTLED.value)
+        known = {row[0] for row in connection.execute(sa.select(columns.file_id).where(settled))}
+        missing = [a for a in attempts if a.file_id not in known]
+        if missing:
+            raise AmiliLedgerUnavailable(
+                f"The ledger {self.shown} no longer has our claim on {len(missing)} file(s), the first "
+                f"{missing[0].file_id}: it was restored from a backup, failed over, or changed by hand."
+            )
+
+    def restore(self, attempts: Sequence[Attempt]) -> AbstractSet[tuple[str, int]]:
+        """Write attempts exactly as they are; see ``LedgerStore.restore``."""
+        taken: set[tuple[str, int]] = set()
+
+        def work(connection: sa.engine.Connection) -> None:
+            taken.clear()
+            columns = self._table.c
+            some = {a.file_id for a in attempts}
+            keys = sa.select(columns.environment, columns.client_no, columns.file_id, columns.attempt)
+            known = {tuple(row) for row in connection.execute(keys.where(columns.file_id.in_(sorted(some))))}
+            new = [a for a in attempts if tuple(getattr(a, f) for f in _KEY) not in known]
+            taken.update((a.file_id, a.attempt) for a in attempts if a not in new)
+            if new:
+                rows = sorted((_row(a) for a in new), key=lambda r: tuple(r[f] for f in _KEY))
+                connection.execute(sa.insert(self._table), rows)
+
+        self._transact("be written", work, writes=True)
+        return taken
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    # Transactions
+
+    def _clock(self, connection: sa.engine.Connection) -> str:
+        """Return the database's time; bound how long this transaction waits for others."""
+        if self._dialect == "mysql":
+            connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {_LOCK_SECONDS}")
+        columns: list[Any] = [self._now]
+        if self._dialect == "postgresql":
+            columns.append(sa.func.set_config("lock_timeout", f"{_LOCK_SECONDS}s", True))  # noqa: FBT003 - for this transaction
+        return str(connection.execute(sa.select(*columns)).one()[0])
+
+    def _transact(self, what: str, work: Callable[[sa.engine.Connection], T], *, writes: bool = False) -> T:
+        """
+        Run *work* in a transaction; once more if it failed for a reason that may pass.
+
+        Every *work* can be repeated, also after a COMMIT whose answer was lost.
+
+        :raises AmiliLedgerUnavailable: if it fails for good.
+        :raises IntegrityError: if somebody else has a key.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_may_pass),
+            wait=tenacity.wait_exponential_jitter(initial=0.1, max=2.0),
+            stop=tenacity.stop_after_attempt(5),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        try:
+            return retrying(lambda: self._once(work, writes=writes))
+        except (IntegrityError, NoSuchTableError):
+            raise
+        except SQLAlchemyError as error:
+            raise self._unavailable(what, error) from error
+
+    def _once(self, work: Callable[[sa.engine.Connection], T], *, writes: bool) -> T:
+        with self._engine.connect() as connection:
+            if writes:
+                connection = connection.execution_options(amili_writes=True)  # noqa: PLW2901 - the same connection
+            with connection.begin():
+                return work(connection)
+
+    def _unavailable(self, what: str, error: SQLAlchemyError) -> AmiliLedgerUnavailable:
+        said = one_line(getattr(error, "orig", None) or error, 300)
+        return AmiliLedgerUnavailable(
+            f"The ledger {self.shown} cannot {what}: {type(error).__name__}: {said}. Nothing is sent without it. Check "
+            f"that the database is reachable and has room, and that the login may SELECT, INSERT and UPDATE."
+        )
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Return whether a transaction may succeed if it is tried again: no connection, a deadlock, a lock."""
+    if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError):
+        return False
+    refused = isinstance(error, sa.exc.ProgrammingError | sa.exc.DataError | sa.exc.NotSupportedError)
+    return bool(error.connection_invalidated) or not refused
+
+
+def _row(attempt: Attempt) -> dict[str, Any]:
+    return {field: _fitted(field, getattr(attempt, field)) for field in FIELDS}
+
+
+def _fitted(field: str, value: Any) -> Any:
+    """Return a value as a column can hold it: no enumerations, no characters that a database refuses."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if not isinstance(value, str):
+        return value
+    text = str(value.value) if isinstance(value, AttemptState | Origin | Outcome) else value
+    if not text.isascii() or "\x00" in text:
+        text = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+    length = _LENGTHS.get(field)
+    return text if length is None else text[:length]
+
+
+def _attempt(row: Any) -> Attempt:
+    values = dict(zip(FIELDS, row, strict=False))
+    try:
+        values["outcome"] = None if values["outcome"] is None else Outcome(values["outcome"])
+        values["state"], values["origin"] = AttemptState(values["state"]), Origin(values["origin"])
+        values["resolves"] = tuple(int(n) for n in values["resolves"].split(",") if n)
+    except ValueError as error:
+        # Changed by hand. Whether Amili has the file cannot be told from it.
+        values |= {"state": AttemptState.CLAIMED, "outcome": None, "expires_at": "", "origin": Origin.DELIVERY}
+        values |= {"resolves": (), "message": one_line(f"its row cannot be read: {error}")}
+    return Attempt(**values)

@@ -1,0 +1,142 @@
+"""The port: where attempts are kept, and a claim is decided once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Protocol
+
+from amili_provider.ledger.attempts import Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """
+    Which ledger this is.
+
+    :param ledger_id: 32 hex characters, drawn when it was created.
+    :param created_at: when it was created, UTC.
+    """
+
+    ledger_id: str
+    created_at: str
+
+    def __str__(self) -> str:
+        return f"{self.ledger_id[:8]}, created {self.created_at[:10]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """
+    What a store answers to a look-up.
+
+    :param now: the store's time when it looked, seconds since the epoch.
+    :param attempts: the attempts of each file that has any, in their order, by file id.
+    """
+
+    now: float
+    attempts: Mapping[str, Sequence[Attempt]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """
+    Which attempts to read; each word narrows it.
+
+    :param environment: of this environment.
+    :param client_no: of this client.
+    :param text: a part of the name or source, in any case; or the beginning of a hash; or a file id.
+    :param since: claimed on this day (``YYYY-MM-DD``, UTC) or later.
+    :param until: claimed on this day or earlier.
+    :param file_ids: of these files.
+    :param dag_id: claimed by this DAG.
+    :param run_id: claimed by this run.
+    :param request: claimed for this request.
+    :param unsettled: only attempts that ended as unknown, or claims without an outcome.
+    """
+
+    environment: str | None = None
+    client_no: str | None = None
+    text: str | None = None
+    since: str | None = None
+    until: str | None = None
+    file_ids: Sequence[str] | None = None
+    dag_id: str | None = None
+    run_id: str | None = None
+    request: str | None = None
+    unsettled: bool = False
+
+    def matches(self, attempt: Attempt) -> bool:
+        """Return whether *attempt* is one of those; for stores that cannot ask in a language of their own."""
+        exact = ("environment", "client_no", "dag_id", "run_id", "request")
+        if any(getattr(self, field) not in (None, getattr(attempt, field)) for field in exact):
+            return False
+        if self.file_ids is not None and attempt.file_id not in self.file_ids:
+            return False
+        day = attempt.claimed_at[:10]
+        if (self.since and day < self.since) or (self.until and day > self.until):
+            return False
+        if self.unsettled and attempt.has_end:
+            return False
+        if not self.text:
+            return True
+        part = self.text.lower()
+        return (
+            part in attempt.name.lower()
+            or part in attempt.source.lower()
+            or attempt.sha256.startswith(part)
+            or attempt.file_id == part
+        )
+
+
+class LedgerStore(Protocol):
+    """
+    Attempts, kept where a claim is decided once. Safe to use from several threads.
+
+    Every method raises ``AmiliLedgerUnavailable`` if the store cannot be asked, and may be repeated: what was done
+    before an answer was lost is found again by its owner.
+    """
+
+    @property
+    def shown(self) -> str:
+        """The store as messages and the log name it, without secrets."""
+
+    def create(self) -> tuple[Identity, bool]:
+        """Create the ledger, and return who it is and whether it is new; one that is there stays as it is."""
+
+    def open(self) -> Identity:
+        """Prove that the ledger is there, and can be read and written; return who it is."""
+
+    def look_up(self, environment: str, client_no: str, file_ids: Sequence[str]) -> Found:
+        """Return the attempts of files of one client."""
+
+    def claim(self, attempts: Sequence[Attempt], seconds: float) -> AbstractSet[str]:
+        """
+        Write new attempts of one client, of one owner, no file twice, and date them.
+
+        All that nobody else has are written together, or none.
+
+        :param attempts: claims that live for *seconds*, or attempts that are settled already.
+        :param seconds: how long the claims live.
+        :returns: ids of the files whose attempt somebody else has; all others are ours.
+        """
+
+    def settle(self, attempts: Sequence[Attempt]) -> None:
+        """
+        Write the outcomes of attempts that are ours, and date them; all, or it raises.
+
+        :param attempts: of one client and one owner.
+        """
+
+    def has_size(self, environment: str, client_no: str, size: int) -> bool:
+        """Return whether any attempt at a file of *size* bytes was made."""
+
+    def history(self, query: Query) -> Iterator[Attempt]:
+        """Yield attempts, the newest first."""
+
+    def restore(self, attempts: Sequence[Attempt]) -> AbstractSet[tuple[str, int]]:
+        """Write attempts exactly as they are, without dating them; return file ids and numbers that are taken."""
+
+    def close(self) -> None:
+        """Close connections and end threads."""
