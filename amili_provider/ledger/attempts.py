@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Protocol
 
 from amili_provider.models import Outcome, Verdict, one_line
@@ -270,6 +271,7 @@ def attempt_from(entries: Mapping[str, Any]) -> Attempt:
     return Attempt(**values)
 
 
+@lru_cache(maxsize=64)
 def timestamp(now: float) -> str:
     """Return *now*, seconds since the epoch, as it is written: UTC, ISO 8601, milliseconds, always of one width."""
     return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,6 +7,7 @@ Objects have no clock that can be asked, so attempts are dated by their worker's
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import re
@@ -119,10 +120,8 @@ class ObjectStore:
             if self._read(key) != b"third":
                 raise AmiliLedgerUnavailable(f"The ledger {self.shown} does not give back what was written over.")
         finally:
-            try:
+            with contextlib.suppress(Exception):  # a ledger from which nothing may be deleted is a good ledger
                 self._fs.rm_file(self._at(key))
-            except Exception:  # noqa: BLE001, S110 - a ledger from which nothing may be deleted is a good ledger
-                pass
 
     # Reading
 

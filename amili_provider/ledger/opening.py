@@ -165,7 +165,7 @@ def _sqlite(
     path = address[1:] if address.startswith("//") else address
     if not path.startswith("/") or path == "/":
         raise ValueError(
-            f"The ledger {one_line(address)!r} is no absolute path of a file. A file of SQLite is written with four slashes: "
+            f"The ledger {one_line(address)!r} is no absolute path of a file. Write a file of SQLite with four slashes: "
             f"'sqlite:////var/lib/amili/ledger.db'; it must be the same for every task and every worker."
         )
     if kind := _remote_mount(path):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -56,6 +57,10 @@ _INDEXES = (
     ("name", ("environment", "client_no", "name")),
     ("run", ("dag_id", "run_id", "task_id")),
 )
+_values = attrgetter(*FIELDS)
+_NO_LIMIT = 1 << 30
+_SAID = ("state", "outcome", "status", "result", "message", "settled_at", "uploaded_at")
+"""What the settling of an attempt writes."""
 _IDENTITY: dict[str, Any] = {"environment": "", "client_no": "", "file_id": "ledger"}
 """The key of the row that says which ledger this is; its attempt number is the format."""
 
@@ -157,8 +162,25 @@ class SqlStore:
         self._sleep = sleep
         self.shown = f"{shown}, table {table}"
         columns = self._table.c
-        self._key = (columns.environment, columns.client_no, columns.file_id)
         self._select = sa.select(*(columns[field] for field in FIELDS))
+        insert = sa.insert(self._table).compile(dialect=engine.dialect, column_keys=list(FIELDS))
+        self._insert_sql, self._positional = str(insert), bool(insert.positional)
+        # Made once: to make a statement costs as much as to run it.
+        self._of_files = sa.and_(
+            columns.environment == sa.bindparam("its_environment"),
+            columns.client_no == sa.bindparam("its_client_no"),
+            columns.file_id.in_(sa.bindparam("its_file_ids", expanding=True)),
+        )
+        self._look_up = (
+            self._select.add_columns(self._now).where(self._of_files).order_by(columns.file_id, columns.attempt)
+        )
+        mine = sa.and_(self._of_files, columns.owner == sa.bindparam("its_owner"))
+        self._settle = (
+            sa.update(self._table)
+            .where(mine, columns.state == AttemptState.CLAIMED.value)
+            .values({columns[name]: sa.bindparam(name) for name in _SAID})
+        )
+        self._settled = sa.select(columns.file_id).where(mine, columns.state == AttemptState.SETTLED.value)
 
     # Creating and opening
 
@@ -223,15 +245,15 @@ class SqlStore:
             return known
 
         try:
-            if self._path is not None and not Path(self._path).is_file():
-                raise NoSuchTableError(self._path)
-            return self._transact("be opened", work, writes=True)
+            if self._path is None or Path(self._path).is_file():
+                return self._transact("be opened", work, writes=True)
         except NoSuchTableError:
-            raise AmiliLedgerUnavailable(
-                f"The ledger does not exist: there is none in {self.shown}. Nothing was sent. If it existed before, "
-                f"find out where it went: see that the connection leads to the same database and schema. If it is new, "
-                f"create it once: amili-ledger create --conn-id <the amili connection>, or the DAG amili_ledger."
-            ) from None
+            pass
+        raise AmiliLedgerUnavailable(
+            f"The ledger does not exist: there is none in {self.shown}. Nothing was sent. If it existed before, "
+            f"find out where it went: see that the connection leads to the same database and schema. If it is new, "
+            f"create it once: amili-ledger create --conn-id <the amili connection>, or the DAG amili_ledger."
+        )
 
     def _refuse_unfit(self, connection: sa.engine.Connection) -> None:
         inspector = sa.inspect(connection)
@@ -268,14 +290,8 @@ class SqlStore:
         found: dict[str, list[Attempt]] = {}
         now = 0.0
         for start in range(0, len(file_ids), _TOGETHER):
-            some = file_ids[start : start + _TOGETHER]
-            statement = (
-                self._select.add_columns(self._now)
-                .where(self._of(environment, client_no, some))
-                .order_by(self._table.c.file_id, self._table.c.attempt)
-            )
-            rows = self._rows(statement)
-            for row in rows:
+            asked = _asked(environment, client_no, file_ids[start : start + _TOGETHER])
+            for row in self._rows(self._look_up, asked):
                 attempt = _attempt(row)
                 found.setdefault(attempt.file_id, []).append(attempt)
                 now = epoch(row[-1])
@@ -306,10 +322,9 @@ class SqlStore:
 
     def _matching(self, query: Query) -> Any:
         columns = self._table.c
-        wanted = [columns.environment != ""]  # the row that says which ledger this is
-        for field in ("environment", "client_no", "dag_id", "run_id", "request"):
-            if (value := getattr(query, field)) is not None:
-                wanted.append(columns[field] == value)
+        wanted = [columns.environment != ""]  # all but the row that says which ledger this is
+        exact = ("environment", "client_no", "dag_id", "run_id", "request")
+        wanted += [columns[field] == value for field in exact if (value := getattr(query, field)) is not None]
         if query.file_ids is not None:
             wanted.append(columns.file_id.in_(list(query.file_ids)))
         if query.since:
@@ -331,13 +346,8 @@ class SqlStore:
             )
         return sa.and_(*wanted)
 
-    def _rows(self, statement: Any) -> Sequence[Any]:
-        return self._transact("be read", lambda connection: connection.execute(statement).all())
-
-    def _of(self, environment: str, client_no: str, file_ids: Sequence[str]) -> Any:
-        columns = self._table.c
-        mine = sa.and_(columns.environment == environment, columns.client_no == client_no)
-        return sa.and_(mine, columns.file_id.in_(list(file_ids)))
+    def _rows(self, statement: Any, asked: dict[str, Any] | None = None) -> Sequence[Any]:
+        return self._transact("be read", lambda connection: connection.execute(statement, asked or {}).all())
 
     # Writing
 
@@ -350,7 +360,7 @@ class SqlStore:
             now = epoch(self._clock(connection))
             for attempt in wanted:
                 attempt.stamp(now, seconds)
-            connection.execute(sa.insert(self._table), [_row(attempt) for attempt in wanted])
+            self._insert(connection, wanted)
 
         while wanted:
             try:
@@ -365,6 +375,13 @@ class SqlStore:
             else:
                 break
         return taken
+
+    def _insert(self, connection: sa.engine.Connection, attempts: Sequence[Attempt]) -> None:
+        # As the driver takes it: SQLAlchemy would build each row's parameters once more.
+        rows: list[Any] = [_row(attempt) for attempt in attempts]
+        if self._positional:
+            rows = [tuple(row.values()) for row in rows]
+        connection.exec_driver_sql(self._insert_sql, rows)
 
     def _owners(self, attempts: Sequence[Attempt]) -> tuple[set[str], set[str]]:
         """Return whose attempt others have, and whose is ours, written by a try whose answer was lost."""
@@ -381,34 +398,28 @@ class SqlStore:
 
     def settle(self, attempts: Sequence[Attempt]) -> None:
         """Write outcomes in one transaction; see ``LedgerStore.settle``."""
-        columns = self._table.c
 
         def work(connection: sa.engine.Connection) -> None:
             now = epoch(self._clock(connection))
             for attempt in attempts:
                 attempt.stamp_settled(now)
-            said = ("owner", "outcome", "status", "result", "message", "settled_at", "uploaded_at")
-            ordered = sorted(attempts, key=lambda a: (*(str(getattr(a, f)) for f in said), a.file_id))
-            for values, alike in groupby(ordered, key=lambda a: tuple(getattr(a, f) for f in said)):
+            # Most files of a request end alike, and one statement settles them all.
+            for _, alike in groupby(sorted(attempts, key=_ending), key=_ending):
                 group = list(alike)
-                new = dict(zip(said[1:], values[1:], strict=True)) | {"state": AttemptState.SETTLED.value}
                 for start in range(0, len(group), _TOGETHER):
-                    some = group[start : start + _TOGETHER]
-                    mine = self._of(some[0].environment, some[0].client_no, [a.file_id for a in some])
-                    open_ = sa.and_(mine, columns.owner == values[0], columns.state == AttemptState.CLAIMED.value)
-                    fitted = {name: _fitted(name, value) for name, value in new.items()}
-                    done = connection.execute(sa.update(self._table).where(open_).values(**fitted))
-                    if done.rowcount != len(some):
-                        self._check_settled(connection, some)
+                    self._settle_alike(connection, group[start : start + _TOGETHER])
 
         self._transact("be written", work, writes=True)
 
-    def _check_settled(self, connection: sa.engine.Connection, attempts: Sequence[Attempt]) -> None:
-        """Check that attempts were settled by us before: by a try whose answer was lost."""
-        columns = self._table.c
-        mine = self._of(attempts[0].environment, attempts[0].client_no, [a.file_id for a in attempts])
-        settled = sa.and_(mine, columns.owner == attempts[0].owner, columns.state == AttemptState.SETTLED.value)
-        known = {row[0] for row in connection.execute(sa.select(columns.file_id).where(settled))}
+    def _settle_alike(self, connection: sa.engine.Connection, attempts: Sequence[Attempt]) -> None:
+        first = attempts[0]
+        asked = _asked(first.environment, first.client_no, [a.file_id for a in attempts]) | {"its_owner": first.owner}
+        row = _row(first)
+        done = connection.execute(self._settle, {name: row[name] for name in _SAID} | asked)
+        if done.rowcount == len(attempts):
+            return
+        # Some were settled by us before: by a try whose answer was lost.
+        known = {row[0] for row in connection.execute(self._settled, asked)}
         missing = [a for a in attempts if a.file_id not in known]
         if missing:
             raise AmiliLedgerUnavailable(
@@ -496,21 +507,34 @@ def _may_pass(error: BaseException) -> bool:
     return bool(error.connection_invalidated) or not refused
 
 
+def _asked(environment: str, client_no: str, file_ids: Sequence[str]) -> dict[str, Any]:
+    return {"its_environment": environment, "its_client_no": client_no, "its_file_ids": list(file_ids)}
+
+
+def _ending(attempt: Attempt) -> tuple[str, ...]:
+    """Return what the settling of an attempt writes, so that attempts that end alike can be told."""
+    return (attempt.owner, *(str(getattr(attempt, name)) for name in _SAID))
+
+
 def _row(attempt: Attempt) -> dict[str, Any]:
-    return {field: _fitted(field, getattr(attempt, field)) for field in FIELDS}
+    """Return an attempt as its columns hold it."""
+    row: dict[str, Any] = dict(zip(FIELDS, _values(attempt), strict=True))
+    row["state"], row["origin"] = attempt.state.value, attempt.origin.value
+    row["outcome"] = attempt.outcome and attempt.outcome.value
+    row["resolves"] = ",".join(map(str, attempt.resolves))
+    return _fitted(row)
 
 
-def _fitted(field: str, value: Any) -> Any:
-    """Return a value as a column can hold it: no enumerations, no characters that a database refuses."""
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    if not isinstance(value, str):
-        return value
-    text = str(value.value) if isinstance(value, AttemptState | Origin | Outcome) else value
-    if not text.isascii() or "\x00" in text:
-        text = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
-    length = _LENGTHS.get(field)
-    return text if length is None else text[:length]
+def _fitted(row: dict[str, Any]) -> dict[str, Any]:
+    """Make what text holds fit its column: no longer than it, and no characters that a database refuses."""
+    for field, text in row.items():
+        if type(text) is not str or (
+            text.isascii() and "\x00" not in text and len(text) <= _LENGTHS.get(field, _NO_LIMIT)
+        ):
+            continue
+        text = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")  # noqa: PLW2901
+        row[field] = text[: _LENGTHS.get(field)]
+    return row
 
 
 def _attempt(row: Any) -> Attempt:
