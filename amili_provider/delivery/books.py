@@ -279,14 +279,15 @@ class Books:
         for item in mine:
             self._histories[item.file_id] = self._look_up(item)
 
-    def settle(self, group: Sequence[Item], results: Mapping[Item, Result]) -> None:
+    def settle(self, group: Sequence[Item], results: Mapping[Item, Result]) -> dict[Item, Result]:
         """
         Write what became of the files of *group*; those never claimed are passed over.
 
+        :returns: the results of files that another run sent meanwhile, since this worker stood still for too long.
         :raises AmiliLedgerUnavailable: if that cannot be written; the claims then become unknown outcomes.
         """
         if self._ledger is None:
-            return
+            return {}
         outcomes = [
             (self._claims.pop(item.file_id), results[item].verdict)
             for item in group
@@ -295,8 +296,17 @@ class Books:
         for item in group:
             if item.identified:
                 self._histories.pop(item.file_id, None)
-        if outcomes:
-            self._ledger.settle(outcomes)
+        self._ledger.settle(outcomes)
+        later = self._ledger.overtaken([claim for claim, _ in outcomes])
+        return {
+            item: unknown(
+                "Amili may have it twice, ask Amili: this worker stood still until its claim had ended, and another "
+                f"run sent the file meanwhile. {results[item].verdict.outcome} here; there: "
+                f"{later[item.file_id].in_short()}"
+            )
+            for item in group
+            if item.receipt.file_id in later and results[item].outcome in (Outcome.UPLOADED, Outcome.UNKNOWN)
+        }
 
     def _lost(self, item: Item) -> Result:
         history = self._look_up(item)

@@ -27,8 +27,8 @@ from amili_provider.exceptions import (
     AmiliResponseError,
 )
 from amili_provider.ledger import SettlingFailed
-from amili_provider.ledger.identity import FILE_ID_CHARACTERS
 from amili_provider.ledger.attempts import timestamp
+from amili_provider.ledger.identity import FILE_ID_CHARACTERS
 from amili_provider.models import Outcome, Verdict, one_line
 from amili_provider.payload import PartUnreadable, UploadBody, UploadPart
 
@@ -214,7 +214,7 @@ class Sender:
 
     def _settle(self, group: list[Item], results: dict[Item, Result], sent: Sent) -> None:
         try:
-            self._books.settle(group, results)
+            results |= self._books.settle(group, results)
         except SettlingFailed as error:
             # What is true is reported; but until a person has looked at the ledger, nothing more may be sent.
             unwritten = {claim.file_id for claim in error.claims}

@@ -60,10 +60,12 @@ class Claim:
 
     :param attempt: as it was written.
     :param release_by: until when the request's tail may be released, by :func:`boot_seconds`.
+    :param ends_at: from when on others take the claim for dead, at the earliest, by the same clock.
     """
 
     attempt: Attempt
     release_by: float
+    ends_at: float
 
     @property
     def file_id(self) -> str:
@@ -195,11 +197,12 @@ class Ledger:
             raise ClaimLost(lost)
         if not wanted:
             return []
-        release_by = self._clock() + CLAIM_SECONDS
+        began = self._clock()
         owner = secrets.token_hex(16)
         attempts = [self._attempt(known, facts, owner) for known, facts in wanted]
         taken = self.store.claim(attempts, self._lifetime)
-        claims = [Claim(attempt, release_by) for attempt in attempts if attempt.file_id not in taken]
+        release_by, ends_at = began + CLAIM_SECONDS, began + self._lifetime - CLOCKS_SECONDS
+        claims = [Claim(attempt, release_by, ends_at) for attempt in attempts if attempt.file_id not in taken]
         try:
             self.check_margin(claims)
             if taken:
@@ -250,6 +253,27 @@ class Ledger:
             else:
                 break
         return attempts
+
+    def overtaken(self, claims: Sequence[Claim]) -> dict[str, Attempt]:
+        """
+        Return the later attempts of others at files whose claims had ended before they were settled, by file id.
+
+        A worker that stands still between the last check of its margin and the tail cannot know that its claim ends
+        meanwhile. Asks nothing of the ledger if no claim has ended.
+
+        :param claims: that were settled.
+        :raises AmiliLedgerUnavailable: if that cannot be told.
+        """
+        ended = {claim.file_id: claim.attempt for claim in claims if claim.ends_at <= self._clock()}
+        later: dict[str, Attempt] = {}
+        for file_id, known in (self.look_up(list(ended)) if ended else {}).items():
+            for attempt in known.attempts:
+                taken = (
+                    attempt.outcome not in (Outcome.NOT_SENT, Outcome.REJECTED) and attempt.origin is Origin.DELIVERY
+                )
+                if attempt.attempt > ended[file_id].attempt and taken:
+                    later[file_id] = attempt
+        return later
 
     def resolve(
         self,

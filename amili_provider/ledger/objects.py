@@ -44,6 +44,7 @@ class ObjectStore:
     :param fs: the filesystem of fsspec; safe to use from several threads.
     :param path: bucket and prefix.
     :param url: the prefix as messages name it, without secrets.
+    :param said: returns an error's words without secrets.
     :param clock: seconds since the epoch.
     :param sleep: how to wait between tries.
     """
@@ -54,12 +55,14 @@ class ObjectStore:
         path: str,
         url: str,
         *,
+        said: Callable[[BaseException], str] = one_line,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._fs = fs
         self._path = path.rstrip("/")
         self.shown = url.rstrip("/")
+        self._said = said
         self._clock = clock
         self._sleep = sleep
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="amili-ledger")
@@ -96,7 +99,7 @@ class ObjectStore:
         try:
             said = json.loads(data)
             known, newest = Identity(str(said["ledger_id"]), str(said["created_at"])), int(said["format"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise AmiliLedgerUnavailable(
                 f"The ledger {self.shown} cannot be read: {_WHO} is not what was written ({one_line(error)})."
             ) from None
@@ -293,7 +296,7 @@ class ObjectStore:
             raise self._unavailable(what, key, error) from None
 
     def _unavailable(self, what: str, key: str, error: BaseException) -> AmiliLedgerUnavailable:
-        said = f"{type(error).__name__}: {one_line(error)}"
+        said = f"{type(error).__name__}: {self._said(error).rstrip('.')}"
         return AmiliLedgerUnavailable(
             f"The ledger cannot {what} {self.shown}/{key}: {said}. Check that the bucket exists, and that the login of "
             f"its connection may list, read and write there. Without the ledger nothing is sent."
@@ -326,7 +329,7 @@ def _attempt(data: bytes, file_id: str, number: int) -> Attempt:
         if (attempt.file_id, attempt.attempt) == (file_id, number):
             return attempt
         why = f"it says file {attempt.file_id}, attempt {attempt.attempt}"
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         why = str(error)
     return Attempt(
         environment="",

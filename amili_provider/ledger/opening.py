@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from airflow.providers.common.compat.sdk import BaseHook
@@ -19,7 +20,7 @@ from amili_provider.ledger.ledger import Ledger
 from amili_provider.ledger.objects import ObjectStore
 from amili_provider.ledger.stores import LedgerStore
 from amili_provider.models import one_line
-from amili_provider.storage.connections import look_up
+from amili_provider.storage.connections import look_up, said
 from amili_provider.storage.filesystems import open_location
 from amili_provider.storage.kinds import BY_SCHEME, DISTRIBUTION, split_url
 
@@ -102,7 +103,8 @@ def store_from(
             f"disks, shares and file servers cannot decide which of two tasks was first."
         )
     location = open_location(url, conn_id_for(url, settings))
-    return ObjectStore(location.fs, location.path, location.url, sleep=sleep)
+    words = partial(said, connection=location.storage.connection)
+    return ObjectStore(location.fs, location.path, location.url, said=words, sleep=sleep)
 
 
 def conn_id_for(url: str, settings: AmiliSettings) -> str | None:
@@ -150,10 +152,10 @@ def _database(table: str, settings: AmiliSettings, *, create: bool, sleep: Calla
     except Exception as error:  # noqa: BLE001 - a provider that is not installed, a URI that cannot be read
         extra = SQL_CONN_TYPES[connection.conn_type]
         raise AmiliLedgerUnavailable(
-            f"The ledger {shown} cannot be opened: {type(error).__name__}: {one_line(error)}. Install what its driver "
-            f"needs: pip install '{DISTRIBUTION}[{extra}]', and check connection {conn_id!r}."
+            f"The ledger {shown} cannot be opened: {type(error).__name__}: {said(error, connection)}. Install its "
+            f"driver: pip install '{DISTRIBUTION}[{extra}]', and check connection {conn_id!r}."
         ) from None
-    return SqlStore(engine, shown=shown, table=table, sleep=sleep)
+    return SqlStore(engine, shown=shown, table=table, said=partial(said, connection=connection), sleep=sleep)
 
 
 def _sqlite(
@@ -165,7 +167,7 @@ def _sqlite(
     path = address[1:] if address.startswith("//") else address
     if not path.startswith("/") or path == "/":
         raise ValueError(
-            f"The ledger {one_line(address)!r} is no absolute path of a file. Write a file of SQLite with four slashes: "
+            f"The ledger {one_line(address)!r} is no absolute path of a file. A file of SQLite takes four slashes: "
             f"'sqlite:////var/lib/amili/ledger.db'; it must be the same for every task and every worker."
         )
     if kind := _remote_mount(path):

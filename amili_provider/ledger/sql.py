@@ -67,6 +67,10 @@ _IDENTITY: dict[str, Any] = {"environment": "", "client_no": "", "file_id": "led
 T = TypeVar("T")
 
 
+class _Failed(AmiliLedgerUnavailable):
+    """What the database itself refused, or did not answer."""
+
+
 def attempts_table(name: str = DEFAULT_TABLE, schema: str | None = None) -> sa.Table:
     """
     Return the ledger's table: one row an attempt, a column for each field of ``Attempt``.
@@ -136,6 +140,7 @@ class SqlStore:
     :param shown: the database as messages name it, without secrets.
     :param table: the table's name, perhaps with its schema before a dot.
     :param path: SQLite's file.
+    :param said: returns an error's words without secrets.
     :param sleep: how to wait between tries.
     """
 
@@ -146,10 +151,12 @@ class SqlStore:
         shown: str,
         table: str = DEFAULT_TABLE,
         path: str | None = None,
+        said: Callable[[BaseException], str] = one_line,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._engine = engine
         self._path = path
+        self._said = said
         self._dialect = "mysql" if engine.dialect.name == "mariadb" else engine.dialect.name
         if self._dialect not in DIALECTS:
             raise ValueError(
@@ -208,13 +215,13 @@ class SqlStore:
             return self._transact("be created", work, writes=True)
         except IntegrityError:  # created by another at the same moment
             return self.open(), False
-        except AmiliLedgerUnavailable as error:
-            if not isinstance(error.__cause__, SQLAlchemyError) or self._dialect == "sqlite":
+        except _Failed as error:
+            if self._dialect == "sqlite":
                 raise
             raise AmiliLedgerUnavailable(
                 f"{error} If the login may not create tables, give these statements to your DBA, and create the ledger "
                 f"again with a login that may SELECT, INSERT and UPDATE:\n{self.ddl()}"
-            ) from error
+            ) from None
 
     def ddl(self) -> str:
         """Return the statements that create the table and let a login use it."""
@@ -370,7 +377,7 @@ class SqlStore:
                 taken |= theirs
                 left = [a for a in wanted if a.file_id not in theirs and a.file_id not in ours]
                 if len(left) == len(wanted):
-                    raise self._unavailable("be written", error) from error
+                    raise self._unavailable("be written", error) from None
                 wanted = left
             else:
                 break
@@ -482,7 +489,7 @@ class SqlStore:
         except (IntegrityError, NoSuchTableError):
             raise
         except SQLAlchemyError as error:
-            raise self._unavailable(what, error) from error
+            raise self._unavailable(what, error) from None
 
     def _once(self, work: Callable[[sa.engine.Connection], T], *, writes: bool) -> T:
         with self._engine.connect() as connection:
@@ -491,9 +498,10 @@ class SqlStore:
             with connection.begin():
                 return work(connection)
 
-    def _unavailable(self, what: str, error: SQLAlchemyError) -> AmiliLedgerUnavailable:
-        said = one_line(getattr(error, "orig", None) or error, 300)
-        return AmiliLedgerUnavailable(
+    def _unavailable(self, what: str, error: SQLAlchemyError) -> _Failed:
+        # The driver's own words: SQLAlchemy's hold the statement and its values.
+        said = self._said(getattr(error, "orig", None) or error).rstrip(".")
+        return _Failed(
             f"The ledger {self.shown} cannot {what}: {type(error).__name__}: {said}. Nothing is sent without it. Check "
             f"that the database is reachable and has room, and that the login may SELECT, INSERT and UPDATE."
         )
