@@ -276,8 +276,7 @@ class Books:
             return
         verdict = Verdict(Outcome.NOT_SENT, message="Nothing of the request was accepted.")
         self._ledger.settle([(self._claims.pop(item.file_id), verdict) for item in mine])
-        for item in mine:
-            self._histories[item.file_id] = self._look_up(item)
+        self._histories |= self._look_up_all([item.file_id for item in mine])
 
     def settle(self, group: Sequence[Item], results: Mapping[Item, Result]) -> dict[Item, Result]:
         """

@@ -11,8 +11,8 @@ from amili_provider.delivery.plan import (
     DEFAULT_MAX_MEMORY_BYTES,
     IfDuplicate,
     IfUnknown,
-    Run,
 )
+from amili_provider.ledger.attempts import Run
 
 
 @dataclass(frozen=True, slots=True)

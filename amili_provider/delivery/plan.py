@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from amili_provider.delivery.outcomes import Result
+from amili_provider.ledger.attempts import Run
 from amili_provider.models import Receipt
 from amili_provider.storage.contents import HashedContent
 from amili_provider.storage.listing import StorageFile
@@ -19,22 +20,6 @@ DEFAULT_MAX_MEMORY_BYTES = 64 * 1024 * 1024
 """Bytes of content held at once."""
 STREAM_BYTES = 3 * 1024 * 1024
 """Memory that a streamed file takes while it is read or sent: two blocks, base64 text, and what the socket holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """
-    Which task run this is, for claims and messages.
-
-    :param chain: the same for all attempts of Airflow at one task run, another after a clear.
-    """
-
-    dag_id: str = ""
-    run_id: str = ""
-    task_id: str = ""
-    map_index: int = -1
-    try_number: int = 1
-    chain: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 from amili_provider.models import Outcome, Verdict, one_line
 
@@ -40,32 +40,25 @@ SETTLING_OUTCOMES = frozenset({Outcome.UPLOADED, Outcome.REJECTED, Outcome.UNKNO
 """What an attempt can end with. The others are about files that were never claimed."""
 
 
-class RunFacts(Protocol):
-    """Which task run claims; an empty text is "not known"."""
+@dataclass(frozen=True, slots=True)
+class Run:
+    """
+    Which task run this is, for claims and messages; an empty text is "not known".
 
-    @property
-    def chain(self) -> str:
-        """The attempts of Airflow that belong together."""
+    :param dag_id: which DAG.
+    :param run_id: which run of it.
+    :param task_id: which task.
+    :param map_index: which of the mapped tasks, -1 if it is not mapped.
+    :param try_number: which try of Airflow.
+    :param chain: the same for all attempts of Airflow at one task run, another after a clear.
+    """
 
-    @property
-    def dag_id(self) -> str:
-        """Which DAG."""
-
-    @property
-    def run_id(self) -> str:
-        """Which run of it."""
-
-    @property
-    def task_id(self) -> str:
-        """Which task."""
-
-    @property
-    def map_index(self) -> int:
-        """Which of the mapped tasks, -1 if it is not mapped."""
-
-    @property
-    def try_number(self) -> int:
-        """Which try of Airflow."""
+    dag_id: str = ""
+    run_id: str = ""
+    task_id: str = ""
+    map_index: int = -1
+    try_number: int = 1
+    chain: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +80,7 @@ class ClaimFacts:
     source: str
     size: int
     sha256: str
-    run: RunFacts
+    run: Run
     request: str = ""
 
 

@@ -57,7 +57,7 @@ _INDEXES = (
     ("name", ("environment", "client_no", "name")),
     ("run", ("dag_id", "run_id", "task_id")),
 )
-_values = attrgetter(*FIELDS)
+_values, _key = attrgetter(*FIELDS), attrgetter(*_KEY)
 _NO_LIMIT = 1 << 30
 _SAID = ("state", "outcome", "status", "result", "message", "settled_at", "uploaded_at")
 """What the settling of an attempt writes."""
@@ -444,11 +444,10 @@ class SqlStore:
             some = {a.file_id for a in attempts}
             keys = sa.select(columns.environment, columns.client_no, columns.file_id, columns.attempt)
             known = {tuple(row) for row in connection.execute(keys.where(columns.file_id.in_(sorted(some))))}
-            new = [a for a in attempts if tuple(getattr(a, f) for f in _KEY) not in known]
-            taken.update((a.file_id, a.attempt) for a in attempts if a not in new)
+            new = sorted((a for a in attempts if _key(a) not in known), key=_key)
+            taken.update((a.file_id, a.attempt) for a in attempts if _key(a) in known)
             if new:
-                rows = sorted((_row(a) for a in new), key=lambda r: tuple(r[f] for f in _KEY))
-                connection.execute(sa.insert(self._table), rows)
+                self._insert(connection, new)
 
         self._transact("be written", work, writes=True)
         return taken

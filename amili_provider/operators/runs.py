@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from amili_provider.delivery.plan import Run
+from amili_provider.ledger.attempts import Run
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
