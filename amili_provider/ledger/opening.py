@@ -137,17 +137,14 @@ def _database(table: str, settings: AmiliSettings, *, create: bool, sleep: Calla
         )
     if connection.conn_type == "sqlite":
         return _sqlite(connection.host or "", table=table, create=create, sleep=sleep)
-    from sqlalchemy.pool import NullPool
-
     from amili_provider.ledger.sql import SqlStore
 
     shown = f"{connection.conn_type}://{connection.host or ''}/{connection.schema or ''}"
     try:
-        # Each transaction has a connection of its own: a task that waits for Amili holds none.
         engine = (
             BaseHook.get_connection(conn_id)
             .get_hook()
-            .get_sqlalchemy_engine(engine_kwargs={"poolclass": NullPool, "future": True})
+            .get_sqlalchemy_engine(engine_kwargs={"pool_size": 1, "max_overflow": 31, "future": True})
         )
     except Exception as error:  # noqa: BLE001 - a provider that is not installed, a URI that cannot be read
         extra = SQL_CONN_TYPES[connection.conn_type]

@@ -3,7 +3,7 @@ The ledger in a database: PostgreSQL, MySQL or MariaDB, SQLite. One table, Core 
 
 The database decides who was first: the key of an attempt is unique, and the claims of a request are one transaction,
 its rows in the order of their keys, so that two requests wait for each other and do not deadlock. Its clock dates
-everything. Between two transactions no connection to a server is kept, so a task that waits for Amili holds none.
+everything. A connection to a server is kept from one look-up to the next only: a task that waits for Amili holds none.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class SqlStore:
     """
     Attempts in one table of a database.
 
-    :param engine: of SQLAlchemy, 1.4 (``future=True``) or 2; for a server without a pool.
+    :param engine: of SQLAlchemy, 1.4 (``future=True``) or 2.
     :param shown: the database as messages name it, without secrets.
     :param table: the table's name, perhaps with its schema before a dot.
     :param path: SQLite's file.
@@ -495,7 +495,11 @@ class SqlStore:
             if writes:
                 connection = connection.execution_options(amili_writes=True)  # noqa: PLW2901 - the same connection
             with connection.begin():
-                return work(connection)
+                result = work(connection)
+        if writes and self._dialect != "sqlite":
+            # What follows a claim, or an outcome, may be a long wait for Amili: no connection is kept meanwhile.
+            self._engine.dispose()
+        return result
 
     def _unavailable(self, what: str, error: SQLAlchemyError) -> _Failed:
         # The driver's own words: SQLAlchemy's hold the statement and its values.
