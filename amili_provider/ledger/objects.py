@@ -110,18 +110,27 @@ class ObjectStore:
         return known
 
     def _probe(self) -> None:
-        """Make one object twice, write over it, and take it away again."""
+        """
+        Make one object twice, write over it, and take it away again.
+
+        :raises ValueError: if the store is not fit for a ledger.
+        """
         key = f".probe-{secrets.token_hex(8)}"
         try:
-            again = self._create(key, b"first") and self._create(key, b"second")
-            if again or self._read(key) != b"first":
-                raise AmiliLedgerUnavailable(
+            new, again = self._create(key, b"first"), self._create(key, b"second")
+            found = self._read(key)
+            if not new or again:
+                raise ValueError(
                     f"A ledger cannot be kept in {self.shown}: this store does not refuse to create an object that "
                     f"exists (If-None-Match), so two tasks could send one file. Use a database, or another store."
                 )
             self._replace(key, b"third")
-            if self._read(key) != b"third":
-                raise AmiliLedgerUnavailable(f"The ledger {self.shown} does not give back what was written over.")
+            if (found, self._read(key)) != (b"first", b"third"):
+                raise ValueError(
+                    f"A ledger cannot be kept in {self.shown}: this store does not give back what was written. If it "
+                    f"keeps the checksums of uploads in the object, set config_kwargs in the extra of its aws "
+                    f'connection: {{"request_checksum_calculation": "when_required"}}.'
+                )
         finally:
             with contextlib.suppress(Exception):  # a ledger from which nothing may be deleted is a good ledger
                 self._fs.rm_file(self._at(key))

@@ -144,7 +144,7 @@ def _database(table: str, settings: AmiliSettings, *, create: bool, sleep: Calla
         engine = (
             BaseHook.get_connection(conn_id)
             .get_hook()
-            .get_sqlalchemy_engine(engine_kwargs={"pool_size": 1, "max_overflow": 31, "future": True})
+            .get_sqlalchemy_engine(engine_kwargs={"pool_size": 4, "max_overflow": 28, "future": True})
         )
     except Exception as error:  # noqa: BLE001 - a provider that is not installed, a URI that cannot be read
         extra = SQL_CONN_TYPES[connection.conn_type]

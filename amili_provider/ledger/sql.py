@@ -265,14 +265,16 @@ class SqlStore:
     def _refuse_unfit(self, connection: sa.engine.Connection) -> None:
         inspector = sa.inspect(connection)
         if all(inspector.has_table(name, schema=self._table.schema) for name in ("task_instance", "dag_run")):
-            raise AmiliLedgerUnavailable(
+            raise ValueError(
                 f"The ledger cannot be kept in Airflow's own metadata database ({self.shown}): it is migrated, cleaned "
                 f"and reset by Airflow. Give the ledger a database of its own, on the same server if you like."
             )
         if self._dialect == "postgresql":
             said = connection.exec_driver_sql("SELECT version(), current_setting('transaction_read_only')").one()
             if "redshift" in said[0].lower():
-                raise AmiliLedgerUnavailable("The ledger cannot be kept in Redshift, which enforces no unique keys.")
+                raise ValueError(
+                    "The ledger cannot be kept in Redshift, which enforces no unique keys: use PostgreSQL."
+                )
             if said[1] == "on":
                 raise AmiliLedgerUnavailable(
                     f"The ledger {self.shown} is read-only: a replica, or a server in recovery. Name the primary."
