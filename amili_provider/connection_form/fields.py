@@ -69,13 +69,18 @@ FIELDS: tuple[ConnectionField, ...] = (
     ConnectionField("user_id", "User id", "Sent as metadata.userId with every upload.", _TEXT, "airflow"),
     ConnectionField(
         "ledger",
-        "Ledger folder",
-        "Folder URL on any storage where receipts are kept, so that no file is ever sent twice.",
+        "Ledger",
+        "What keeps a file from being sent twice: a table of a database (empty: amili_attempts), a SQLite file "
+        "(sqlite:////path/ledger.db) or a prefix of a bucket (s3://bucket/prefix). Create it with amili-ledger create.",
         _TEXT,
-        "s3://invoices/amili-ledger",
+        "amili_attempts",
     ),
     ConnectionField(
-        "ledger_conn_id", "Ledger connection id", "Airflow connection of that storage.", _TEXT, "aws_default"
+        "ledger_conn_id",
+        "Ledger connection id",
+        "Airflow connection of that database (postgres, mysql or sqlite) or bucket.",
+        _TEXT,
+        "postgres_default",
     ),
     ConnectionField(
         "host",

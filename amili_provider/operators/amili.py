@@ -61,8 +61,9 @@ class AmiliFileUploadOperator(SourceOperator):
         ``send`` sends it, once. (templated)
     :param force: send files again that were accepted before, under whatever name; Airflow's retries do not repeat it.
         (templated)
-    :param ledger: folder of the ledger, on any storage; ``None`` to work without one and accept that a re-run may
-        send files twice; default: the connection's. (templated)
+    :param ledger: another ledger than the connection's: a table of its database, a SQLite file
+        (``sqlite:////path/ledger.db``) or a prefix of a bucket (``s3://bucket/prefix``), which must have been created;
+        ``None`` to work without one and accept that a re-run may send files twice. (templated)
     :param archive_to: folder to which delivered files are moved. (templated)
     :param reject_to: folder to which refused files are moved. (templated)
     :param dry_run: list, hash and ask the ledger, send nothing, end as skipped. (templated)
@@ -74,7 +75,8 @@ class AmiliFileUploadOperator(SourceOperator):
         *min_files* ask for; also a ``FileNotFoundError``; Airflow retries.
     :raises AmiliStorageError: if the storage cannot be listed; Airflow retries.
     :raises AmiliStorageSettingsError: if the storage cannot work as configured, or there are too many files; no retry.
-    :raises AmiliLedgerUnavailable: if the ledger cannot be reached, before anything is sent; Airflow retries.
+    :raises AmiliLedgerUnavailable: if the ledger does not exist or cannot be reached, before anything is sent; Airflow
+        retries.
     :raises AmiliDeliveryIncomplete: if files could not be tried for causes that pass; Airflow retries.
     :raises AmiliOutcomeUnknown: if files were sent and the answer was lost or not understood; no retry.
     :raises AmiliUploadRejected: if Amili refused files; no retry.

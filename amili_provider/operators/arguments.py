@@ -167,13 +167,14 @@ def optional_text(name: str, value: Any) -> str | None:
 
 
 def ledger_of(value: Any) -> str | None:
-    """Return *ledger*: a folder, or None for None or 'none'; ValueError if it is empty."""
+    """Return *ledger*: a table, a SQLite file or a prefix, or None for None or 'none'; ValueError if it is empty."""
     if value is None:
         return None
     text = str(value).strip()
     if not text:
         raise ValueError(
-            "ledger is empty. Name a folder on any storage, for example ledger='s3://bucket/amili-ledger/', or say "
+            "ledger is empty. Leave it out for the connection's, or name a table ('amili_attempts'), a SQLite file "
+            "('sqlite:////var/lib/amili/ledger.db') or a prefix of a bucket ('s3://bucket/amili-ledger'), or say "
             "ledger=None (as text: 'none') to work without one and accept that a re-run may send files twice."
         )
     return None if text.casefold() == "none" else text

@@ -75,7 +75,7 @@ def _introduce(server: SandboxServer, *, kept: bool) -> None:
         ("Client id", connection["login"]),
         ("Client secret", connection["password"]),
         ("Client number", connection["extra"]["client_no"]),
-        ("Ledger folder", ledger),
+        ("Ledger", ledger),
         ("Host", connection["host"]),
         ("Port", connection["port"]),
         ("Base path", connection["schema"]),

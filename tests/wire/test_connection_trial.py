@@ -97,7 +97,7 @@ def test_all_is_well(ends: Ends, api: Step, found: str) -> None:
 @pytest.mark.parametrize("more", [{}, {"client_no": None}])
 def test_an_empty_ledger_is_told(ends: Ends, more: dict[str, Any]) -> None:
     """A connection without a ledger works, but its first upload would stop; whoever presses the button learns it."""
-    note = "'Ledger folder' (extra 'ledger') is empty: each upload then needs ledger=."
+    note = "'Ledger' (extra 'ledger') is empty: each upload then needs ledger=."
     worked, words = ends.trying(NOT_FOUND, **more)
     assert worked
     assert words.endswith(f" {note}")
