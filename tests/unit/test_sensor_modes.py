@@ -11,9 +11,11 @@ import pytest
 
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
 from amili_provider.triggers.pace import MOST_FAILURES
+from tests.crossed import crossed
 from tests.unit.simulated import ACCEPTED, EPOCH, MODES, QUEUED, REFUSED, Ending, World, run, says, settle_in
 
 FAILED, RETRY, SUCCESS, SKIPPED = "failed", "retry", "success", "skipped"
+FLAGS = ("", "soft_fail", "never_fail", "silent_fail")
 TIMEOUT, REFUSAL = "AirflowSensorTimeout", "AmiliResultFailed"
 NO_CONNECTION = httpx.ConnectError("refused")
 SLOW = httpx.ReadTimeout("slow")
@@ -169,8 +171,7 @@ def ends(
         return run(mode, world, make, **arguments), world
 
 
-@pytest.mark.parametrize("flag", ["", "soft_fail", "never_fail", "silent_fail"])
-@pytest.mark.parametrize("row", FILES)
+@pytest.mark.parametrize(("row", "flag"), crossed(FILES, FLAGS, always=[""]))
 def test_modes_end_alike_for_files(row: str, flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """For every behaviour of the result endpoint, all modes give one outcome and one XCom, under every flag."""
     script_a, script_b, state, error = FILES[row]
@@ -199,8 +200,7 @@ def test_what_is_accepted_at_the_first_question_is_told(
     assert "2 of 2 accepted: a (PROCESSED/CREATED" in caplog.text + capfd.readouterr().out
 
 
-@pytest.mark.parametrize("flag", ["", "soft_fail", "never_fail", "silent_fail"])
-@pytest.mark.parametrize("row", BATCHES)
+@pytest.mark.parametrize(("row", "flag"), crossed(BATCHES, FLAGS, always=[""]))
 def test_modes_end_alike_for_batches(row: str, flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """For every behaviour of the batch endpoint, all modes give one outcome and one XCom, under every flag."""
     script, state, error = BATCHES[row]

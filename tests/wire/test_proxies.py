@@ -19,6 +19,7 @@ from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
 from amili_provider.triggers.amili import AmiliFileResultTrigger
+from tests.crossed import crossed
 from tests.unit.simulated import World, first_event, run
 from tests.wire.proxies import forward_proxy
 from tests.wire.rawserver import RawServer
@@ -139,12 +140,12 @@ UNUSABLE = {
 }
 
 
-@every_door
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in UNUSABLE.items() for value in values])
+@pytest.mark.parametrize(
+    ("variable", "door"), crossed([(name, value) for name, values in UNUSABLE.items() for value in values], DOORS)
+)
 def test_what_cannot_be_used_is_refused_by_its_name(
+    variable: tuple[str, str],
     door: str,
-    name: str,
-    value: str,
     environment: Callable[..., None],
     far_amili: Callable[..., SandboxServer],
     tmp_path: Path,
@@ -152,8 +153,8 @@ def test_what_cannot_be_used_is_refused_by_its_name(
 ) -> None:
     """A proxy that cannot be read or used ends every door for good, with the variable's name and not its value."""
     monkeypatch.setattr(proxies, "find_spec", lambda _: None)
-    environment(**{name: value})
-    with pytest.raises(AmiliArgumentError, match=f"{name} in the environment of this process") as caught:
+    environment(**dict([variable]))
+    with pytest.raises(AmiliArgumentError, match=f"{variable[0]} in the environment of this process") as caught:
         DOORS[door](tmp_path)
     shown = "".join(traceback.format_exception(caught.value))
     assert "canary" not in shown
@@ -227,11 +228,16 @@ def test_the_ways_out_of_a_socks_proxy_work(
     _ask(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "no_proxy",
-    ["localhost,127.0.0.1,10.0.0.0/8,fd00::/8", "localhost,[::1]", "intern.blåbær.example", "http://[", "::1/99, ,:80"],
+NO_PROXY = (
+    "localhost,127.0.0.1,10.0.0.0/8,fd00::/8",
+    "localhost,[::1]",
+    "intern.blåbær.example",
+    "http://[",
+    "::1/99, ,:80",
 )
-@every_door
+
+
+@pytest.mark.parametrize(("door", "no_proxy"), crossed(DOORS, NO_PROXY))
 def test_no_entry_of_no_proxy_is_in_the_way(
     door: str,
     no_proxy: str,
