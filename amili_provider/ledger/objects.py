@@ -140,14 +140,14 @@ class ObjectStore:
     def look_up(self, environment: str, client_no: str, file_ids: Sequence[str]) -> Found:
         """Return the attempts of files of one client; see ``LedgerStore.look_up``."""
         below = _below(environment, client_no)
-        attempts = self._each(lambda file_id: self._attempts_of(below, file_id), file_ids)
+        attempts = self._each(lambda file_id: self._attempts_of(below, (environment, client_no), file_id), file_ids)
         found = {file_id: known for file_id, known in zip(file_ids, attempts, strict=True) if known}
         return Found(self._clock(), found)
 
-    def _attempts_of(self, below: str, file_id: str) -> list[Attempt]:
+    def _attempts_of(self, below: str, client: tuple[str, str], file_id: str) -> list[Attempt]:
         known: list[Attempt] = []
         while (data := self._read(f"{below}/{file_id[:2]}/{file_id}.{len(known) + 1}.json")) is not None:
-            known.append(_attempt(data, file_id, len(known) + 1))
+            known.append(_attempt(data, client, file_id, len(known) + 1))
         return known
 
     def has_size(self, environment: str, client_no: str, size: int) -> bool:
@@ -164,9 +164,18 @@ class ObjectStore:
         keys = [m for name in self._names(under) if (m := _KEY.fullmatch(name))]
         if query.file_ids is not None:
             keys = [m for m in keys if m["id"] in query.file_ids]
-        found = self._each(lambda m: _attempt(self._read(m[0]) or b"", m["id"], int(m["n"])), keys)
+        found = self._each(partial(self._at_key, query), keys)
         matching = [attempt for attempt in found if query.matches(attempt)]
         yield from sorted(matching, key=lambda a: (a.claimed_at, a.file_id, a.attempt), reverse=True)
+
+    def _at_key(self, query: Query, key: re.Match[str]) -> Attempt:
+        # Of an object that cannot be read the client is as its key spells it; look-ups know that spelling, too.
+        environment, client_no = key["client"].split("/")
+        if query.environment and _safe(query.environment.casefold()) == environment:
+            environment = query.environment
+        if query.client_no and _safe(query.client_no) == client_no:
+            client_no = query.client_no
+        return _attempt(self._read(key[0]) or b"", (environment, client_no), key["id"], int(key["n"]))
 
     # Writing
 
@@ -195,7 +204,7 @@ class ObjectStore:
 
     def _is_ours(self, attempt: Attempt) -> bool:
         known = self._read(_key(attempt))
-        return known is not None and _attempt(known, attempt.file_id, attempt.attempt).owner == attempt.owner
+        return known is not None and _attempt(known, ("", ""), attempt.file_id, attempt.attempt).owner == attempt.owner
 
     def _give_back(self, attempts: Sequence[Attempt]) -> None:
         """Settle claims of a request of which some could not be made; one that cannot be settled ends as unknown."""
@@ -331,7 +340,7 @@ def _data(attempt: Attempt) -> bytes:
     return json.dumps(attempt.as_dict(), ensure_ascii=False, indent=2).encode("utf-8", "backslashreplace")
 
 
-def _attempt(data: bytes, file_id: str, number: int) -> Attempt:
+def _attempt(data: bytes, client: tuple[str, str], file_id: str, number: int) -> Attempt:
     """Return what an object says; of one that cannot be believed, an attempt whose outcome is not known."""
     try:
         attempt = attempt_from(json.loads(data))
@@ -341,8 +350,8 @@ def _attempt(data: bytes, file_id: str, number: int) -> Attempt:
     except (ValueError, TypeError, RecursionError) as error:
         why = str(error)
     return Attempt(
-        environment="",
-        client_no="",
+        environment=client[0],
+        client_no=client[1],
         file_id=file_id,
         attempt=number,
         owner="",
