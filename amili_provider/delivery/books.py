@@ -19,9 +19,10 @@ from amili_provider.exceptions import (
     AmiliLedgerUnavailable,
 )
 from amili_provider.ledger import Attempt, Claim, ClaimFacts, ClaimLost, History, Ledger, LedgerState, SetAside
+from amili_provider.ledger.asking import ask_amili
 from amili_provider.ledger.identity import file_id as identity_of
 from amili_provider.ledger.identity import same_name
-from amili_provider.models import Meaning, Outcome, Verdict, one_line
+from amili_provider.models import Outcome, Verdict, one_line
 from amili_provider.reports import ASKED
 
 
@@ -172,31 +173,16 @@ class Books:
     def _ask(self, item: Item, history: History) -> Result | None:
         """Ask Amili for the result of *item*; return what is to become of it, or None if Amili does not know it."""
         try:
-            asked = self._client.ask_for_result(self._plan.client_no, item.file_id)
+            told = ask_amili(self._client, self._plan.client_no, history)
         except AmiliConnectionError as error:
             return self._still_unknown(history, f"Amili could not be asked: {error}")
         except AmiliError as error:
             return self._still_unknown(history, str(error))
-        found = asked.result
-        if asked.not_found:
-            if self._resends(history):
-                return None
-            return self._still_unknown(history, "Amili's result endpoint does not know the file")
-        if found is None:
-            return self._still_unknown(
-                history, f"the answer of the result endpoint, {asked.status_code}, says nothing of the file"
-            )
-        meaning = self._client.vocabulary.meaning(found.status, found.result)
-        outcome = {Meaning.ACCEPTED: Outcome.UPLOADED, Meaning.REFUSED: Outcome.REJECTED}.get(meaning)
-        if outcome is None:
-            words = one_line(f"{found.status}/{found.result}")
-            return self._still_unknown(history, f"Amili's result endpoint says {words}, which is not final")
-        if outcome is Outcome.REJECTED and _may_be_about_another(history):
-            words = one_line(f"{found.status}/{found.result}")
-            return self._still_unknown(
-                history, f"Amili's result endpoint says {words}, which may be about an earlier attempt. Ask Amili"
-            )
-        return self._resolve(item, history, Verdict(outcome, found.status, found.result, found.message, per_file=True))
+        if told.verdict is not None:
+            return self._resolve(item, history, told.verdict)
+        if told.not_found and self._resends(history):
+            return None
+        return self._still_unknown(history, told.why)
 
     def _resends(self, history: History) -> bool:
         """Whether the user asked to send this file again; what this chain of attempts sent is not sent once more."""
@@ -329,16 +315,6 @@ class Books:
             run=self._plan.run,
             request=request,
         )
-
-
-def _may_be_about_another(history: History) -> bool:
-    """
-    Return whether a refusal that Amili tells now may be that of another attempt than the one that is asked about.
-
-    All attempts at a file have one id at Amili, which may tell the first of two answers, or the last.
-    """
-    refused = any(attempt.outcome is Outcome.REJECTED for attempt in history.attempts)
-    return refused or len(history.unknown) > 1
 
 
 def _is_of(attempt: Attempt, item: Item) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -78,7 +79,8 @@ class Sender:
         self._stop = stop
         self._log = log
         self._clock = clock
-        self._numbers = itertools.count(1)
+        # By its id a request is settled later, so that no other run may have it, nor a shell take it for a comment.
+        self._mark, self._numbers = secrets.token_hex(4), itertools.count(1)
         self._lately = Lately()
 
     def send(self, batch: Sequence[Item]) -> Sent:
@@ -100,7 +102,7 @@ class Sender:
 
     def _post(self, group: list[Item], sent: Sent) -> list[list[Item]]:
         """Send one request; write results into *sent*; return the groups that are to be sent again."""
-        label = f"#{next(self._numbers)}"
+        label = f"{self._mark}-{next(self._numbers)}"
         _foretell(group, _STOPPED)
         body = self._body(group, label)
         sent.requests.append(label)

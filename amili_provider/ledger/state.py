@@ -69,6 +69,11 @@ class History:
         """The newest attempt whose outcome is not known."""
         return next((a for a in reversed(self.attempts) if a.attempt in self.unknown), None)
 
+    @property
+    def told(self) -> Attempt:
+        """The attempt that tells most of the file: the last unknown one, if its entry can be read."""
+        return max(self.attempts, key=lambda a: (bool(a.name), a.attempt in self.unknown, a.attempt))
+
     def accepted_elsewhere(self, name: str) -> Attempt | None:
         """
         Return the first attempt that was accepted, set aside or not, if none was accepted under *name*.

@@ -261,7 +261,7 @@ _FAILURES = pytest.mark.parametrize(
     ("files", "fault", "told"),
     [
         ({"good": b"1", "bad": b"REJECT: no such debtor"}, None, ["bad.csv", "no such debtor", "1 rejected"]),
-        ({"lost": b"1"}, _LOST, ["lost.csv", "amili_ledger", "1 unknown", "request #1"]),
+        ({"lost": b"1"}, _LOST, ["lost.csv", "amili_ledger", "1 unknown", "request "]),
         ({}, None, ["No files match", f"outbound/{DAY}"]),
         ({"good": b"1"}, {"on": "connection", "drop": "reset", "times": None}, ["good.csv", "1 not_sent"]),
     ],

@@ -1,0 +1,57 @@
+"""Asking Amili's result endpoint what became of a file whose outcome is unknown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from amili_provider.ledger.state import History
+from amili_provider.models import Meaning, Outcome, Verdict, one_line
+
+if TYPE_CHECKING:
+    from amili_provider.client import AmiliClient
+
+_FINAL = {Meaning.ACCEPTED: Outcome.UPLOADED, Meaning.REFUSED: Outcome.REJECTED}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """
+    What Amili tells of a file.
+
+    :param verdict: uploaded or rejected, if that is final and is about what was asked; else None.
+    :param why: why there is no verdict, as a sentence without its full stop.
+    :param not_found: whether Amili does not know the file.
+    """
+
+    verdict: Verdict | None = None
+    why: str = ""
+    not_found: bool = False
+
+
+def ask_amili(client: AmiliClient, client_no: str, known: History) -> Told:
+    """
+    Ask for the result of a file.
+
+    A refusal is not believed if an earlier attempt was refused, or several are unknown: all attempts at a file have
+    one id at Amili, which may tell the first of two answers, or the last.
+
+    :param client: to ask with.
+    :param client_no: Amili's client number.
+    :param known: what the ledger says of the file.
+    :raises AmiliError: if Amili gives no answer that can be read.
+    """
+    asked = client.ask_for_result(client_no, known.file_id)
+    found = asked.result
+    if asked.not_found:
+        return Told(why="Amili's result endpoint does not know the file", not_found=True)
+    if found is None:
+        return Told(why=f"the answer of the result endpoint, {asked.status_code}, says nothing of the file")
+    outcome = _FINAL.get(client.vocabulary.meaning(found.status, found.result))
+    words = f"Amili's result endpoint says {one_line(f'{found.status}/{found.result}')}, which"
+    if outcome is None:
+        return Told(why=f"{words} is not final")
+    refused_before = any(attempt.outcome is Outcome.REJECTED for attempt in known.attempts)
+    if outcome is Outcome.REJECTED and (refused_before or len(known.unknown) > 1):
+        return Told(why=f"{words} may be about an earlier attempt. Ask Amili")
+    return Told(Verdict(outcome, found.status, found.result, found.message, per_file=True))

@@ -1,0 +1,276 @@
+"""
+What a person tells a ledger: what only a person can know about unknown files, and what was delivered by other means.
+
+The command ``amili-ledger`` and the form of the DAG ``amili_ledger`` are made of these. Rows are plain JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from amili_provider.exceptions import AmiliAuthenticationError, AmiliConnectionError, AmiliError
+from amili_provider.ledger.asking import ask_amili
+from amili_provider.ledger.attempts import ClaimFacts, Origin, Run
+from amili_provider.ledger.ledger import ClaimLost, Ledger
+from amili_provider.ledger.questions import Row, unknown
+from amili_provider.ledger.state import History, LedgerState
+from amili_provider.ledger.stores import Query
+from amili_provider.models import Outcome, Verdict, escaped, one_line
+from amili_provider.storage.listing import StorageFile, list_files
+
+if TYPE_CHECKING:
+    from amili_provider.client import AmiliClient
+
+_FILE_ID = re.compile(r"[0-9a-f]{32}")
+_NAMED = 5
+_READERS = 4
+_READ_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """
+    Who says something, and how they know. Both are required: the ledger is an accounting trail.
+
+    :param name: as they typed it.
+    :param reason: how they know, in a few words.
+    :param login: as whom they are logged in, for example ``Airflow user kari``.
+    :param run: the run in which they say it.
+    """
+
+    name: str
+    reason: str
+    login: str = ""
+    run: Run = field(default_factory=Run)
+
+    def __post_init__(self) -> None:
+        for what, said in (("Who says so", self.name), ("How you know", self.reason)):
+            if not said or not said.strip():
+                raise ValueError(f"'{what}' is empty. The ledger is an accounting trail: fill it in, in a few words.")
+
+    @property
+    def on_record(self) -> str:
+        """The name, and the login beside it."""
+        name = one_line(self.name, 120)
+        return f"{name} ({one_line(self.login, 120)})" if self.login else name
+
+
+def settle(
+    ledger: Ledger,
+    person: Person,
+    *,
+    arrived: bool,
+    file_ids: Sequence[str] = (),
+    request: str | None = None,
+    run: tuple[str, str] | None = None,
+) -> list[Row]:
+    """
+    Write down whether files arrived whose outcome is unknown; all are checked before one is written.
+
+    Arrived: they are never sent again. Not arrived: the next run sends them. Saying the same again changes nothing.
+
+    :param ledger: of the files' client and environment.
+    :param person: who says so.
+    :param arrived: whether Amili has them.
+    :param file_ids: these files.
+    :param request: the files of this request whose answer was lost.
+    :param run: those of this DAG and run.
+    :raises ValueError: if a file is not unknown, or is being sent at this moment; nothing is written then.
+    :raises AmiliLedgerUnavailable: if the ledger cannot be read or written.
+    """
+    ids = _chosen(ledger, file_ids, request, run)
+    known = ledger.look_up(ids)
+    wrong = [f"{i} {words}" for i in ids if (words := _refusal(known[i], arrived=arrived)) is not None]
+    if wrong:
+        more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        raise ValueError(
+            f"Nothing was settled: {len(wrong)} of {len(ids)} file(s) cannot be, in {ledger!r}. "
+            f"{'; '.join(wrong[:_NAMED])}{more}."
+        )
+    word = "It arrived" if arrived else "It did not arrive"
+    verdict = Verdict(Outcome.UPLOADED if arrived else Outcome.NOT_SENT, message=f"{word}, a person says.")
+    open_ones = [known[i] for i in ids if known[i].state is LedgerState.UNKNOWN]
+    try:
+        ledger.resolve_all(
+            [(h, verdict, _facts_of(h, person), (h.told.claimed_at or None) if arrived else None) for h in open_ones],
+            origin=Origin.PERSON,
+            settled_by=person.on_record,
+            reason=person.reason.strip(),
+        )
+    except ClaimLost as lost:
+        raise ValueError(
+            f"{len(lost.histories)} of {len(ids)} file(s) were changed by somebody else at this moment; the others are "
+            f"settled. Say it again to see what they are now: {lost}"
+        ) from None
+    now = {h.file_id for h in open_ones}
+    return [
+        {
+            "file_id": i,
+            "name": known[i].told.name,
+            "outcome": str(verdict.outcome),
+            "note": "settled now" if i in now else f"settled before: {known[i].attempts[-1].describe()}",
+        }
+        for i in ids
+    ]
+
+
+def _chosen(ledger: Ledger, file_ids: Sequence[str], request: str | None, run: tuple[str, str] | None) -> list[str]:
+    ids = list(dict.fromkeys(i.strip().lower() for i in file_ids if i.strip()))
+    if sum(map(bool, (ids, request, run))) != 1:
+        raise ValueError("Name what to settle in one way: by file ids, by a request, or by a DAG and its run.")
+    if ids:
+        if wrong := [i for i in ids if not _FILE_ID.fullmatch(i)]:
+            raise ValueError(f"{wrong[0][:80]!r} is not the id of a file: ids have 32 characters, 0 to 9 and a to f.")
+        return ids
+    what = f"request {request!r}" if request else f"DAG {run[0]!r}, run {run[1]!r}" if run else ""
+    dag_id, run_id = run or (None, None)
+    query = Query(
+        environment=ledger.environment, client_no=ledger.client_no, request=request, dag_id=dag_id, run_id=run_id
+    )
+    ids = list(dict.fromkeys(a.file_id for a in ledger.store.history(replace(query, unsettled=True))))
+    if not ids:
+        if next(ledger.store.history(query), None) is not None:
+            raise ValueError(f"No file of {what} was left without an outcome.")
+        raise ValueError(f"There is no attempt of {what} in {ledger!r}. Check the spelling, and the client number.")
+    return sorted(ids)
+
+
+def _refusal(known: History, *, arrived: bool) -> str | None:
+    """Return why a person cannot settle a file so, or None if they can, or it is settled so already."""
+    if not known.attempts:
+        return "is not in this ledger: check the id, the client number and the connection"
+    if known.state is LedgerState.IN_FLIGHT:
+        return f"may be on its way at this moment: wait until its claim ends ({known.describe()})"
+    if known.state is LedgerState.UPLOADED:
+        return None if arrived else f"is known to be at Amili ({known.describe()})"
+    last = next((a for a in reversed(known.attempts) if a.resolves), None)
+    if known.state is LedgerState.FREE and (arrived or last is None):
+        said = (last or known.attempts[-1]).describe()
+        return f"is not unknown ({said}); the next run sends it if it is still at its source"
+    return None
+
+
+def _facts_of(known: History, person: Person, request: str = "settled by hand") -> ClaimFacts:
+    told = known.told
+    fields = {name: getattr(told, name) for name in ("file_type", "name", "source", "size", "sha256")}
+    return ClaimFacts(**fields, run=person.run, request=request)
+
+
+def check(ledger: Ledger, client: AmiliClient, run: Run | None = None) -> Iterator[Row]:
+    """
+    Ask Amili for the results of all unknown files, settle those whose result is final, and yield each.
+
+    :param ledger: of the client and environment.
+    :param client: to ask with.
+    :param run: the run in which it is asked.
+    :raises AmiliConnectionError: if Amili cannot be reached; what was settled before stays.
+    :raises AmiliAuthenticationError: if it does not let us in.
+    :raises AmiliLedgerUnavailable: if the ledger cannot be read or written.
+    """
+    rows = unknown(ledger.store, environment=ledger.environment, client_no=ledger.client_no)
+    asker = Person("Amili", "its result endpoint", run=run or Run())
+    for row in rows:
+        known = ledger.look_up([row["file_id"]])[row["file_id"]]
+        outcome, note = "unknown", "changed at this moment"
+        if known.state is LedgerState.UNKNOWN:
+            try:
+                told = ask_amili(client, ledger.client_no, known)
+            except (AmiliConnectionError, AmiliAuthenticationError):
+                raise
+            except AmiliError as error:
+                note = str(error)
+            else:
+                note = told.why
+                if told.verdict is not None:
+                    try:
+                        ledger.resolve(known, told.verdict, _facts_of(known, asker, "result asked"))
+                        words = "/".join(w for w in (told.verdict.status, told.verdict.result) if w)
+                        outcome, note = str(told.verdict.outcome), f"{words}: {told.verdict.message or ''}".rstrip(": ")
+                    except ClaimLost as lost:
+                        note = f"changed at this moment: {lost}"
+        yield {"file_id": row["file_id"], "name": row["name"], "outcome": outcome, "note": one_line(note)}
+
+
+def adopt(
+    ledger: Ledger,
+    person: Person,
+    source: str | Sequence[str],
+    source_conn_id: str | None = None,
+    *,
+    file_type: str,
+    dry_run: bool = False,
+    max_files: int = 100_000,
+) -> list[Row]:
+    """
+    Record all files that match as delivered, without sending them. Only from the task's own thread.
+
+    For the first day of an installation that delivered by other means: what is adopted is never sent.
+
+    :param ledger: of the client and environment.
+    :param person: who says that they were delivered.
+    :param source: files, folders or patterns, as for the upload operator.
+    :param source_conn_id: the storage's connection.
+    :param file_type: as they were delivered.
+    :param dry_run: read and hash, but write nothing.
+    :param max_files: more than this is an error.
+    :raises AmiliStorageError: if the storage cannot be listed or a file not be read; what was adopted before stays.
+    :raises AmiliLedgerUnavailable: if it cannot be written.
+    """
+    if not file_type.strip():
+        raise ValueError("'File type' is empty. Name the type as which the files were delivered.")
+    files = list_files(source, source_conn_id, max_files=max_files)
+    one = partial(_adopt_one, ledger, person, file_type.strip(), dry_run)
+    pool = ThreadPoolExecutor(_READERS, thread_name_prefix="amili-adopt")
+    try:
+        return list(pool.map(one, files))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _adopt_one(ledger: Ledger, person: Person, file_type: str, dry_run: bool, file: StorageFile) -> Row:
+    digest = hashlib.sha256()
+    with file.open() as stream:
+        while block := stream.read(_READ_BYTES):
+            digest.update(block)
+    facts = ClaimFacts(
+        file_type=file_type,
+        name=escaped(file.name),
+        source=file.url,
+        size=file.size,
+        sha256=digest.hexdigest(),
+        run=person.run,
+        request="adopted",
+    )
+    verdict = Verdict(Outcome.UPLOADED, message="Adopted: delivered by other means, a person says.")
+    known = _look_up(ledger, facts)
+    while known.state in (LedgerState.FREE, LedgerState.UNKNOWN) and not dry_run:
+        try:
+            ledger.resolve(
+                known, verdict, facts, origin=Origin.ADOPTED, settled_by=person.on_record, reason=person.reason.strip()
+            )
+        except ClaimLost:
+            # The same bytes under another name, or a delivery at this very moment.
+            known = _look_up(ledger, facts)
+        else:
+            break
+    outcome = {LedgerState.UPLOADED: "already_uploaded", LedgerState.IN_FLIGHT: "in_flight"}.get(
+        known.state, "would_be_adopted" if dry_run else "adopted"
+    )
+    note = known.describe() if known.deciding else ""
+    return {"source": file.url, "file_id": known.file_id, "outcome": outcome, "note": note}
+
+
+def _look_up(ledger: Ledger, facts: ClaimFacts) -> History:
+    """Return what the ledger says of a file; of bytes that were delivered under other names, of its own name."""
+    file_id = ledger.file_id(facts.file_type, facts.sha256)
+    known = ledger.look_up([file_id])[file_id]
+    if known.accepted_elsewhere(facts.name) is None:
+        return known
+    file_id = ledger.file_id(facts.file_type, facts.sha256, facts.name)
+    return ledger.look_up([file_id])[file_id]
