@@ -29,7 +29,7 @@ from amili_provider.models import Outcome, Receipt, one_line
 from amili_provider.storage.contents import StoredContent
 from amili_provider.storage.streams import STREAM_MEMORY_BYTES
 
-FILES_PER_READ = 32
+FILES_PER_READ = 100
 """Small files read by one job at most; a job costs the coordinator more than a small file does."""
 BYTES_PER_READ = 1024 * 1024
 GRACE_SECONDS = 2.0

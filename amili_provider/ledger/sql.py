@@ -13,7 +13,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +47,10 @@ _LENGTHS = {
     "name": 255, "sha256": 64, "status": 255, "result": 255, "claimed_at": 24, "expires_at": 24, "settled_at": 24,
     "uploaded_at": 24, "dag_id": 250, "run_id": 250, "task_id": 250, "host": 255, "origin": 16, "settled_by": 255,
 }  # fmt: skip
+_OUR_WORDS = frozenset({
+    "file_id", "owner", "state", "outcome", "origin", "sha256", "resolves",
+    "claimed_at", "expires_at", "settled_at", "uploaded_at",
+})  # fmt: skip
 _INTEGERS = {"attempt": sa.Integer, "size": sa.BigInteger, "map_index": sa.Integer, "try_number": sa.Integer}
 _NULLABLE = frozenset({"outcome", "status", "result", "message", "settled_at", "uploaded_at", "settled_by", "reason"})
 _KEY = ("environment", "client_no", "file_id", "attempt")
@@ -58,9 +61,10 @@ _INDEXES = (
     ("run", ("dag_id", "run_id", "task_id")),
 )
 _values, _key = attrgetter(*FIELDS), attrgetter(*_KEY)
-_NO_LIMIT = 1 << 30
+_FREE_TEXT = {field: _LENGTHS.get(field, 16_000) for field in FIELDS if field not in {*_INTEGERS, *_OUR_WORDS}}
 _SAID = ("state", "outcome", "status", "result", "message", "settled_at", "uploaded_at")
 """What the settling of an attempt writes."""
+_ending = attrgetter("owner", *_SAID)
 _IDENTITY: dict[str, Any] = {"environment": "", "client_no": "", "file_id": "ledger"}
 """The key of the row that says which ledger this is; its attempt number is the format."""
 
@@ -413,8 +417,10 @@ class SqlStore:
             for attempt in attempts:
                 attempt.stamp_settled(now)
             # Most files of a request end alike, and one statement settles them all.
-            for _, alike in groupby(sorted(attempts, key=_ending), key=_ending):
-                group = list(alike)
+            alike: dict[tuple[Any, ...], list[Attempt]] = {}
+            for attempt in attempts:
+                alike.setdefault(_ending(attempt), []).append(attempt)
+            for group in alike.values():
                 for start in range(0, len(group), _TOGETHER):
                     self._settle_alike(connection, group[start : start + _TOGETHER])
 
@@ -493,11 +499,12 @@ class SqlStore:
             raise self._unavailable(what, error) from None
 
     def _once(self, work: Callable[[sa.engine.Connection], T], *, writes: bool) -> T:
-        with self._engine.connect() as connection:
-            if writes:
-                connection = connection.execution_options(amili_writes=True)  # noqa: PLW2901 - the same connection
-            with connection.begin():
-                result = work(connection)
+        if not writes and self._dialect == "postgresql":
+            options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}  # one question: no BEGIN, no COMMIT
+        else:
+            options = {"amili_writes": writes}
+        with self._engine.connect().execution_options(**options) as connection, connection.begin():
+            result = work(connection)
         if writes and self._dialect != "sqlite":
             # What follows a claim, or an outcome, may be a long wait for Amili: no connection is kept meanwhile.
             self._engine.dispose()
@@ -524,11 +531,6 @@ def _asked(environment: str, client_no: str, file_ids: Sequence[str]) -> dict[st
     return {"its_environment": environment, "its_client_no": client_no, "its_file_ids": list(file_ids)}
 
 
-def _ending(attempt: Attempt) -> tuple[str, ...]:
-    """Return what the settling of an attempt writes, so that attempts that end alike can be told."""
-    return (attempt.owner, *(str(getattr(attempt, name)) for name in _SAID))
-
-
 def _row(attempt: Attempt) -> dict[str, Any]:
     """Return an attempt as its columns hold it."""
     row: dict[str, Any] = dict(zip(FIELDS, _values(attempt), strict=True))
@@ -540,13 +542,11 @@ def _row(attempt: Attempt) -> dict[str, Any]:
 
 def _fitted(row: dict[str, Any]) -> dict[str, Any]:
     """Make what text holds fit its column: no longer than it, and no characters that a database refuses."""
-    for field, text in row.items():
-        if type(text) is not str or (
-            text.isascii() and "\x00" not in text and len(text) <= _LENGTHS.get(field, _NO_LIMIT)
-        ):
-            continue
-        text = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")  # noqa: PLW2901
-        row[field] = text[: _LENGTHS.get(field)]
+    for field, length in _FREE_TEXT.items():
+        text = row.get(field)
+        if text and not (text.isascii() and len(text) <= length and "\x00" not in text):
+            text = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+            row[field] = text[:length]
     return row
 
 
