@@ -413,11 +413,15 @@ def _html_row(tag: str, style: str, cells: Iterable[str]) -> str:
 
 
 def _csv(receipts: list[ReceiptFields]) -> str:
+    return as_csv(_FIELDS, itertools.chain.from_iterable(by_outcome(receipts).values()))
+
+
+def as_csv(fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return *rows* as CSV (RFC 4180); text that a spreadsheet would take for a formula begins with an apostrophe."""
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(_FIELDS)
-    for some in by_outcome(receipts).values():
-        writer.writerows([_cell(receipt.get(field)) for field in _FIELDS] for receipt in some)
+    writer.writerow(fields)
+    writer.writerows([_cell(row.get(field)) for field in fields] for row in rows)
     return out.getvalue()
 
 

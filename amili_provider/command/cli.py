@@ -3,40 +3,191 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-from amili_provider.command.ledgers import Named
+from amili_provider.command.desk import Desk
+from amili_provider.ledger.questions import MOST_FOUND, Row
+from amili_provider.models import one_line
+from amili_provider.reports import as_csv
 
 _DESCRIPTION = "The ledger: create it, ask it what was delivered, and settle what only a person can know."
+_FOUND = (
+    "name", "outcome", "when", "client_no", "file_type", "status", "result", "message", "source", "size", "sha256",
+    "file_id", "attempt", "dag_id", "run_id", "request", "settled_by", "reason",
+)  # fmt: skip
+_UNKNOWN = (
+    "file_id", "name", "since", "client_no", "file_type", "source", "size", "dag_id", "run_id", "request", "known",
+)  # fmt: skip
+_COUNTED = ("day", "client_no", "file_type", "uploaded", "rejected", "unknown", "adopted", "bytes")
+_TOLD = ("file_id", "name", "outcome", "note")
+_ADOPTED = ("outcome", "source", "file_id", "note")
+_LONGEST_CELL = 120
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="amili-ledger", description=_DESCRIPTION)
-    commands = parser.add_subparsers(dest="command", required=True)
+class _Parser:
+    """The options of each subcommand."""
 
-    def command(name: str, run: Callable[[argparse.Namespace], None], words: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=words, description=words)
-        added.set_defaults(run=run)
+    def __init__(self) -> None:
+        self.parser = argparse.ArgumentParser(prog="amili-ledger", description=_DESCRIPTION)
+        self._commands = self.parser.add_subparsers(dest="command", required=True)
+
+        self._add("create", _create, "create the ledger, once; one that is there stays as it is")
+        find = self._table("find", _find, f"what became of files; the newest {MOST_FOUND} attempts")
+        find.add_argument("text", help="a part of a name or path, the beginning of a hash, or a file id")
+        report = self._table("report", _report, "files per day (UTC) and file type; by default of the last 30 days")
+        report.add_argument("--from", dest="since", metavar="DAY", help="first day, for example 2026-11-22")
+        report.add_argument("--to", dest="until", metavar="DAY", help="last day")
+        self._table("unknown", _unknown, "files that were sent, but whose answer was lost")
+        settle = self._table("settle", _settle, "say whether unknown files arrived: all of them, or none is settled")
+        settle.add_argument("what", choices=("arrived", "not-arrived"), help="whether Amili has them")
+        which = settle.add_mutually_exclusive_group(required=True)
+        which.add_argument("--request", metavar="ID", help="the files of this request, as in log and receipts")
+        which.add_argument("--run", metavar="DAG/RUN", help="the files of this run of a DAG")
+        which.add_argument("--file-id", metavar="ID", nargs="+", default=[], help="these files")
+        self._said(settle)
+        self._table("check", _check, "ask Amili for the results of unknown files, and settle those that are final")
+        adopt = self._table("adopt", _adopt, "record files as delivered, by other means, without sending them")
+        adopt.add_argument("source", help="files, folders or patterns, as for the upload operator")
+        adopt.add_argument("--source-conn-id", help="connection of their storage")
+        adopt.add_argument("--file-type", required=True, help="as they were delivered")
+        adopt.add_argument("--dry-run", action="store_true", help="only say what would be")
+        self._said(adopt)
+        export = self._add("export", _export, "write the whole ledger to a file of JSON lines")
+        export.add_argument("file", help="where to; - for stdout")
+        import_ = self._add("import", _import, "write an export into this ledger; nothing is overwritten")
+        import_.add_argument("file", help="where from; - for stdin")
+
+    def _add(self, name: str, act: Callable[[argparse.Namespace, Desk], None], words: str) -> argparse.ArgumentParser:
+        added = self._commands.add_parser(name, help=words, description=words)
+        added.set_defaults(act=act)
         added.add_argument("--conn-id", default="amili_default", help="connection to Amili (default: %(default)s)")
         added.add_argument("--ledger", metavar="NAME", help="table, SQLite file or prefix (default: the connection's)")
+        added.add_argument("--client-no", metavar="N", help="client number (default: the connection's; to read: all)")
         return added
 
-    command("create", _create, "create the ledger, once; one that is there stays as it is")
-    return parser
+    def _table(self, name: str, act: Callable[[argparse.Namespace, Desk], None], words: str) -> argparse.ArgumentParser:
+        added = self._add(name, act, words)
+        added.add_argument("--csv", action="store_true", help="print CSV")
+        return added
+
+    @staticmethod
+    def _said(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--reason", required=True, metavar="TEXT", help="how you know, in a few words")
+        parser.add_argument("--by", metavar="NAME", help="who says so (default: the system's user)")
 
 
-def _named(options: argparse.Namespace) -> Named:
-    return Named(options.conn_id, options.ledger, getattr(options, "client_no", None))
+def _create(_options: argparse.Namespace, desk: Desk) -> None:
+    print(desk.create())
 
 
-def _create(options: argparse.Namespace) -> None:
-    shown, who, new = _named(options).create()
-    print(f"The ledger {shown} {'is created' if new else 'is there already, nothing was changed'}: {who}.")
+def _find(options: argparse.Namespace, desk: Desk) -> None:
+    rows = desk.find(options.text)
+    _show(rows, _FOUND, options, "No file matches.")
+    if len(rows) >= MOST_FOUND:
+        print(f"There may be more than the newest {MOST_FOUND}: name more of it.", file=sys.stderr)
+
+
+def _report(options: argparse.Namespace, desk: Desk) -> None:
+    _show(desk.report(options.since, options.until), _COUNTED, options, "No files on these days.")
+
+
+def _unknown(options: argparse.Namespace, desk: Desk) -> None:
+    _show(desk.unknown(), _UNKNOWN, options, "No file's outcome is unknown.")
+
+
+def _settle(options: argparse.Namespace, desk: Desk) -> None:
+    rows = desk.settle(
+        options.by or _system_user(),
+        options.reason,
+        arrived=options.what == "arrived",
+        file_ids=options.file_id,
+        request=options.request,
+        run=options.run,
+    )
+    _show(rows, _TOLD, options, "")
+
+
+def _check(options: argparse.Namespace, desk: Desk) -> None:
+    rows: list[Row] = []
+    try:
+        rows.extend(desk.check())
+    finally:
+        _show(rows, _TOLD, options, "No file's outcome was asked for.")
+
+
+def _adopt(options: argparse.Namespace, desk: Desk) -> None:
+    rows = desk.adopt(
+        options.by or _system_user(),
+        options.reason,
+        options.source,
+        options.source_conn_id,
+        file_type=options.file_type,
+        dry_run=options.dry_run,
+    )
+    _show(rows, _ADOPTED, options, "No file matches.")
+
+
+def _export(options: argparse.Namespace, desk: Desk) -> None:
+    if options.file == "-":
+        sys.stdout.writelines(desk.export())
+        return
+    # Under another name until it is whole.
+    path = Path(options.file)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.writelines(desk.export())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    print(f"The ledger is exported to {path}.")
+
+
+def _import(options: argparse.Namespace, desk: Desk) -> None:
+    if options.file == "-":
+        print(desk.import_lines(sys.stdin))
+        return
+    with Path(options.file).open(encoding="utf-8") as file:
+        print(desk.import_lines(file))
+
+
+def _show(rows: Sequence[Row], fields: Sequence[str], options: argparse.Namespace, nothing: str) -> None:
+    if options.csv:
+        print(as_csv(fields, rows), end="")
+    else:
+        print("\n".join(_table(rows, fields)) or nothing)
+
+
+def _table(rows: Sequence[Row], fields: Sequence[str]) -> Iterator[str]:
+    """Yield aligned lines, of the columns that hold anything; numbers are at the right."""
+    used = [name for name in fields if any(row[name] not in (None, "") for row in rows)]
+    cells: list[Iterable[str]] = [used, *([_cell(row[name]) for name in used] for row in rows)] if rows else []
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    right = [isinstance(rows[0][name], int) for name in used] if rows else []
+    for line in cells:
+        aligned = (
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(line, widths, right, strict=True)
+        )
+        yield "  ".join(aligned).rstrip()
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else one_line(value, _LONGEST_CELL)
+
+
+def _system_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number that has no name
+        return f"uid {os.getuid()}"
 
 
 @contextmanager
@@ -54,10 +205,11 @@ def _as_airflow_commands_do() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``amili-ledger``; return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _Parser().parser.parse_args(arguments)
+    desk = Desk(options.conn_id, options.ledger, options.client_no, login=f"system user {_system_user()}")
     try:
         with _as_airflow_commands_do():
-            options.run(options)
+            options.act(options, desk)
     except (AirflowException, ValueError, OSError) as error:
         print(f"amili-ledger: {error}", file=sys.stderr)
         return 1

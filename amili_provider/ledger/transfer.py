@@ -42,11 +42,11 @@ def export(store: LedgerStore) -> Iterator[str]:
     :raises ValueError: if uploads are running, whose outcome is yet to come; what was yielded is then of no use.
     :raises AmiliLedgerUnavailable: if it cannot be read.
     """
+    who = store.open()
     unsettled = histories(store, store.history(Query(unsettled=True)))
     live = [known.file_id for known in unsettled.values() if known.state is LedgerState.IN_FLIGHT]
     if live:
         raise _running(f"{len(live)} claim(s) are live ({', '.join(live[:_NAMED])})")
-    who = store.open()
     yield _line({"ledger_id": who.ledger_id, "created_at": who.created_at, "format": FORMAT})
     number = 0
     for attempt in store.history(Query()):

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import getpass
+import hashlib
+import io
 import json
 import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from amili_provider.command.cli import main
+from amili_provider.ledger import ClaimFacts, Ledger
+from amili_provider.ledger.attempts import Run
+from amili_provider.ledger.sql import SqlStore, sqlite_engine
+from amili_provider.models import Outcome, Verdict
 
 
 class Desk:
@@ -100,3 +110,185 @@ def test_usage_has_an_exit_code_of_its_own(desk: Desk) -> None:
     with pytest.raises(SystemExit) as ended:
         desk.run("creat")
     assert ended.value.code == 2
+
+
+# With files in the ledger
+
+
+@pytest.fixture(name="ledger")
+def _ledger(desk: Desk) -> Iterator[Ledger]:
+    """The ledger of the connection, created, with one accepted file, one refused, one whose answer was lost."""
+    desk.run("create")
+    store = SqlStore(sqlite_engine(str(desk.path)), shown="books", path=str(desk.path))
+    with Ledger(store, environment="staging", client_no="10042", answer_timeout=600.0) as ledger:
+        for name, verdict in ENDS.items():
+            attempt(ledger, name, verdict)
+        yield ledger
+
+
+ENDS = {
+    "invoice-1.csv": Verdict(Outcome.UPLOADED, "PROCESSED", "CREATED", "Batch is processed"),
+    "=cmd()|invoice.csv": Verdict(Outcome.REJECTED, "FAILED", "REJECTED", "-1 is no amount"),
+    "lost.csv": Verdict(Outcome.UNKNOWN, message="The connection ended before the answer."),
+}
+
+
+def attempt(ledger: Ledger, name: str, verdict: Verdict | None) -> str:
+    """Let a run deliver a file, whose content is its name, to this end; return its id."""
+    sha256 = hashlib.sha256(name.encode()).hexdigest()
+    facts = ClaimFacts(
+        file_type="Invoices",
+        name=name,
+        source=f"s3://invoices/{name}",
+        size=len(name),
+        sha256=sha256,
+        run=Run(dag_id="etl", run_id="manual__2026"),
+        request="5f3a91c2-1",
+    )
+    file_id = ledger.file_id("Invoices", sha256)
+    claims = ledger.claim([(ledger.look_up([file_id])[file_id], facts)])
+    if verdict is not None:
+        ledger.settle([(claims[0], verdict)])
+    return file_id
+
+
+def _csv(out: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(out)))
+
+
+def test_accounting_finds_a_file(desk: Desk, ledger: Ledger) -> None:
+    """Was it sent, when, what did Amili say: by any part of its name, as a table and as CSV."""
+    code, out, _ = desk.run("find", "INVOICE-1")
+    assert code == 0
+    titles, line = out.splitlines()
+    assert titles.split()[:3] == ["name", "outcome", "when"]
+    assert all(word in line for word in ("invoice-1.csv", "uploaded", "PROCESSED", "CREATED", "Batch is processed"))
+    (row,) = _csv(desk.run("find", "invoice-1", "--csv")[1])
+    assert (row["outcome"], row["dag_id"], row["run_id"]) == ("uploaded", "etl", "manual__2026")
+    assert desk.run("find", "nothing-like-it") == (0, "No file matches.\n", "")
+    assert desk.run("find", "invoice-1", "--client-no", "7")[1] == "No file matches.\n"
+
+
+def test_no_cell_is_a_formula(desk: Desk, ledger: Ledger) -> None:
+    """A name or a message that a spreadsheet would run begins with an apostrophe."""
+    (row,) = _csv(desk.run("find", "=cmd", "--csv")[1])
+    assert (row["name"], row["message"]) == ("'=cmd()|invoice.csv", "'-1 is no amount")
+
+
+def test_days_are_reported(desk: Desk, ledger: Ledger) -> None:
+    """Per day and file type: uploaded, rejected, unknown, bytes."""
+    today = datetime.now(UTC).date().isoformat()
+    usual = {"day": today, "client_no": "10042", "file_type": "Invoices"}
+    numbers = {"uploaded": "1", "rejected": "1", "unknown": "1", "adopted": "0", "bytes": "13"}
+    assert _csv(desk.run("report", "--csv")[1]) == [usual | numbers]
+    assert _csv(desk.run("report", "--from", today, "--to", today, "--csv")[1]) == [usual | numbers]
+    assert desk.run("report", "--to", "2020-01-01")[1] == "No files on these days.\n"
+    code, _, err = desk.run("report", "--from", "monday")
+    assert (code, "'monday' is no day" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "which", [("--run", "etl/manual__2026"), ("--request", "5f3a91c2-1"), ("--file-id", "{lost}")], ids=lambda w: w[0]
+)
+def test_unknown_files_are_settled(desk: Desk, ledger: Ledger, which: tuple[str, str]) -> None:
+    """What 'unknown' lists can be settled by its id, request or run; then it lists nothing, and again is no error."""
+    (row,) = _csv(desk.run("unknown", "--csv")[1])
+    assert (row["name"], row["request"], row["dag_id"]) == ("lost.csv", "5f3a91c2-1", "etl")
+    said = ("--reason", "seen in the portal", "--by", "Kari")
+    arguments = ("settle", "arrived", which[0], which[1].format(lost=row["file_id"]), *said)
+    code, out, _ = desk.run(*arguments)
+    assert (code, "settled now" in out) == (0, True)
+    assert desk.run("unknown")[1] == "No file's outcome is unknown.\n"
+    code, out, _ = desk.run(*arguments)
+    assert (code, "settled before" in out) == (0, True)
+    found = next(r for r in _csv(desk.run("find", "lost", "--csv")[1]) if r["outcome"] == "uploaded")
+    assert found["settled_by"] == f"Kari (system user {getpass.getuser()})"
+    assert found["reason"] == "seen in the portal"
+    code, _, err = desk.run("settle", "not-arrived", *arguments[2:])
+    assert code == 1
+    assert "Nothing was settled: 1 of 1 file(s) cannot be" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("arrived", "--reason", "x"), 2, "one of the arguments --request --run --file-id is required"),
+        (("arrived", "--run", "etl/1", "--request", "2", "--reason", "x"), 2, "not allowed with"),
+        (("arrived", "--run", "etl/1"), 2, "--reason"),
+        (("perhaps", "--run", "etl/1", "--reason", "x"), 2, "invalid choice"),
+        (("arrived", "--run", "etl", "--reason", "x"), 1, "'etl' names no run of a DAG. Write both: DAG/RUN."),
+        (("arrived", "--run", "etl/manual__2026", "--reason", " "), 1, "'How you know' is empty"),
+        (("arrived", "--run", "etl/other", "--reason", "x"), 1, "no attempt of DAG 'etl', run 'other'"),
+    ],
+)
+def test_what_cannot_be_settled_says_why(
+    desk: Desk, ledger: Ledger, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    """A wrong usage is 2, all else 1, and nothing is settled."""
+    try:
+        got, _, err = desk.run("settle", *arguments)
+    except SystemExit as ended:
+        got, err = int(str(ended.code)), capsys.readouterr().err
+    assert got == code
+    assert words in err
+    assert "lost.csv" in desk.run("unknown")[1]
+
+
+def test_files_are_adopted(desk: Desk, ledger: Ledger, tmp_path: Path) -> None:
+    """What was delivered by other means is on record, and a dry run writes nothing."""
+    (tmp_path / "sent.csv").write_bytes(b"sent by mail")
+    arguments = ("adopt", f"{tmp_path.as_uri()}/*.csv", "--file-type", "Invoices", "--reason", "went by mail")
+    assert "would_be_adopted" in desk.run(*arguments, "--dry-run")[1]
+    code, out, _ = desk.run(*arguments)
+    assert (code, out.splitlines()[1].split()[0]) == (0, "adopted")
+    assert "already_uploaded" in desk.run(*arguments)[1]
+
+
+def test_a_ledger_moves_to_another(desk: Desk, ledger: Ledger, tmp_path: Path) -> None:
+    """Export, create, import: the other knows all; importing again changes nothing."""
+    file, other = tmp_path / "ledger.jsonl", ("--ledger", f"sqlite:///{tmp_path}/other.db")
+    assert desk.run("export", str(file))[0] == 0
+    assert desk.run("create", *other)[0] == 0
+    assert "3 attempt(s) are new" in desk.run("import", str(file), *other)[1]
+    assert "0 attempt(s) are new" in desk.run("import", str(file), *other)[1]
+    assert desk.run("find", ".csv", *other)[1] == desk.run("find", ".csv")[1]
+    assert desk.run("export", "-")[1] == file.read_text(encoding="utf-8")
+
+
+def test_an_export_is_whole_or_none(desk: Desk, ledger: Ledger, tmp_path: Path) -> None:
+    """A claim that is live refuses it, in words, and what was exported before stays."""
+    file = tmp_path / "ledger.jsonl"
+    file.write_text("what was exported before", encoding="utf-8")
+    attempt(ledger, "live.csv", None)
+    code, _, err = desk.run("export", str(file))
+    assert (code, "Pause the DAGs that use it" in err) == (1, True)
+    assert [p.name for p in tmp_path.glob("*.jsonl*")] == ["ledger.jsonl"]
+    assert file.read_text(encoding="utf-8") == "what was exported before"
+    code, _, err = desk.run("import", str(file))
+    assert (code, "Line 1 is no entry of an exported ledger" in err) == (1, True)
+
+
+def test_an_import_that_differs_is_a_failure(desk: Desk, ledger: Ledger, tmp_path: Path) -> None:
+    """Entries that are there with another outcome are named, and left."""
+    file, other = tmp_path / "ledger.jsonl", f"sqlite:///{tmp_path}/other.db"
+    desk.run("create", "--ledger", other)
+    store = SqlStore(sqlite_engine(str(tmp_path / "other.db")), shown="other", path=str(tmp_path / "other.db"))
+    with Ledger(store, environment="staging", client_no="10042", answer_timeout=600.0) as elsewhere:
+        file_id = attempt(elsewhere, "lost.csv", ENDS["invoice-1.csv"])
+    desk.run("export", str(file))
+    code, _, err = desk.run("import", str(file), "--ledger", other)
+    assert code == 1
+    assert f"1 attempt(s) are there with another owner or outcome, and were left as they are: {file_id}.1" in err
+
+
+@pytest.mark.parametrize("command", [("find", "x"), ("report",), ("unknown",), ("export", "-"), ("import", "-")])
+def test_a_ledger_that_is_not_there_does_not_exist(desk: Desk, command: tuple[str, ...]) -> None:
+    """In these words, with the remedy, which works."""
+    code, _, err = desk.run(*command)
+    assert code == 1
+    assert "The ledger does not exist" in err
+    assert "amili-ledger create" in err
+    assert not desk.path.exists()
+    desk.run("create")
+    if command[0] not in ("export", "import"):
+        assert desk.run(*command)[0] == 0

@@ -68,7 +68,7 @@ def test_a_message_says_what_to_do_then_the_name_with_amilis_words_then_the_path
 
 def test_the_guide_shows_a_message_as_it_is() -> None:
     """What the operator's page shows is what a task says."""
-    lost = _receipt("february.csv", "unknown", "Amili answered 500: Internal error", request="#3")
+    lost = _receipt("february.csv", "unknown", "Amili answered 500: Internal error", request="5f3a91c2-3")
     bad = _receipt("march.csv", message="row 14: no such debtor", status="FAILED", result="REJECTED")
     fine = [_receipt(f"{n}.csv", "uploaded") for n in range(400)]
     said = _message({**lost, "file_id": "9f2c5e1a0b7d4c83a6e4f1d2c3b4a596"}, bad, *fine)
