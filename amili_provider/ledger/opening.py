@@ -107,6 +107,22 @@ def store_from(
     return ObjectStore(location.fs, location.path, location.url, said=words, sleep=sleep)
 
 
+def create_in_file(path: str | Path) -> str:
+    """
+    Create a ledger in a file of SQLite, unless it is there, and return its name, ``sqlite:///<path>``.
+
+    :param path: absolute path; its folder exists.
+    :raises AmiliLedgerUnavailable: if it cannot be created.
+    """
+    name = f"sqlite:///{path}"
+    store = _sqlite(f"/{path}", create=True, sleep=time.sleep)
+    try:
+        store.create()
+    finally:
+        store.close()
+    return name
+
+
 def conn_id_for(url: str, settings: AmiliSettings) -> str | None:
     """
     Return the connection that opens the ledger *url*: the one named for the connection's ledger, unless it cannot be.

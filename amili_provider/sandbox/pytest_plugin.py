@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from amili_provider.ledger.opening import create_in_file
 from amili_provider.sandbox.server import SandboxServer
 
 CONNECTION_VARIABLE = "AIRFLOW_CONN_AMILI_DEFAULT"
@@ -29,8 +30,7 @@ def _amili_sandbox(
 ) -> Iterator[SandboxServer]:
     """Give a fresh local Amili and ledger, to which the connection ``amili_default`` points while the test runs."""
     _amili_sandbox_server.reset()
-    monkeypatch.setenv(
-        CONNECTION_VARIABLE, _amili_sandbox_server.connection_json(ledger=f"file://{tmp_path}/amili-ledger")
-    )
+    ledger = create_in_file(tmp_path / "amili-ledger.db")
+    monkeypatch.setenv(CONNECTION_VARIABLE, _amili_sandbox_server.connection_json(ledger=ledger))
     yield _amili_sandbox_server
     _amili_sandbox_server.reset()

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from types import FrameType
 
+from amili_provider.ledger.opening import create_in_file
 from amili_provider.sandbox.rules import DEFAULT_CLIENT_NO, DEFAULT_FILE_TYPE
 from amili_provider.sandbox.server import SandboxServer
 
@@ -68,7 +69,7 @@ def _introduce(server: SandboxServer, *, kept: bool) -> None:
     _say(f"  Files         {server.data}")
     _say(f"  Scripting     {server.url}/admin/faults, /admin/uploads, ...")
     _say()
-    ledger = f"file://{server.data.absolute()}/ledger"
+    ledger = create_in_file(server.data.absolute() / "ledger.db")
     connection = server.connection(ledger=ledger)
     _say("Fill this into the form of a connection amili_default of type Amili:")
     for label, value in (

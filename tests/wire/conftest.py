@@ -13,6 +13,7 @@ import pytest
 from amili_provider.ledger import Claim, Ledger
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.sandbox.server import SandboxServer
+from tests.ledgers import new_ledger
 
 
 @pytest.fixture(name="outbound")
@@ -46,7 +47,7 @@ def _connect(
     """Point the connection ``amili_default`` at the sandbox, with a ledger and the given extras."""
 
     def connect(**extra: Any) -> SandboxServer:
-        extra = {"ledger": str(tmp_path / "ledger"), "answer_timeout": 20, **extra}
+        extra = {"ledger": new_ledger(tmp_path), "answer_timeout": 20, **extra}
         monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", amili_sandbox.connection_json(**extra))
         return amili_sandbox
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from amili_provider.ledger.records import timestamp
 
 from amili_provider.exceptions import (
     AmiliDeliveryIncomplete,
@@ -20,7 +21,6 @@ from amili_provider.exceptions import (
     AmiliUploadRejected,
 )
 from amili_provider.ledger import Ledger
-from amili_provider.ledger.records import timestamp
 from amili_provider.sandbox.results import Step
 from amili_provider.sandbox.server import SandboxServer
 from tests.wire.conftest import FakeTaskInstance, Upload, a_run_that_has_claimed
@@ -423,8 +423,9 @@ def test_an_unwritten_outcome_stops_the_second_name(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ledger that could not be told of the first name would not know why the second has an identity of its own."""
-    from amili_provider.ledger import ledger
     from amili_provider.ledger.local_folder import LocalFolder
+
+    from amili_provider.ledger import ledger
 
     _write(outbound, a=b"same", b=b"same")
     monkeypatch.setattr(ledger, "SETTLE_WITHIN_SECONDS", 0.0)

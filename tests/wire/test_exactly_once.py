@@ -15,6 +15,7 @@ from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliError, Amili
 from amili_provider.ledger import Ledger
 from amili_provider.sandbox.results import Step
 from amili_provider.sandbox.server import SandboxServer
+from tests.ledgers import new_ledger
 from tests.wire.conftest import FakeTaskInstance, Upload, a_run_that_has_claimed
 
 LOST = {"drop": "reset", "stage": "accepted"}
@@ -53,7 +54,7 @@ def test_what_was_tried_in_one_environment_is_still_sent_in_another(
     """The same files, the same ledger: staging's receipts say nothing of production."""
     _write(outbound, a=b"one", b=b"two")
     first = upload()
-    monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", elsewhere.connection_json(ledger=str(tmp_path / "ledger")))
+    monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", elsewhere.connection_json(ledger=new_ledger(tmp_path)))
     second = upload()
     assert set(_outcomes(second).values()) == {"uploaded"}
     assert {r["file_id"] for r in first}.isdisjoint(r["file_id"] for r in second)
@@ -65,7 +66,7 @@ def test_two_amilis_behind_one_gateway_are_two(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host of one's own can have a staging and a production, told apart by base path: what was tried goes out."""
-    second = json.loads(amili_sandbox.connection_json(ledger=str(tmp_path / "ledger"), answer_timeout=30))
+    second = json.loads(amili_sandbox.connection_json(ledger=new_ledger(tmp_path), answer_timeout=30))
     monkeypatch.setenv("AIRFLOW_CONN_AMILI_SECOND", json.dumps({**second, "schema": "production/arm/v1"}))
     _write(outbound, a=b"one")
     upload()
@@ -77,7 +78,7 @@ def test_two_connections_of_one_client_send_once(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is the client and the environment that count, not what the connection is called."""
-    second = amili_sandbox.connection_json(ledger=str(tmp_path / "ledger"), answer_timeout=30)
+    second = amili_sandbox.connection_json(ledger=new_ledger(tmp_path), answer_timeout=30)
     monkeypatch.setenv("AIRFLOW_CONN_AMILI_SECOND", second)
     _write(outbound, a=b"one")
     upload()
@@ -93,7 +94,7 @@ def test_another_client_and_another_file_type_are_another_delivery(
     from amili_provider.operators.amili import AmiliFileUploadOperator
 
     with SandboxServer(clients={"2218": ["Invoices", "Letters"], "4711": ["Invoices"]}) as amili:
-        monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", amili.connection_json(ledger=str(tmp_path / "ledger")))
+        monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", amili.connection_json(ledger=new_ledger(tmp_path)))
         _write(outbound, a=b"one")
         for client_no, file_type in (("2218", "Invoices"), ("4711", "Invoices"), ("2218", "Letters")) * 2:
             AmiliFileUploadOperator(
@@ -434,8 +435,9 @@ def test_an_outcome_that_the_ledger_cannot_be_told_is_never_green(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Accepted, but not written down: the task fails for good, sends and moves nothing more, and says the way on."""
-    from amili_provider.ledger import ledger
     from amili_provider.ledger.local_folder import LocalFolder
+
+    from amili_provider.ledger import ledger
 
     amili_sandbox = connect(max_files_per_request=1)
     _write(outbound, a=b"one", b=b"two", c=b"three")
@@ -467,8 +469,9 @@ def test_one_file_accepted_and_not_written_down_fails_the_task(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where every file was accepted: the next run will call it unknown, so this one is not green."""
-    from amili_provider.ledger import ledger
     from amili_provider.ledger.local_folder import LocalFolder
+
+    from amili_provider.ledger import ledger
 
     _write(outbound, a=b"one")
     monkeypatch.setattr(ledger, "SETTLE_WITHIN_SECONDS", 0.0)

@@ -23,6 +23,7 @@ from amili_provider.exceptions import (
 )
 from amili_provider.hooks.amili import AmiliHook
 from amili_provider.operators.amili import AmiliFileUploadOperator
+from tests.ledgers import new_ledger
 from tests.wire.conftest import FakeTaskInstance
 from tests.wire.rawserver import Conversation, RawServer, whole_answer
 
@@ -66,7 +67,7 @@ class Before:
 def _amili(judge: Callable[[Files], bytes | None], folder: Path, **extra: Any) -> Iterator[Before]:
     before = Before(judge)
     with RawServer(otherwise=before) as server, pytest.MonkeyPatch.context() as patched:
-        extras = {"access_token": "t", "client_no": "2218", "ledger": str(folder / "ledger"), "answer_timeout": 10}
+        extras = {"access_token": "t", "client_no": "2218", "ledger": new_ledger(folder), "answer_timeout": 10}
         connection = {"conn_type": "amili", "host": server.url, "extra": {**extras, **extra}}
         patched.setenv("AIRFLOW_CONN_AMILI_DEFAULT", json.dumps(connection))
         yield before

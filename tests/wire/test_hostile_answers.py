@@ -18,6 +18,7 @@ from amili_provider import waiting
 from amili_provider.exceptions import AmiliError
 from amili_provider.hooks.amili import AmiliHook
 from amili_provider.operators.amili import AmiliFileUploadOperator
+from tests.ledgers import new_ledger
 from tests.wire.conftest import FakeTaskInstance
 from tests.wire.rawserver import Conversation, RawServer, head, whole_answer
 
@@ -344,7 +345,7 @@ def test_an_answer_from_hell(name: str, tmp_path: Path, monkeypatch: pytest.Monk
         (tmp_path / "out" / f"{number}.csv").write_bytes(content)
     expected = case.outcomes.split() if " " in case.outcomes else [case.outcomes] * case.files
     with RawServer(otherwise=hell) as server:
-        _connect(monkeypatch, server, case, ledger=str(tmp_path / "ledger"))
+        _connect(monkeypatch, server, case, ledger=new_ledger(tmp_path))
         receipts, green = _run(tmp_path, "first")
         assert [r["outcome"] for r in receipts] == expected, receipts
         assert green is (set(expected) == {UPLOADED})

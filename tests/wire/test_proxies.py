@@ -20,6 +20,7 @@ from amili_provider.sandbox.server import SandboxServer
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
 from amili_provider.triggers.amili import AmiliFileResultTrigger
 from tests.crossed import crossed
+from tests.ledgers import new_ledger
 from tests.unit.simulated import World, first_event, run
 from tests.wire.proxies import forward_proxy
 from tests.wire.rawserver import RawServer
@@ -62,7 +63,7 @@ def _far_amili(
         connection["extra"] |= {
             "auth_url": f"http://auth.{host}:{amili_sandbox.port}",
             "allow_http": True,
-            "ledger": str(tmp_path / "ledger"),
+            "ledger": new_ledger(tmp_path),
             **extra,
         }
         monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", json.dumps(connection))
