@@ -101,7 +101,11 @@ def test_the_connection_in_the_readme_is_read(monkeypatch: pytest.MonkeyPatch) -
     said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
     monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", said)
     settings = AmiliHook().settings
-    assert (settings.environment, settings.client_no, settings.ledger_conn_id) == ("staging", "2218", "aws_default")
+    assert (settings.environment, settings.client_no, settings.ledger_conn_id) == (
+        "staging",
+        "2218",
+        "postgres_default",
+    )
 
 
 def test_no_block_for_the_shell_escapes() -> None:
@@ -114,11 +118,13 @@ def test_no_block_for_the_shell_escapes() -> None:
     ours = re.findall(r"^<!-- command: (?:demo|test) -->$", readme.README.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(ours) == 2
     others = [b.strip() for b in blocks if not b.startswith(("export AIRFLOW_CONN_", "python3 -m venv .tools && "))]
+    # The ledger's are run by tests/unit/test_docs_ledger.py.
+    others = [b for b in others if not b.startswith("amili-ledger ")]
     *others, migrate, run = others
     install, constrained, copy, *others, faults = others
-    assert install == "uv pip install './[s3]'"
+    assert install == "uv pip install './[s3,postgres]'"
     assert constrained.startswith(
-        "pip install './[s3]' --constraint \"https://raw.githubusercontent.com/apache/airflow/"
+        "pip install './[s3,postgres]' --constraint \"https://raw.githubusercontent.com/apache/airflow/"
     )
     assert copy.startswith("cp ")
     assert faults.startswith("curl ")
@@ -128,7 +134,8 @@ def test_no_block_for_the_shell_escapes() -> None:
     extras = {
         extra
         for page in PAGES
-        for extra in re.findall(r"(?:airflow-provider-amili|'\./)\[(\w+)\]", page.read_text("utf-8"))
+        for extras in re.findall(r"(?:airflow-provider-amili|'\./)\[([\w,]+)\]", page.read_text("utf-8"))
+        for extra in extras.split(",")
     }
     project = tomllib.loads((readme.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert extras <= set(project["optional-dependencies"])
