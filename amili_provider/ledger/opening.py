@@ -22,7 +22,7 @@ from amili_provider.ledger.stores import LedgerStore
 from amili_provider.models import one_line
 from amili_provider.storage.connections import look_up, said
 from amili_provider.storage.filesystems import open_location
-from amili_provider.storage.kinds import BY_SCHEME, DISTRIBUTION, split_url
+from amili_provider.storage.kinds import BY_SCHEME, DISTRIBUTION, shown, split_url
 
 SQL_CONN_TYPES = {"postgres": "postgres", "mysql": "mysql", "sqlite": None}
 """Connection types whose database can hold a ledger, and the extra that brings their driver."""
@@ -130,9 +130,11 @@ def conn_id_for(url: str, settings: AmiliSettings) -> str | None:
     :param url: the connection's ledger, or another that a task named.
     :param settings: what the connection says.
     """
-    own = settings.ledger
+    own, conn_id = settings.ledger, settings.ledger_conn_id
+    if own is None and conn_id is not None and look_up(conn_id, shown(url)).conn_type in SQL_CONN_TYPES:
+        return None  # the connection's ledger is the default table of that database
     if own is None or split_url(url)[0] == split_url(own)[0]:
-        return settings.ledger_conn_id
+        return conn_id
     # Another kind of storage: its own conn id can stand in the URL (s3://conn_id@bucket/prefix).
     return None
 

@@ -1,4 +1,4 @@
-"""The test button: read-only, bounded, and a sentence of its own for each cause."""
+"""The test button: bounded, it leaves nothing behind, and a sentence of its own for each cause."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import re
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from pytest_mock import MockerFixture
 
 from amili_provider.hooks import trial
 from amili_provider.hooks.amili import AmiliHook
+from amili_provider.ledger.objects import ObjectStore
+from amili_provider.ledger.sql import SqlStore, sqlite_engine
+from amili_provider.ledger.stores import Identity
 from tests.wire.rawserver import (
     CLIENT_SECRET,
     TOKEN_CANARY,
@@ -95,13 +100,113 @@ def test_all_is_well(ends: Ends, api: Step, found: str) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"client_no": None}])
-def test_an_empty_ledger_is_told(ends: Ends, more: dict[str, Any]) -> None:
+def test_an_empty_ledger_is_told(ends: Ends, tmp_path: Path, more: dict[str, Any]) -> None:
     """A connection without a ledger works, but its first upload would stop; whoever presses the button learns it."""
     note = "'Ledger' (extra 'ledger') is empty: each upload then needs ledger=."
     worked, words = ends.trying(NOT_FOUND, **more)
     assert worked
     assert words.endswith(f" {note}")
-    assert note not in ends.trying(NOT_FOUND, ledger="/srv/ledger", **more)[1]
+    assert note not in ends.trying(NOT_FOUND, ledger=f"sqlite:///{tmp_path}/ledger.db", **more)[1]
+
+
+@pytest.mark.parametrize("table", [{}, {"ledger": "amili_attempts"}])
+def test_the_ledger_is_opened(
+    ends: Ends, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: dict[str, Any]
+) -> None:
+    """Red while it is not there, with the remedy; green once it is, with which one it is. Nothing is written."""
+    path = tmp_path / "ledger.db"
+    monkeypatch.setenv("AIRFLOW_CONN_BOOKS", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    worked, words = ends.trying(NOT_FOUND, ledger_conn_id="books", **table)
+    assert not worked
+    assert words.startswith("The ledger does not exist: there is none in ")
+    assert "amili-ledger create --conn-id" in words
+    assert "All else works: " in words
+    who = sqlite_ledger(path)
+    before = path.read_bytes()
+    worked, words = ends.trying(NOT_FOUND, ledger_conn_id="books", **table)
+    assert worked
+    assert words.endswith(f"Ledger: sqlite:///{path}, table amili_attempts ({who}).")
+    assert path.read_bytes() == before
+
+
+def sqlite_ledger(path: Path) -> Identity:
+    """Create a ledger in a file of SQLite, and return which one it is."""
+    with closing(SqlStore(sqlite_engine(str(path), create=True), shown="books", path=str(path))) as store:
+        return store.create()[0]
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"ledger": "sftp://host/ledger"}, "The ledger cannot be kept in 'sftp://host/ledger'"),
+        ({"ledger": "amili_attempts"}, "is a table, but no database is named"),
+        ({"ledger_conn_id": "nowhere"}, "no Airflow connection with the id 'nowhere'"),
+        ({"ledger": "sqlite:////nowhere/ledger.db"}, "the folder of /nowhere/ledger.db is not there"),
+    ],
+)
+def test_a_ledger_that_cannot_be_is_red(ends: Ends, extra: dict[str, Any], words: str) -> None:
+    """In the words that an upload would have."""
+    worked, said = ends.trying(NOT_FOUND, **extra)
+    assert not worked
+    assert words in said
+    assert "All else works" in said
+
+
+def _in_bucket(ends: Ends, monkeypatch: pytest.MonkeyPatch, step: Step) -> tuple[bool, str]:
+    """Press the button of a connection whose ledger is in a bucket of a server that answers with *step*."""
+    server = ends.stack.enter_context(RawServer(otherwise=step))
+    extra = {"endpoint_url": server.url, "region_name": "eu-north-1"}
+    bucket = {"conn_type": "aws", "login": "id", "password": "bucket-canary", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_BUCKET", json.dumps(bucket))
+    worked, said = ends.trying(NOT_FOUND, ledger="s3://books/amili", ledger_conn_id="bucket")
+    assert "bucket-canary" not in said
+    return worked, said
+
+
+def test_a_ledger_without_rights_is_red(ends: Ends, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixture) -> None:
+    """A bucket that may not be read says so, and what is needed."""
+    mocker.patch.object(trial, "TRIAL_SECONDS", 120)  # on a busy machine it takes long to load the bucket's library
+    worked, said = _in_bucket(
+        ends, monkeypatch, answer(403, b"<Error><Code>AccessDenied</Code><Message>No</Message></Error>")
+    )
+    assert not worked
+    assert "cannot read s3://books/amili/ledger.json" in said
+    assert "may list, read and write there" in said
+
+
+def test_a_ledger_that_does_not_answer_ends_in_time(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixture
+) -> None:
+    """Whatever hangs, an answer comes within the bound, and names the ledger."""
+    mocker.patch.object(trial, "TRIAL_SECONDS", 2)
+    worked, said = _in_bucket(ends, monkeypatch, silence())
+    assert not worked
+    assert "No result within 2 s: the ledger s3://books/amili does not answer. Check 'Ledger'" in said
+
+
+class _Careless(MemoryFileSystem):  # type: ignore[misc]
+    """A store that writes over what exists, whatever the condition."""
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_more: Any) -> None:
+        """Write it."""
+        super().pipe_file(path, value)
+
+
+def test_a_ledger_without_conditional_writes_is_red(ends: Ends, mocker: MockerFixture) -> None:
+    """Two tasks could send one file: such a store is refused before anything is sent."""
+    fs = _Careless()
+    fs.pipe_file("/books/ledger.json", b'{"format": 1, "ledger_id": "a1b2", "created_at": "2026-11-22T00:00:00.000Z"}')
+    mocker.patch.object(trial, "store_from", autospec=True, return_value=ObjectStore(fs, "/books", "s3://books"))
+    worked, said = ends.trying(NOT_FOUND, ledger="s3://books")
+    assert not worked
+    assert said.startswith("A ledger cannot be kept in s3://books: this store does not refuse to create an object")
+
+
+def test_amili_and_ledger_can_both_be_at_fault(ends: Ends, tmp_path: Path) -> None:
+    """Both are told at once."""
+    worked, said = ends.trying(answer(500), ledger=f"sqlite:///{tmp_path}/ledger.db")
+    assert not worked
+    assert re.search(r"but: .* 500.* The ledger does not exist", said)
 
 
 def test_without_a_client_number_only_the_token_is_tried(ends: Ends) -> None:
