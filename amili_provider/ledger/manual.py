@@ -79,7 +79,7 @@ def settle(
     :param person: who says so.
     :param arrived: whether Amili has them.
     :param file_ids: these files.
-    :param request: the files of this request whose answer was lost, if only one task has one of that number.
+    :param request: the files of this request whose answer was lost.
     :param run: those of this DAG and run.
     :raises ValueError: if a file is not unknown, or is being sent at this moment; nothing is written then.
     :raises AmiliLedgerUnavailable: if the ledger cannot be read or written.
@@ -133,17 +133,7 @@ def _chosen(ledger: Ledger, file_ids: Sequence[str], request: str | None, run: t
     query = Query(
         environment=ledger.environment, client_no=ledger.client_no, request=request, dag_id=dag_id, run_id=run_id
     )
-    found = list(ledger.store.history(replace(query, unsettled=True)))
-    tasks = list(dict.fromkeys((a.dag_id, a.run_id, a.task_id, a.map_index, a.try_number) for a in found))
-    if request and len(tasks) > 1:
-        named = "; ".join(
-            f"DAG {dag_id}, run {run_id}, task {task_id}" for dag_id, run_id, task_id, *_ in tasks[:_NAMED]
-        )
-        raise ValueError(
-            f"Nothing was settled: each try of a task counts its requests from #1, and {len(tasks)} of them left files "
-            f"of {what} without an outcome ({named}). Name the files by their ids, or the DAG and its run."
-        )
-    ids = list(dict.fromkeys(a.file_id for a in found))
+    ids = list(dict.fromkeys(a.file_id for a in ledger.store.history(replace(query, unsettled=True))))
     if not ids:
         if next(ledger.store.history(query), None) is not None:
             raise ValueError(f"No file of {what} was left without an outcome.")
