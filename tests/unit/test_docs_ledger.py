@@ -19,7 +19,6 @@ from sqlalchemy.dialects import mysql, postgresql
 from amili_provider.command.cli import main
 from amili_provider.ledger import Attempt, ClaimFacts, Ledger, LedgerState, Origin
 from amili_provider.ledger.attempts import Run
-from amili_provider.ledger.manual import Person, settle
 from amili_provider.ledger.sql import SqlStore, sqlite_engine
 from amili_provider.models import Outcome, Verdict
 from tests.readme import ROOT
@@ -38,7 +37,7 @@ class Books:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.run = RUN
+        self.run, self.request = RUN, "4c17d0e9-1"
         store = SqlStore(sqlite_engine(str(path), create=True), shown="sqlite", path=str(path))
         store.create()
         self.ledger = Ledger(store, environment="production", client_no="2218", answer_timeout=600.0)
@@ -72,7 +71,7 @@ class Books:
             size=len(content or name),
             sha256=_sha256(content or name),
             run=self.run,
-            request="#1",
+            request=self.request,
         )
 
     def state(self, file_id: str) -> LedgerState:
@@ -222,19 +221,23 @@ def _person(books: Books, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 def test_the_commands_do_what_the_page_says(books: Books, person: Callable[[str], str]) -> None:
-    """Each line succeeds on a ledger as it means it: one file is found, two are settled, all attempts are copied."""
+    """Each line succeeds on a ledger as it means it: one file is found, three are settled, all attempts are copied."""
     books.run = replace(RUN, run_id="scheduled__2026-11-22")
     books.deliver("invoice_1042.csv")
     arrived = books.deliver("lost.csv", LOST)
+    books.request = "5f3a91c2-3"
+    also_arrived = books.deliver("also_lost.csv", LOST)
+    books.request = "6d2b80a1-1"
     (lost,) = re.findall(r"--file-id (\w+)", BLOCKS["commands"])
     books.run = replace(RUN, run_id="scheduled__2026-11-21")
     books.ledger.settle([(books.claim("gone.csv", file_id=lost), LOST)])
     (first,) = re.findall(r"^amili-ledger create.*\n", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     said = person(first + BLOCKS["create"] + BLOCKS["commands"])
     assert "is there already, nothing was changed" in said
-    assert (books.state(arrived), books.state(lost)) == (LedgerState.UPLOADED, LedgerState.FREE)
+    assert {books.state(arrived), books.state(also_arrived)} == {LedgerState.UPLOADED}
+    assert books.state(lost) is LedgerState.FREE
     assert "day,client_no,file_type,uploaded,rejected,unknown,adopted,bytes" in said
-    assert "5 attempt(s) are new in" in said
+    assert "7 attempt(s) are new in" in said
 
 
 def test_adopting_reads_files_and_sends_nothing(books: Books, person: Callable[[str], str], tmp_path: Path) -> None:
@@ -247,19 +250,6 @@ def test_adopting_reads_files_and_sends_nothing(books: Books, person: Callable[[
     assert books.state(books.file_id("old.csv", "old")) is LedgerState.FREE
     assert "adopted" in person(real)
     assert books.state(books.file_id("old.csv", "old")) is LedgerState.UPLOADED
-
-
-def test_the_number_of_a_request_settles_files_of_one_task_only(books: Books) -> None:
-    """Each task counts its requests from 1: where two lost the answer to theirs, nothing is settled by that number."""
-    lost = books.deliver("lost.csv", LOST)
-    kari = Person("Kari", "asked Amili")
-    books.run = replace(RUN, run_id="scheduled__2")
-    other = books.deliver("other.csv", LOST)
-    with pytest.raises(ValueError, match=r"counts its requests from #1.*run scheduled__2, .*run scheduled__1, "):
-        settle(books.ledger, kari, arrived=True, request="#1")
-    assert (books.state(lost), books.state(other)) == (LedgerState.UNKNOWN, LedgerState.UNKNOWN)
-    settle(books.ledger, kari, arrived=True, run=("invoices_to_amili", "scheduled__2"))
-    assert (books.state(lost), books.state(other)) == (LedgerState.UNKNOWN, LedgerState.UPLOADED)
 
 
 def test_the_policy_of_a_bucket_is_json_and_deletes_nothing() -> None:
