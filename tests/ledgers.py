@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from amili_provider.ledger.attempts import Attempt
@@ -13,6 +16,26 @@ from amili_provider.ledger.stores import Query
 def new_ledger(folder: Path, name: str = "amili-ledger.db") -> str:
     """Create a ledger in a file of SQLite, unless it is there, and return its name."""
     return create_in_file(folder / name)
+
+
+def run_sql(ledger: str, statement: str) -> None:
+    """Do to a ledger in a file of SQLite what a person with a database tool does."""
+    with closing(sqlite3.connect(ledger.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute(statement)
+
+
+@contextmanager
+def taking_no_outcome(ledger: str) -> Iterator[None]:
+    """Let a ledger in a file of SQLite take claims, and refuse to settle them."""
+    run_sql(
+        ledger,
+        "CREATE TRIGGER no_outcome BEFORE UPDATE ON amili_attempts WHEN NEW.environment != '' "
+        "BEGIN SELECT RAISE(ABORT, 'the disk is broken'); END",
+    )
+    try:
+        yield
+    finally:
+        run_sql(ledger, "DROP TRIGGER no_outcome")
 
 
 def attempts_in(ledger: str) -> list[Attempt]:

@@ -216,7 +216,7 @@ class SqlStore:
             return Identity(row["owner"], now), True
 
         try:
-            return self._transact("be created", work, writes=True)
+            return self._transact("be created", work, writes=True, claims=True)
         except IntegrityError:  # created by another at the same moment
             return self.open(), False
         except _Failed as error:
@@ -377,7 +377,7 @@ class SqlStore:
 
         while wanted:
             try:
-                self._transact("be written", work, writes=True)
+                self._transact("be written", work, writes=True, claims=True)
             except IntegrityError as error:
                 theirs, ours = self._owners(wanted)
                 taken |= theirs
@@ -475,14 +475,16 @@ class SqlStore:
             columns.append(sa.func.set_config("lock_timeout", f"{_LOCK_SECONDS}s", True))  # noqa: FBT003 - for this transaction
         return str(connection.execute(sa.select(*columns)).one()[0])
 
-    def _transact(self, what: str, work: Callable[[sa.engine.Connection], T], *, writes: bool = False) -> T:
+    def _transact(
+        self, what: str, work: Callable[[sa.engine.Connection], T], *, writes: bool = False, claims: bool = False
+    ) -> T:
         """
         Run *work* in a transaction; once more if it failed for a reason that may pass.
 
         Every *work* can be repeated, also after a COMMIT whose answer was lost.
 
         :raises AmiliLedgerUnavailable: if it fails for good.
-        :raises IntegrityError: if somebody else has a key.
+        :raises IntegrityError: if *claims*, and somebody else has a key.
         """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_may_pass),
@@ -493,9 +495,11 @@ class SqlStore:
         )
         try:
             return retrying(lambda: self._once(work, writes=writes))
-        except (IntegrityError, NoSuchTableError):
+        except NoSuchTableError:
             raise
         except SQLAlchemyError as error:
+            if claims and isinstance(error, IntegrityError):
+                raise
             raise self._unavailable(what, error) from None
 
     def _once(self, work: Callable[[sa.engine.Connection], T], *, writes: bool) -> T:

@@ -42,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(message, file=sys.stderr)  # noqa: T201 - a command talks to a person
         return 2
     if options.command == "demo":
-        from amili_provider.sandbox.demo import demo  # noqa: PLC0415 - serving needs none of it
+        from amili_provider.sandbox.demo import demo
 
         return demo(large=options.large)
-    from amili_provider.sandbox.serving import serve  # noqa: PLC0415 - the check above comes first
+    from amili_provider.sandbox.serving import serve
 
     return serve(
         host=options.host,

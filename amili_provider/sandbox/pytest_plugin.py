@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from amili_provider.ledger.opening import create_in_file
 from amili_provider.sandbox.server import SandboxServer
 
 CONNECTION_VARIABLE = "AIRFLOW_CONN_AMILI_DEFAULT"
@@ -29,6 +28,8 @@ def _amili_sandbox(
     _amili_sandbox_server: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[SandboxServer]:
     """Give a fresh local Amili and ledger, to which the connection ``amili_default`` points while the test runs."""
+    from amili_provider.ledger.opening import create_in_file  # imports Airflow
+
     _amili_sandbox_server.reset()
     ledger = create_in_file(tmp_path / "amili-ledger.db")
     monkeypatch.setenv(CONNECTION_VARIABLE, _amili_sandbox_server.connection_json(ledger=ledger))

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Sequence
 from types import FrameType
 
-from amili_provider.ledger.opening import create_in_file
 from amili_provider.sandbox.rules import DEFAULT_CLIENT_NO, DEFAULT_FILE_TYPE
 from amili_provider.sandbox.server import SandboxServer
 
@@ -62,6 +61,8 @@ def serve(
 
 
 def _introduce(server: SandboxServer, *, kept: bool) -> None:
+    from amili_provider.ledger.opening import create_in_file  # imports Airflow
+
     _say(f"Amili sandbox: {server.url}  (open it in a browser to see what arrives)")
     _say(f"  API           {server.base_url}")
     _say(f"  Token service {server.auth_url}/token")

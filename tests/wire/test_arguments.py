@@ -25,6 +25,7 @@ from amili_provider.exceptions import (
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.reports import LOG_WIDTH
 from amili_provider.sandbox.server import SandboxServer
+from tests.ledgers import new_ledger, run_sql
 from tests.wire.conftest import FakeTaskInstance, Upload
 from tests.words import across_lines, one_line
 
@@ -109,7 +110,7 @@ def test_an_absurd_time_out_is_found_at_the_start(
         ({"archive_to": "{outbound}/"}, "archive_to=.* is inside the source"),
         ({"archive_to": "done"}, "The path 'done' is relative"),
         ({"reject_to": "{outbound}/*"}, "reject_to=.* is a pattern"),
-        ({"ledger": "my-ledger"}, "The ledger cannot be opened: The path 'my-ledger' is relative"),
+        ({"ledger": "my-ledger"}, "The ledger cannot be kept in 'my-ledger'.*a table of a database"),
         ({"amili_conn_id": "nowhere"}, "There is no Airflow connection with the id 'nowhere'"),
     ],
     ids=str,
@@ -324,7 +325,7 @@ def _fits(error: BaseException) -> bool:
         {"source": "{tmp}/outbound/named.csv"},
         {"source": "{tmp}/outbound/skipped*"},
         {"ledger": ""},
-        {"ledger": "{tmp}/share-that-is-not-mounted/ledger"},
+        {"ledger": "sqlite:///{tmp}/share-that-is-not-mounted/ledger.db"},
         {"if_unknown": "a word that is none of those that this argument takes, however long it may be"},
         {"source": "ftp://server/outbound/*.csv"},
     ],
@@ -353,28 +354,21 @@ def test_what_ends_a_task_early_fits_the_log_view(
     assert _fits(caught.value)
 
 
-def test_a_ledger_without_rights_says_so_once(
-    upload: Upload, outbound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In words with a remedy, and without the system's error as a second traceback."""
+def test_a_ledger_without_rights_says_so_once(upload: Upload, outbound: Path, tmp_path: Path) -> None:
+    """In words with a remedy, and without the database's error as a second traceback."""
     (outbound / "a.csv").write_bytes(b"1")
-
-    make = Path.mkdir
-
-    def refused(self: Path, *given: Any, **more: Any) -> None:
-        if self.name == "locked":
-            raise PermissionError(errno.EACCES, "Permission denied", str(self))
-        make(self, *given, **more)
-
-    monkeypatch.setattr(Path, "mkdir", refused)
+    run_sql(
+        new_ledger(tmp_path),
+        "CREATE TRIGGER no_rights BEFORE INSERT ON amili_attempts BEGIN SELECT RAISE(ABORT, 'no rights'); END",
+    )
     with pytest.raises(AmiliLedgerUnavailable) as caught:
-        upload(ledger=f"{tmp_path}/locked")
+        upload()
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
-    assert one_line(caught.value) == (
-        f"The ledger cannot open file://{tmp_path}/locked: permission denied. See that the worker, or the login of its "
-        "connection, may read and write it. Without the ledger nothing is sent."
-    )
+    said = one_line(caught.value)
+    assert f"sqlite:///{tmp_path}/amili-ledger.db, table amili_attempts" in said
+    assert "no rights" in said
+    assert "the login may SELECT, INSERT and UPDATE" in said
     assert _fits(caught.value)
 
 

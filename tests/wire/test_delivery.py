@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from amili_provider.command.desk import Desk
 from amili_provider.delivery import reading
 from amili_provider.delivery.outcomes import joined
 from amili_provider.exceptions import (
@@ -24,7 +25,6 @@ from amili_provider.exceptions import (
     AmiliRequestError,
     AmiliUploadRejected,
 )
-from amili_provider.ledger import desk
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.storage.reading import read_content, read_small_contents
 from tests.wire.conftest import FakeTaskInstance, Upload
@@ -216,9 +216,7 @@ def test_the_message_gives_what_settles_an_unknown_file(
         upload()
     found = re.search(r"file_id (\w+), request (#\d+)$", str(caught.value), re.MULTILINE)
     assert found
-    form = {"action": "settle as arrived", "file_ids": [found[1]], "who": "kari", "why": "seen in the portal"}
-    params = {"amili_conn_id": "amili_default", "ledger": None, "client_no": None, **form}
-    desk.settle({"params": params, "ti": FakeTaskInstance(run_id="by hand")})
+    Desk().settle("kari", "seen in the portal", arrived=True, file_ids=[found[1]])
     assert _outcomes(upload()) == {"a.csv": "already_uploaded"}
     assert _posts(amili_sandbox) == 1
 

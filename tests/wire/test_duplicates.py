@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from amili_provider.ledger.records import timestamp
 
 from amili_provider.exceptions import (
     AmiliDeliveryIncomplete,
@@ -21,8 +20,10 @@ from amili_provider.exceptions import (
     AmiliUploadRejected,
 )
 from amili_provider.ledger import Ledger
+from amili_provider.ledger.attempts import timestamp
 from amili_provider.sandbox.results import Step
 from amili_provider.sandbox.server import SandboxServer
+from tests.ledgers import new_ledger, taking_no_outcome
 from tests.wire.conftest import FakeTaskInstance, Upload, a_run_that_has_claimed
 
 LARGE = b"a line of a long file\n" * 420_000
@@ -247,7 +248,7 @@ def test_two_tasks_that_meet_at_the_claim_send_one_name_first(
 ) -> None:
     """Both have looked up, another has the bytes accepted meanwhile under its name: the claim finds that out."""
     _write(outbound, b=b"same")
-    claim_all = Ledger.claim_all
+    claim = Ledger.claim
     met = threading.Event()
 
     def claim_late(ledger: Ledger, wanted: Any) -> Any:
@@ -256,9 +257,9 @@ def test_two_tasks_that_meet_at_the_claim_send_one_name_first(
             _rename(outbound, "b", "a")
             assert run(FakeTaskInstance(run_id="faster"))[0] == {"a": "uploaded"}
             _rename(outbound, "a", "b")
-        return claim_all(ledger, wanted)
+        return claim(ledger, wanted)
 
-    monkeypatch.setattr(Ledger, "claim_all", claim_late)
+    monkeypatch.setattr(Ledger, "claim", claim_late)
     lost = {"fail": "duplicate", "skip": "already_uploaded", "send": "not_sent"}[if_duplicate]
     then = {"fail": "duplicate", "skip": "already_uploaded", "send": "uploaded"}[if_duplicate]
     said, error = run(FakeTaskInstance(run_id="slower"), if_duplicate=if_duplicate)
@@ -420,25 +421,13 @@ def test_results_of_a_second_name_are_asked_for_by_its_own_id(
 
 
 def test_an_unwritten_outcome_stops_the_second_name(
-    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ledger that could not be told of the first name would not know why the second has an identity of its own."""
-    from amili_provider.ledger.local_folder import LocalFolder
-
-    from amili_provider.ledger import ledger
-
     _write(outbound, a=b"same", b=b"same")
-    monkeypatch.setattr(ledger, "SETTLE_WITHIN_SECONDS", 0.0)
-    replace = LocalFolder._replace
-
-    def fail(folder: LocalFolder, name: str, data: bytes) -> None:
-        if name.endswith(".json"):  # a receipt; the probe at the start still works
-            raise PermissionError(13, "read-only file system")
-        replace(folder, name, data)
-
-    monkeypatch.setattr(LocalFolder, "_replace", fail)
+    monkeypatch.setattr("amili_provider.ledger.ledger.SETTLE_SECONDS", 0.0)
     ti = FakeTaskInstance()
-    with pytest.raises(AmiliOutcomeUnknown):
+    with taking_no_outcome(new_ledger(tmp_path)), pytest.raises(AmiliOutcomeUnknown):
         upload(ti, if_duplicate="send")
     assert _said(ti.pushed["return_value"]) == {"a": "uploaded", "b": "not_sent"}
     assert _accepted(amili_sandbox) == {"a": 1}

@@ -15,7 +15,7 @@ from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliError, Amili
 from amili_provider.ledger import Ledger
 from amili_provider.sandbox.results import Step
 from amili_provider.sandbox.server import SandboxServer
-from tests.ledgers import new_ledger
+from tests.ledgers import attempts_in, new_ledger, run_sql, taking_no_outcome
 from tests.wire.conftest import FakeTaskInstance, Upload, a_run_that_has_claimed
 
 LOST = {"drop": "reset", "stage": "accepted"}
@@ -335,14 +335,14 @@ def test_many_threads_meet_the_same_files_and_one_sends(
     arrived: set[str] = set()
     look_up = Ledger.look_up
 
-    def look_up_together(ledger: Ledger, file_id: str, *, chain: str | None = None, **more: Any) -> Any:
-        standing = look_up(ledger, file_id, chain=chain, **more)
+    def look_up_together(ledger: Ledger, file_ids: Any, *, chain: str | None = None, **more: Any) -> Any:
+        histories = look_up(ledger, file_ids, chain=chain, **more)
         with first:
             waits = chain is not None and chain not in arrived
             arrived.add(chain or "")
         if waits:
             barrier.wait(30)
-        return standing
+        return histories
 
     monkeypatch.setattr(Ledger, "look_up", look_up_together)
     receipts: list[list[dict[str, Any]]] = []
@@ -382,14 +382,13 @@ def test_a_live_claim_of_somebody_else_is_respected_whatever_was_asked(
     assert _accepted(amili_sandbox) == {"a.csv": 1}
 
 
-def test_an_unreadable_receipt_is_unknown_for_its_file_only(
+def test_an_attempt_changed_by_hand_is_unknown_for_its_file_only(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path
 ) -> None:
-    """A torn receipt blocks one file and names itself; the others are as they were; resend asks and finds it."""
+    """It blocks one file and names itself; the others are as they were; resend asks and finds it."""
     _write(outbound, a=b"one", b=b"two")
-    receipts = upload()
-    torn = next((tmp_path / "ledger").rglob(f"{receipts[0]['file_id']}.1.json"))
-    torn.write_bytes(torn.read_bytes()[:100])
+    upload()
+    run_sql(new_ledger(tmp_path), "UPDATE amili_attempts SET outcome = 'sent' WHERE name = 'a.csv'")
     ti = FakeTaskInstance(run_id="second")
     with pytest.raises(AmiliOutcomeUnknown, match=r"a\.csv.*cannot be read"):
         upload(ti)
@@ -406,8 +405,8 @@ def test_a_receipt_says_to_a_person_what_was_delivered_when_and_by_whom(
     """An accounting trail: client, environment, file, hash, time, run, and Amili's words."""
     _write(outbound, a=b"one")
     (receipt,) = upload(FakeTaskInstance(run_id="scheduled__2025-03-01"))
-    (path,) = (tmp_path / "ledger").rglob("*.json")
-    written = json.loads(path.read_text("utf-8"))
+    (attempt,) = attempts_in(new_ledger(tmp_path))
+    written = attempt.as_dict()
     for name in (
         "file_id",
         "client_no",
@@ -435,57 +434,32 @@ def test_an_outcome_that_the_ledger_cannot_be_told_is_never_green(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Accepted, but not written down: the task fails for good, sends and moves nothing more, and says the way on."""
-    from amili_provider.ledger.local_folder import LocalFolder
-
-    from amili_provider.ledger import ledger
-
     amili_sandbox = connect(max_files_per_request=1)
     _write(outbound, a=b"one", b=b"two", c=b"three")
-    monkeypatch.setattr(ledger, "SETTLE_WITHIN_SECONDS", 0.0)
-    replace = LocalFolder._replace
-
-    def fail(folder: LocalFolder, name: str, data: bytes) -> None:
-        if name.endswith(".json"):  # a receipt; the probe at the start still works
-            raise PermissionError(13, "read-only file system")
-        replace(folder, name, data)
-
-    monkeypatch.setattr(LocalFolder, "_replace", fail)
+    monkeypatch.setattr("amili_provider.ledger.ledger.SETTLE_SECONDS", 0.0)
     ti = FakeTaskInstance(run_id="first")
     (tmp_path / "archive").mkdir()
     words = r"(?s)not delivered.*ledger.*was not told.*amili_ledger.*not written to the ledger.*a\.csv"
-    with pytest.raises(AmiliOutcomeUnknown, match=words):
+    with taking_no_outcome(new_ledger(tmp_path)), pytest.raises(AmiliOutcomeUnknown, match=words):
         upload(ti, max_concurrent_requests=1, archive_to=f"{tmp_path}/archive/")
     outcomes = Counter(_outcomes(ti.pushed["return_value"]).values())
     assert outcomes == {"uploaded": 1, "not_sent": 2}
     assert _posts(amili_sandbox) == 1
     assert len(list(outbound.iterdir())) == 3
-    monkeypatch.setattr(LocalFolder, "_replace", replace)
     with pytest.raises(AmiliDeliveryIncomplete, match="In flight elsewhere"):
         upload(FakeTaskInstance(run_id="second"))
     assert Counter(_accepted(amili_sandbox).values()) == {1: 3}
 
 
 def test_one_file_accepted_and_not_written_down_fails_the_task(
-    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where every file was accepted: the next run will call it unknown, so this one is not green."""
-    from amili_provider.ledger.local_folder import LocalFolder
-
-    from amili_provider.ledger import ledger
-
     _write(outbound, a=b"one")
-    monkeypatch.setattr(ledger, "SETTLE_WITHIN_SECONDS", 0.0)
-    replace = LocalFolder._replace
-
-    def fail(folder: LocalFolder, name: str, data: bytes) -> None:
-        if name.endswith(".json"):  # a receipt; the probe at the start still works
-            raise PermissionError(13, "read-only file system")
-        replace(folder, name, data)
-
-    monkeypatch.setattr(LocalFolder, "_replace", fail)
+    monkeypatch.setattr("amili_provider.ledger.ledger.SETTLE_SECONDS", 0.0)
     ti = FakeTaskInstance(run_id="first")
     words = r"(?s)1 file\(s\): 1 uploaded.*delivered, but not written to the ledger.*a\.csv"
-    with pytest.raises(AmiliOutcomeUnknown, match=words):
+    with taking_no_outcome(new_ledger(tmp_path)), pytest.raises(AmiliOutcomeUnknown, match=words):
         upload(ti)
     assert _outcomes(ti.pushed["return_value"]) == {"a.csv": "uploaded"}
     assert len(amili_sandbox.uploads) == 1

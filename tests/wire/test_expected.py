@@ -166,7 +166,7 @@ def test_the_first_lines_say_where_to_and_the_next_from_where(
         next(number for number, line in enumerate(lines) if words in line)
         for words in (
             f"Delivering as client 2218, InvoiciaFormatDocFile, to {amili_sandbox.url}/arm/v1",
-            f"Ledger: file://{tmp_path}/ledger",
+            f"Ledger: sqlite:///{tmp_path}/amili-ledger.db, table amili_attempts (",
             f"Found 1 file(s), 5 B, in file://{outbound}/*",
             "Request ",
         )

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import os
 import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +20,7 @@ from amili_provider.sandbox.server import SandboxServer
 from amili_provider.storage import contents
 from amili_provider.storage.contents import StoredContent
 from amili_provider.storage.listing import StorageFile, list_files
+from tests.ledgers import attempts_in, new_ledger
 from tests.wire.conftest import FakeTaskInstance, Upload, a_run_that_has_claimed
 
 LARGE = random.Random(7).randbytes(9_000_001)
@@ -67,14 +67,13 @@ def test_the_first_of_its_size_is_read_once_and_the_next_is_hashed_before(
     assert sum(bytes_read) == 4 * len(LARGE)
 
 
-def test_a_ledger_that_forgot_its_sizes_still_knows_its_files(
-    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path
+def test_a_size_decides_nothing(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sizes decide nothing: the request is cut before its tail, and the file is what it was."""
+    """Taken for new, the request is cut before its tail, and the file is what it was."""
     (outbound / "a.csv").write_bytes(LARGE)
     (first,) = upload()
-    (sizes,) = (tmp_path / "ledger").rglob("sizes")
-    shutil.rmtree(sizes)
+    monkeypatch.setattr(Ledger, "has_size", lambda *_: False)
     (outbound / "a.csv").rename(outbound / "A.csv")
     (second,) = upload()
     assert (second["outcome"], second["file_id"]) == ("already_uploaded", first["file_id"])
@@ -86,7 +85,7 @@ def test_two_runs_that_both_hash_on_the_way_send_once(
 ) -> None:
     """Both believe that theirs is the first of its size; the claim decides, before the second's tail."""
     (outbound / "a.csv").write_bytes(LARGE)
-    monkeypatch.setattr(Ledger, "first_of_size", lambda *_: True)
+    monkeypatch.setattr(Ledger, "has_size", lambda *_: False)
     with a_run_that_has_claimed(upload):
         ti = FakeTaskInstance(run_id="second")
         with pytest.raises(AmiliDeliveryIncomplete, match=r"(?s)In flight elsewhere.*the first run"):
@@ -131,13 +130,12 @@ def test_refused_before_it_was_hashed_it_still_has_a_whole_receipt(
 
 
 def test_refused_before_it_was_hashed_it_is_still_what_the_ledger_says(
-    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refusal of what was accepted before, and sent again up to its tail, changes nothing about it."""
     (outbound / "a.csv").write_bytes(LARGE)
     upload()
-    (sizes,) = (tmp_path / "ledger").rglob("sizes")
-    shutil.rmtree(sizes)
+    monkeypatch.setattr(Ledger, "has_size", lambda *_: False)
     amili_sandbox.faults.add("upload", status=413, stage="head")
     assert [r["outcome"] for r in upload()] == ["already_uploaded"]
     assert len(amili_sandbox.uploads) == 1
@@ -214,7 +212,7 @@ def _as_if_remote(*args: Any, **more: Any) -> list[StorageFile]:
 
 
 def test_a_dry_run_writes_nothing(upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path) -> None:
-    """No request, and no word in the ledger that there is a file of this size."""
+    """No request, and no word in the ledger."""
     (outbound / "a.csv").write_bytes(LARGE)
     ti = FakeTaskInstance()
     with pytest.raises(Exception, match="Dry run"):
@@ -222,7 +220,7 @@ def test_a_dry_run_writes_nothing(upload: Upload, outbound: Path, amili_sandbox:
     (receipt,) = ti.pushed["return_value"]
     assert (receipt["outcome"], receipt["sha256"]) == ("skipped", _sha(LARGE))
     assert not _posts(amili_sandbox)
-    assert not list((tmp_path / "ledger").rglob("sizes"))
+    assert not attempts_in(new_ledger(tmp_path))
 
 
 def test_what_is_read_again_from_its_storage_must_be_what_it_was(outbound: Path) -> None:

@@ -394,10 +394,10 @@ def test_a_stopped_run_does_not_wait_for_a_ledger_that_hangs(
     (outbound / "a.csv").write_bytes(b"1")
     settle, reached = Books.settle, threading.Event()
 
-    def hanging(*given: Any) -> None:
+    def hanging(*given: Any) -> Any:
         reached.set()
         hang.wait()
-        settle(*given)
+        return settle(*given)
 
     monkeypatch.setattr(Books, "settle", hanging)
     stop_when(reached.is_set)

@@ -444,11 +444,11 @@ def test_the_connection_is_complete(amili_sandbox: SandboxServer, tmp_path: Path
         "extra": {
             "auth_url": amili_sandbox.url,
             "client_no": "2218",
-            "ledger": f"file://{tmp_path}/amili-ledger",
+            "ledger": f"sqlite:///{tmp_path}/amili-ledger.db",
         },
     }
-    other = amili_sandbox.connection(client_no="7", ledger="file:///tmp/ledger")["extra"]
-    assert (other["client_no"], other["ledger"]) == ("7", "file:///tmp/ledger")
+    other = amili_sandbox.connection(client_no="7", ledger="sqlite:////tmp/ledger.db")["extra"]
+    assert (other["client_no"], other["ledger"]) == ("7", "sqlite:////tmp/ledger.db")
 
 
 def test_the_sandbox_shares_nothing_with_the_client_side() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from amili_provider.hooks.amili import AmiliHook
 from amili_provider.sandbox.server import SandboxServer
+from tests.ledgers import attempts_in, new_ledger
 from tests.wire.conftest import FakeTaskInstance, Upload
 
 CONTENT = b"CANARY-CONTENT-5d1f; 01017012345; Ola Nordmann"
@@ -68,7 +69,7 @@ def test_canaries_appear_nowhere(
     with AmiliHook() as hook:
         seen += [repr(hook), repr(hook.settings), repr(hook.get_conn())]
     seen += [caplog.text, json.dumps(ti.pushed)]
-    seen += [p.read_text() for p in (tmp_path / "ledger").rglob("*.json")]
+    seen += [str(attempt) for attempt in attempts_in(new_ledger(tmp_path))]
     text = "\n".join(seen)
     canaries = [amili.client_secret, "CANARY-CONTENT", "Q0FOQVJZ", "CANARY-TOKEN-BODY", "01017012345", *IDS, "Nordmann"]
     canaries += list(amili.tokens._expiry)

@@ -25,7 +25,7 @@ def demo(*, large: bool) -> int:
         message = f"The demo needs {', '.join(missing)}: pip install 'airflow-provider-amili[demo]'"
         print(message, file=sys.stderr)  # noqa: T201 - a command talks to a person
         return 2
-    from amili_provider.sandbox.demo.show import Show  # noqa: PLC0415 - the check above comes first
+    from amili_provider.sandbox.demo.show import Show
 
     before = {number: signal.signal(number, _stop) for number in _SIGNALS}
     try:

@@ -46,7 +46,7 @@ class Show:
             ):
                 airflow.begin_setup()
                 # Imported here, because it takes its time, and Airflow sets itself up meanwhile.
-                from amili_provider.sandbox.demo.bucket import s3_server  # noqa: PLC0415
+                from amili_provider.sandbox.demo.bucket import s3_server
 
                 with s3_server() as bucket:
                     right = self._play(airflow, amili, bucket)
