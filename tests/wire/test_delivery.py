@@ -214,7 +214,7 @@ def test_the_message_gives_what_settles_an_unknown_file(
     amili_sandbox.faults.add("upload", drop="reset", stage="accepted")
     with pytest.raises(AmiliOutcomeUnknown) as caught:
         upload()
-    found = re.search(r"file_id (\w+), request (#\d+)$", str(caught.value), re.MULTILINE)
+    found = re.search(r"file_id (\w+), request ([0-9a-f]{8}-\d+)$", str(caught.value), re.MULTILINE)
     assert found
     Desk().settle("kari", "seen in the portal", arrived=True, file_ids=[found[1]])
     assert _outcomes(upload()) == {"a.csv": "already_uploaded"}

@@ -202,7 +202,7 @@ def test_what_was_sent_as_it_was_hashed_is_recognised_before_its_tail(
     """A large file of a size that is new is known only when nearly all of it is sent; then each mode is as ever."""
     _write(outbound, a=LARGE)
     run()
-    monkeypatch.setattr(Ledger, "first_of_size", lambda *_: True)
+    monkeypatch.setattr(Ledger, "has_size", lambda *_: False)
     _rename(outbound, "a", "b")
     outcome = {"fail": "duplicate", "skip": "already_uploaded", "send": "uploaded"}[if_duplicate]
     assert run(if_duplicate=if_duplicate)[0] == {"b": outcome}
