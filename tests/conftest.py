@@ -45,7 +45,9 @@ if sys.dont_write_bytecode:
     os.environ["PYTHONPYCACHEPREFIX"] = f"{_HOME}/bytecode"
 
 
-_SERVER = re.compile(r"^tests/storage/.*\[(?:.*-)?(file|s3|gs|abfs|sftp|ftps|ftp-list|ftp|smb)(?:-.*)?\]$")
+_SERVER = re.compile(
+    r"^tests/storage/.*\[(?:.*-)?(file|s3|gs|abfs|sftp|ftps|ftp-list|ftp|smb|postgres|mariadb)(?:-.*)?\]$"
+)
 
 
 @pytest.hookimpl(optionalhook=True)

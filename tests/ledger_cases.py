@@ -1,15 +1,15 @@
-"""What the tests of the ledger share: a run, facts of a file, a clock, and a ledger in a folder."""
+"""What the tests of the ledger share: a run, facts of a file, a clock, attempts, and a ledger in memory."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from amili_provider.ledger import ClaimFacts, Ledger
-from amili_provider.ledger.folders import Folder
-from amili_provider.ledger.local_folder import LocalFolder
+from amili_provider.ledger import Attempt, ClaimFacts, Ledger
+from amili_provider.ledger.attempts import Run
+from amili_provider.ledger.memory import MemoryStore
+from amili_provider.ledger.stores import LedgerStore
 from amili_provider.models import Outcome, Verdict
 
 FILE_TYPE = "InvoiciaFormatDocFile"
@@ -19,16 +19,7 @@ LOST = Verdict(Outcome.UNKNOWN, message="The connection ended before the answer.
 NOT_SENT = Verdict(Outcome.NOT_SENT, message="Nothing of the request was accepted.")
 
 
-@dataclass(frozen=True)
-class Run:
-    """One task run, as the delivery describes it."""
-
-    chain: str = "etl/2026-11-22/upload/-1/2"
-    dag_id: str = "etl"
-    run_id: str = "2026-11-22"
-    task_id: str = "upload"
-    map_index: int = -1
-    try_number: int = 1
+RUN = Run(dag_id="etl", run_id="2026-11-22", task_id="upload", chain="etl/2026-11-22/upload/-1/2")
 
 
 @dataclass
@@ -56,14 +47,14 @@ def facts(content: bytes = b"invoice 1", *, name: str = "invoice.csv", run: Run 
         source=f"s3://invoices/{name}",
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
-        run=run or Run(),
+        run=run or RUN,
         request="#1",
     )
 
 
 def other_run(number: int = 2, **changes: Any) -> Run:
     """Return a run of another chain of attempts."""
-    return replace(Run(), chain=f"etl/run-{number}/upload/-1/2", run_id=f"run-{number}", **changes)
+    return replace(RUN, chain=f"etl/run-{number}/upload/-1/2", run_id=f"run-{number}", **changes)
 
 
 def file_id_of(ledger: Ledger, claim: ClaimFacts) -> str:
@@ -71,14 +62,36 @@ def file_id_of(ledger: Ledger, claim: ClaimFacts) -> str:
     return ledger.file_id(claim.file_type, claim.sha256)
 
 
-def ledger_over(folder: Folder, clock: Clock, **settings: Any) -> Ledger:
-    """Return a ledger over a probed *folder*."""
+def an_attempt(content: bytes | str = b"invoice 1", *, owner: str = "a" * 32, number: int = 1, **more: Any) -> Attempt:
+    """Return an attempt at a file with *content*, as a task makes it."""
+    data = content.encode() if isinstance(content, str) else content
+    usual: dict[str, Any] = {
+        "environment": "staging",
+        "client_no": "10042",
+        "file_id": hashlib.sha256(b"id of " + data).hexdigest()[:32],
+        "chain": RUN.chain,
+        "file_type": FILE_TYPE,
+        "name": "invoice.csv",
+        "source": "s3://invoices/invoice.csv",
+        "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "dag_id": RUN.dag_id,
+        "run_id": RUN.run_id,
+        "task_id": RUN.task_id,
+        "host": "worker-1",
+        "request": "#1",
+    }
+    return Attempt(attempt=number, owner=owner, **(usual | more))
+
+
+def ledger_over(store: LedgerStore, clock: Clock, **settings: Any) -> Ledger:
+    """Return a ledger over an open *store*."""
     usual: dict[str, Any] = {"environment": "staging", "client_no": "10042", "answer_timeout": 600.0}
-    return Ledger(folder, clock=clock, sleep=clock.sleep, **(usual | settings))
+    return Ledger(store, clock=clock, sleep=clock.sleep, **(usual | settings))
 
 
-def local_ledger(path: Path, clock: Clock, **settings: Any) -> Ledger:
-    """Return a ledger in the local folder *path*."""
-    folder = LocalFolder(str(path), path.as_uri(), sleep=clock.sleep)
-    folder.probe()
-    return ledger_over(folder, clock, **settings)
+def memory_ledger(clock: Clock, **settings: Any) -> Ledger:
+    """Return a new ledger in memory whose store has the same *clock*."""
+    store = MemoryStore(clock=clock)
+    store.create()
+    return ledger_over(store, clock, **settings)

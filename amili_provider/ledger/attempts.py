@@ -237,12 +237,14 @@ NUMBERS = frozenset({"attempt", "size", "map_index", "try_number"})
 _OTHER = frozenset({"state", "outcome", "origin", "resolves"})
 
 
-def attempt_from(entries: Mapping[str, Any]) -> Attempt:
+def attempt_from(entries: Any) -> Attempt:
     """
     Return the attempt that :meth:`Attempt.as_dict` made *entries* of.
 
     :raises ValueError: if they are not a whole attempt; the message names the field.
     """
+    if not isinstance(entries, Mapping):
+        raise ValueError(f"it is a {type(entries).__name__}, not an object")  # noqa: TRY004 - of what is written
     values: dict[str, Any] = {name: entries.get(name) for name in FIELDS}
     for name, value in values.items():
         if name in NUMBERS:
@@ -253,8 +255,7 @@ def attempt_from(entries: Mapping[str, Any]) -> Attempt:
             raise ValueError(f"field {name!r} holds {type(value).__name__}")
     values["state"], values["origin"] = AttemptState(values["state"]), Origin(values["origin"])
     values["outcome"] = None if values["outcome"] is None else Outcome(values["outcome"])
-    if (values["state"] is AttemptState.SETTLED) != (values["outcome"] in SETTLING_OUTCOMES):
-        raise ValueError(f"state {values['state']!s} and outcome {values['outcome']!s} contradict each other")
+    check_state(values["state"], values["outcome"])
     resolves = values["resolves"]
     if not isinstance(resolves, list) or not all(type(n) is int for n in resolves):
         raise ValueError("field 'resolves' is not a list of attempts")
@@ -265,6 +266,12 @@ def attempt_from(entries: Mapping[str, Any]) -> Attempt:
 
 
 @lru_cache(maxsize=64)
+def check_state(state: AttemptState, outcome: Outcome | None) -> None:
+    """Raise ValueError if an attempt cannot be in *state* with *outcome*."""
+    if (state is AttemptState.SETTLED) != (outcome in SETTLING_OUTCOMES):
+        raise ValueError(f"state {state!s} and outcome {outcome!s} contradict each other")
+
+
 def timestamp(now: float) -> str:
     """Return *now*, seconds since the epoch, as it is written: UTC, ISO 8601, milliseconds, always of one width."""
     return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -25,7 +25,7 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from amili_provider.exceptions import AmiliLedgerUnavailable
-from amili_provider.ledger.attempts import FIELDS, FORMAT, Attempt, AttemptState, Origin, epoch
+from amili_provider.ledger.attempts import FIELDS, FORMAT, Attempt, AttemptState, Origin, check_state, epoch
 from amili_provider.ledger.stores import Found, Identity, Query
 from amili_provider.models import Outcome, one_line
 
@@ -204,7 +204,7 @@ class SqlStore:
 
         def work(connection: sa.engine.Connection) -> tuple[Identity, bool]:
             self._refuse_unfit(connection)
-            if not sa.inspect(connection).has_table(self._table.name, schema=self._table.schema):
+            if not self._has_table(connection, self._table.name):
                 self._table.create(connection)
             known = self._identity(connection)
             if known is not None:
@@ -241,7 +241,7 @@ class SqlStore:
 
         def work(connection: sa.engine.Connection) -> Identity:
             self._refuse_unfit(connection)
-            if not sa.inspect(connection).has_table(self._table.name, schema=self._table.schema):
+            if not self._has_table(connection, self._table.name):
                 raise NoSuchTableError(self._table.fullname)
             known = self._identity(connection)
             if known is None:
@@ -267,8 +267,7 @@ class SqlStore:
         )
 
     def _refuse_unfit(self, connection: sa.engine.Connection) -> None:
-        inspector = sa.inspect(connection)
-        if all(inspector.has_table(name, schema=self._table.schema) for name in ("task_instance", "dag_run")):
+        if all(self._has_table(connection, name) for name in ("task_instance", "dag_run")):
             raise ValueError(
                 f"The ledger cannot be kept in Airflow's own metadata database ({self.shown}): it is migrated, cleaned "
                 f"and reset by Airflow. Give the ledger a database of its own, on the same server if you like."
@@ -283,6 +282,13 @@ class SqlStore:
                 raise AmiliLedgerUnavailable(
                     f"The ledger {self.shown} is read-only: a replica, or a server in recovery. Name the primary."
                 )
+
+    def _has_table(self, connection: sa.engine.Connection, name: str) -> bool:
+        inspector = sa.inspect(connection)
+        if self._dialect == "mysql":
+            # It refuses to describe a table to who has no right on it, also one that does not exist.
+            return name in inspector.get_table_names(schema=self._table.schema)
+        return bool(inspector.has_table(name, schema=self._table.schema))
 
     def _identity(self, connection: sa.engine.Connection) -> Identity | None:
         columns = self._table.c
@@ -347,14 +353,15 @@ class SqlStore:
         if query.unsettled:
             wanted.append(sa.or_(columns.outcome.is_(None), columns.outcome == Outcome.UNKNOWN.value))
         if query.text:
-            part = query.text.lower()
-            like = "%" + part.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
+            part = query.text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+            # By the database's own idea of letters on both sides: in the locale C it knows ASCII's only.
+            like = sa.func.lower(f"%{part}%")
             wanted.append(
                 sa.or_(
                     sa.func.lower(columns.name).like(like, escape="!"),
                     sa.func.lower(columns.source).like(like, escape="!"),
-                    columns.sha256.like(like[1:], escape="!"),
-                    columns.file_id == part,
+                    columns.sha256.like(f"{part.lower()}%", escape="!"),
+                    columns.file_id == query.text.lower(),
                 )
             )
         return sa.and_(*wanted)
@@ -560,6 +567,7 @@ def _attempt(row: Any) -> Attempt:
         values["outcome"] = None if values["outcome"] is None else Outcome(values["outcome"])
         values["state"], values["origin"] = AttemptState(values["state"]), Origin(values["origin"])
         values["resolves"] = tuple(int(n) for n in values["resolves"].split(",") if n)
+        check_state(values["state"], values["outcome"])
     except ValueError as error:
         # Changed by hand. Whether Amili has the file cannot be told from it.
         values |= {"state": AttemptState.CLAIMED, "outcome": None, "expires_at": "", "origin": Origin.DELIVERY}
