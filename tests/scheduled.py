@@ -33,6 +33,7 @@ from moto.server import ThreadedMotoServer
 
 from amili_provider.sandbox.server import SandboxServer
 from tests.bench.airflow import Airflow, BenchError, until
+from tests.ledgers import new_ledger
 from tests.readme import README
 
 SECONDS = 300
@@ -79,8 +80,7 @@ def s3(dag: FirstDag) -> Iterator[str]:
         host, port = server.get_host_and_port()
         url = f"http://{host}:{port}"
         client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **_KEYS)
-        for bucket in ("invoices", "ledger"):
-            client.create_bucket(Bucket=bucket)
+        client.create_bucket(Bucket="invoices")
         for days in range(-3, 4):
             day = dag.yesterday() + timedelta(days=days)
             for folder in ("outbound", "partitions"):
@@ -107,11 +107,10 @@ def delivered(python: str, dag: FirstDag, s3_url: str, folder: Path) -> tuple[st
         (home / "dags" / f"{name}.py").write_text(text, "utf-8")
     with SandboxServer() as amili:
         aws = {"conn_type": "aws", "login": "testing", "password": "testing", "extra": {"endpoint_url": s3_url}}
-        ledger = {"ledger": f"s3://ledger/{version}", "ledger_conn_id": "aws_default"}
         environment = {
             "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
             "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(aws),
-            "AIRFLOW_CONN_AMILI_DEFAULT": amili.connection_json(**ledger),
+            "AIRFLOW_CONN_AMILI_DEFAULT": amili.connection_json(ledger=new_ledger(home)),
         }
         services: tuple[str, ...] = ("api-server", "dag-processor", "scheduler")
         if number < (3, 0):

@@ -20,6 +20,7 @@ from amili_provider.sandbox.server import SandboxServer
 from tests.bench.airflow import OVER, Airflow, BenchError, until
 from tests.bench.postgres import postgres
 from tests.bench.scenarios import FILES, FOR_CI, SCENARIOS, Stage
+from tests.ledgers import new_ledger
 
 _MOST_AT_ONCE = {"sqlite": 5, "postgres": len(SCENARIOS)}
 """SQLite lets one writer in at a time; more scenarios would only meet locked tables."""
@@ -75,14 +76,13 @@ def run(names: list[str], database: str, folder: Path, seconds: float) -> list[s
             "AMILI_BENCH_FILES": str(outbound),
         }
         for name, amili in amilis.items():
-            extra = {"ledger": str(folder / "ledger" / name)}
-            environment[f"AIRFLOW_CONN_AMILI_{name.upper()}"] = amili.connection_json(**extra)
+            ledger = new_ledger(folder, f"{name}.db")
+            environment[f"AIRFLOW_CONN_AMILI_{name.upper()}"] = amili.connection_json(ledger=ledger)
             wanted, said = SCENARIOS[name].before
             (amili.batches if name == "batch" else amili.results).set(wanted, said)
             (outbound / name).mkdir(parents=True)
             for number in range(FILES):
                 (outbound / name / f"{number}.csv").write_text(f"{name} {number}\n", "utf-8")
-        (folder / "ledger").mkdir()
         url = f"sqlite:///{home}/airflow.db?timeout=60"
         if database == "postgres":
             url = stack.enter_context(postgres(folder / "postgres"))

@@ -10,6 +10,7 @@ from selenium import webdriver
 from amili_provider.sandbox.server import SandboxServer
 from tests.bench.airflow import Airflow, until
 from tests.browser.pages import LogView
+from tests.ledgers import new_ledger
 
 _DAG_ID, _TASK_ID = "refused_file", "upload"
 _DEEP = "export from the accounting system/legal entity 0001 Norway AS/outgoing invoices/2026/11/22/second attempt"
@@ -36,7 +37,7 @@ def look(driver: webdriver.Chrome, picture: Path | None = None) -> list[str]:
         (share / _DEEP / "fine.csv").write_text("1", encoding="utf-8")
         environment = {
             "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parent / "dags"),
-            "AIRFLOW_CONN_AMILI_DEFAULT": amili.connection_json(ledger=f"file://{folder}/ledger"),
+            "AIRFLOW_CONN_AMILI_DEFAULT": amili.connection_json(ledger=new_ledger(Path(folder))),
             "REFUSED_FILE_FOLDER": str(share),
         }
         with Airflow(home, f"sqlite:///{home}/airflow.db", environment).running() as airflow:

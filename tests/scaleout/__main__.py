@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from amili_provider.sandbox.server import SandboxServer
+from tests.ledgers import new_ledger
 from tests.scaleout.cluster import HERE, Cluster
 
 WORKERS = ("north", "south")
@@ -45,7 +46,7 @@ def make_day(folder: Path, number: int) -> Counter[str]:
     return contents
 
 
-def connections(amili: SandboxServer, storage: int) -> dict[str, str]:
+def connections(amili: SandboxServer, storage: int, folder: Path) -> dict[str, str]:
     """Return the connections of the DAG, as environment variables."""
     s3 = {
         "conn_type": "aws",
@@ -55,7 +56,7 @@ def connections(amili: SandboxServer, storage: int) -> dict[str, str]:
     }
     return {
         "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(s3),
-        "AIRFLOW_CONN_AMILI_DEFAULT": amili.connection_json(ledger="s3://ledger/amili", ledger_conn_id="aws_default"),
+        "AIRFLOW_CONN_AMILI_DEFAULT": amili.connection_json(ledger=new_ledger(folder)),
     }
 
 
@@ -87,13 +88,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="amili-scaleout-") as name, SandboxServer(keep_contents=False) as amili:
         folder = Path(name)
         objects = folder / "objects"
-        (objects / "ledger").mkdir(parents=True)
+        objects.mkdir()
         contents = make_day(objects / "day", files)
         command = [sys.executable, "-m", "tests.benchmarks.objects", str(objects)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parents[1]) as storage:
             assert storage.stdout is not None
             environment = {
-                **connections(amili, int(storage.stdout.readline())),
+                **connections(amili, int(storage.stdout.readline()), folder),
                 "SCALEOUT_FILES_PER_BUCKET": str(per_bucket),
             }
             try:

@@ -13,7 +13,7 @@ import boto3
 from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
-from amili_provider.sandbox.demo.invoices import BUCKET, LEDGER_BUCKET, Invoices
+from amili_provider.sandbox.demo.invoices import BUCKET, Invoices
 
 _KEYS = {"aws_access_key_id": "demo", "aws_secret_access_key": "demo-secret", "region_name": "us-east-1"}
 
@@ -30,8 +30,7 @@ class Bucket:
         # Nothing of the person's own AWS settings takes part: no proxy, no profile, keys that are worth nothing.
         settings = Config(proxies={}, retries={"max_attempts": 2}, request_checksum_calculation="when_required")
         self._client = boto3.client("s3", endpoint_url=url, config=settings, **_KEYS)
-        for bucket in (BUCKET, LEDGER_BUCKET):
-            self._client.create_bucket(Bucket=bucket)
+        self._client.create_bucket(Bucket=BUCKET)
 
     def put(self, day: date, file: Invoices) -> None:
         """Write one file where the example DAG looks for it."""
@@ -49,11 +48,6 @@ class Bucket:
     @staticmethod
     def _key(day: date, file: Invoices) -> str:
         return f"outbound/{day}/{file.name}"
-
-    def ledger_keys(self) -> list[str]:
-        """Return the names of the receipts in the ledger."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=LEDGER_BUCKET)
-        return sorted(entry["Key"] for page in pages for entry in page.get("Contents", []))
 
     def connection_json(self) -> str:
         """Return the Airflow connection to this server."""

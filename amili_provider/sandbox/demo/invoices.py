@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-BUCKET, LEDGER_BUCKET = "invoices", "amili-ledger"
-"""Where the example DAG looks for files, and where its receipts go."""
+BUCKET = "invoices"
+"""Where the example DAG looks for files."""
 FILES = 240
 LARGE_BYTES = 320 * 1024 * 1024
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amili_provider.sandbox.demo.checking import Receipts, check
-from amili_provider.sandbox.demo.invoices import BUCKET, LEDGER_BUCKET, make_day
+from amili_provider.sandbox.demo.invoices import BUCKET, Day, make_day
 from amili_provider.sandbox.demo.showing import Delivery, Shown
 from amili_provider.sandbox.demo.throwaway_airflow import AirflowFailedError, ThrowawayAirflow, example_dag
 from amili_provider.sandbox.page import readable_size
@@ -71,11 +73,12 @@ class Show:
                 bucket.put(day.day, file)
         with shown.step("Set up a throw-away Airflow"):
             airflow.finish_setup()
+        with shown.step("Create a ledger, a file of SQLite (amili-ledger create does it elsewhere)"):
+            from amili_provider.ledger.opening import create_in_file  # imports Airflow
+
+            ledger = create_in_file(self._folder.absolute() / "ledger.db")
         airflow.connect(
-            {
-                "amili_default": amili.connection_json(ledger=f"s3://{LEDGER_BUCKET}", ledger_conn_id="aws_default"),
-                "aws_default": bucket.connection_json(),
-            }
+            {"amili_default": amili.connection_json(ledger=ledger), "aws_default": bucket.connection_json()}
         )
         size = readable_size(sum(f.size for f in day.files))
         shown.title(f"First run: {len(day.files)} files, {size}, in s3://{BUCKET}/outbound/{day.day}/")
@@ -89,7 +92,7 @@ class Show:
         bucket.remove(day.day, day.copy)
         second = self._run(airflow, amili)
         right = shown.checks(check(day, amili.uploads, accepted_first, first, second))
-        self._where_to_look(bucket, second)
+        self._where_to_look(day, second)
         return right
 
     def _run(self, airflow: ThrowawayAirflow, amili: SandboxServer) -> Receipts:
@@ -109,12 +112,15 @@ class Show:
         self._shown.run(answer, receipts, delivery)
         return receipts
 
-    def _where_to_look(self, bucket: Bucket, receipts: Receipts) -> None:
-        keys, shown = bucket.ledger_keys(), self._shown
+    def _where_to_look(self, day: Day, receipts: Receipts) -> None:
+        shown = self._shown
         shown.title("Where to look")
         shown.say(f"  The DAG      {example_dag()}")
-        shown.say(f"  The ledger   {len(keys)} receipts in s3://{LEDGER_BUCKET}, for example")
-        shown.say(f"               {keys[-1] if keys else 'none'}")
+        query = "SELECT outcome, coalesce(message, '') FROM amili_attempts WHERE name = ? ORDER BY claimed_at"
+        shown.say(f"  The ledger   asked what became of the corrected file: {query}")
+        with closing(sqlite3.connect(self._folder / "ledger.db")) as ledger:
+            for outcome, message in ledger.execute(query, [day.corrected.name]):
+                shown.say(f"               {outcome:<9}{message}")
         for receipt in [r for r in receipts if r["outcome"] == "uploaded"][:1]:
             shown.say("  A receipt    (the task's XCom has one per file)")
             for name in ("name", "file_id", "sha256", "outcome", "status", "result", "message"):
