@@ -13,6 +13,7 @@ from amili_provider.client import AmiliClient
 from amili_provider.connection_form import AmiliSettings
 from amili_provider.connection_form.addresses import ENVIRONMENTS
 from amili_provider.delivery import expected
+from amili_provider.delivery.apart import keep_apart
 from amili_provider.delivery.books import Books
 from amili_provider.delivery.moving import Moving
 from amili_provider.delivery.order import FileFacts, Order
@@ -160,9 +161,13 @@ class DeliveryRun:
             with wrong_arguments_are_permanent():
                 if self._order.source:
                     self._sources = open_sources(self._order.source, self._order.source_conn_id)
+                if ledger is not None:
+                    keep_apart(ledger.store, self._sources.locations)
                 self._items = self._prepare(self._list(), plan)
                 self._listed = True
                 moving = Moving(self._order, self._items, log=self._log)
+                if ledger is not None:
+                    keep_apart(ledger.store, folders=moving.targets)
             gc.freeze()  # the items of a large run are what there would be most of to look through
             self._deliver(plan, ledger)
             moving.move(self.failure(), has_ledger=self._has_ledger)

@@ -11,6 +11,7 @@ from amili_provider.delivery.outcomes import joined
 from amili_provider.delivery.plan import Item
 from amili_provider.exceptions import AmiliError, AmiliPermanentError
 from amili_provider.models import Outcome
+from amili_provider.storage.locations import Location
 from amili_provider.storage.moves import Mover
 
 _AT_ONCE = 8
@@ -38,6 +39,11 @@ class Moving:
             # Whose connection a folder is on is the files' to say; without any there is nothing to move.
             if url is not None and files
         }
+
+    @property
+    def targets(self) -> list[Location]:
+        """The folders."""
+        return [mover.target for mover in self._movers.values()]
 
     def move(self, failure: AmiliError | None, *, has_ledger: bool) -> None:
         """

@@ -22,6 +22,7 @@ class MemoryStore:
     """
 
     shown = "memory"
+    places: Sequence[tuple[str, str]] = ()
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock

@@ -62,6 +62,7 @@ class ObjectStore:
         self._fs = fs
         self._path = path.rstrip("/")
         self.shown = url.rstrip("/")
+        self.places = [(url.partition("://")[0], self._path)]
         self._said = said
         self._clock = clock
         self._sleep = sleep

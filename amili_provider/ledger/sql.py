@@ -172,6 +172,7 @@ class SqlStore:
         self._now = sa.literal_column(_NOW[self._dialect], sa.String())
         self._sleep = sleep
         self.shown = f"{shown}, table {table}"
+        self.places = [("file", path + suffix) for suffix in ("", "-wal", "-shm")] if path else []
         columns = self._table.c
         self._select = sa.select(*(columns[field] for field in FIELDS))
         insert = sa.insert(self._table).compile(dialect=engine.dialect, column_keys=list(FIELDS))

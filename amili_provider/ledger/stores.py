@@ -102,6 +102,10 @@ class LedgerStore(Protocol):
     def shown(self) -> str:
         """The store as messages and the log name it, without secrets."""
 
+    @property
+    def places(self) -> Sequence[tuple[str, str]]:
+        """The scheme and path of what it keeps on a storage that can be a source: its files, or its prefix."""
+
     def create(self) -> tuple[Identity, bool]:
         """Create the ledger, and return who it is and whether it is new; one that is there stays as it is."""
 

@@ -7,7 +7,6 @@ Opt in with ``pytest_plugins = ["amili_provider.sandbox.pytest_plugin"]`` in the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -25,13 +24,14 @@ def _server() -> Iterator[SandboxServer]:
 
 @pytest.fixture(name="amili_sandbox")
 def _amili_sandbox(
-    _amili_sandbox_server: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    _amili_sandbox_server: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SandboxServer]:
     """Give a fresh local Amili and ledger, to which the connection ``amili_default`` points while the test runs."""
     from amili_provider.ledger.opening import create_in_file  # imports Airflow
 
     _amili_sandbox_server.reset()
-    ledger = create_in_file(tmp_path / "amili-ledger.db")
+    # Not among the files that the test uploads.
+    ledger = create_in_file(tmp_path_factory.mktemp("amili-ledger") / "ledger.db")
     monkeypatch.setenv(CONNECTION_VARIABLE, _amili_sandbox_server.connection_json(ledger=ledger))
     yield _amili_sandbox_server
     _amili_sandbox_server.reset()

@@ -11,7 +11,7 @@ from fsspec import AbstractFileSystem
 from amili_provider.models import escaped
 from amili_provider.storage.connections import StorageConnection
 from amili_provider.storage.kinds import Kind, shown, split_host, split_url
-from amili_provider.storage.patterns import is_pattern
+from amili_provider.storage.patterns import Levels, is_pattern
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,26 @@ class Location:
     def is_pattern(self) -> bool:
         """Whether it is read as a pattern; there may be a file or folder called like it all the same."""
         return self.storage.kind.lists and not self.exact and is_pattern(self.path)
+
+    def finds(self, path: str) -> bool:
+        """Return whether a listing of this finds a file at *path*."""
+        bare = self.path.rstrip("/")
+        if path == bare or posixpath.dirname(path) == bare:
+            return True
+        levels, states = self._after(path)
+        return self.is_pattern and levels.matches(states)
+
+    def looks_into(self, folder: str) -> bool:
+        """Return whether a listing of this looks into *folder*."""
+        levels, states = self._after(folder)
+        return self.is_pattern and levels.goes_on(states)
+
+    def _after(self, path: str) -> tuple[Levels, frozenset[int]]:
+        levels = Levels([*self.path.rstrip("/").split("/"), *(["*"] if self.path.endswith("/") else [])])
+        states = levels.start()
+        for segment in path.split("/"):
+            states = levels.step(states, segment, folder_link=False)
+        return levels, states
 
     def at(self, path: str) -> Location:
         """Return another path on the same filesystem."""

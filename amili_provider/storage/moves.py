@@ -26,7 +26,7 @@ from amili_provider.storage.filesystems import open_storage, split_conn_id
 from amili_provider.storage.kinds import BY_SCHEME, split_url
 from amili_provider.storage.locations import Location
 from amili_provider.storage.names import with_suffix
-from amili_provider.storage.patterns import Levels, is_pattern
+from amili_provider.storage.patterns import is_pattern
 from amili_provider.storage.troubles import explain
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Mover:
     """
 
     def __init__(self, target: Location) -> None:
-        self._target = target
+        self.target = target
 
     @classmethod
     def open(cls, parameter: str, url: str, conn_id: str | None, files: Iterable[StorageFile]) -> Mover:
@@ -91,7 +91,7 @@ class Mover:
 
     def _on_same_storage(self, file: StorageFile) -> bool:
         source = file.location_root
-        return (source.protocol, source.conn_id) == (self._target.protocol, self._target.conn_id)
+        return (source.protocol, source.conn_id) == (self.target.protocol, self.target.conn_id)
 
     def _found_again(self, file: StorageFile) -> bool:
         """Return whether the listing that found *file* would find it in the target too."""
@@ -100,30 +100,17 @@ class Mover:
         moved = self._join(posixpath.basename(file.path))
         if moved == file.path or self._is_folder_of(file):
             return True
-        if file.literal:
-            return False
-        source = file.location_root.path
-        bare = source.rstrip("/")
-        if posixpath.dirname(moved) == bare:
-            return True
-        if not file.location_root.is_pattern:
-            return False
-        segments = [*bare.split("/"), *(["*"] if source.endswith("/") else [])]
-        levels = Levels(segments)
-        states = levels.start()
-        for segment in moved.split("/"):
-            states = levels.step(states, segment, folder_link=False)
-        return levels.matches(states)
+        return not file.literal and file.location_root.finds(moved)
 
     def _is_folder_of(self, file: StorageFile) -> bool:
         """Return whether *file* lies in the target, under whatever spelling; on object storages a key is a key."""
-        if self._target.storage.kind.object_store:
+        if self.target.storage.kind.object_store:
             return False
-        plain = _real if self._target.protocol == "file" else posixpath.normpath
-        return plain(posixpath.dirname(file.path)) == plain(self._target.path)
+        plain = _real if self.target.protocol == "file" else posixpath.normpath
+        return plain(posixpath.dirname(file.path)) == plain(self.target.path)
 
     def _join(self, name: str) -> str:
-        return posixpath.join(self._target.path, name)
+        return posixpath.join(self.target.path, name)
 
     def move(self, file: StorageFile, *, file_id: str, sha256: str) -> Moved:
         """
@@ -148,9 +135,9 @@ class Mover:
         name = posixpath.basename(file.path)
         for candidate in (name, with_suffix(name, file_id)):
             path = self._join(candidate)
-            there = _look(self._target, path)
+            there = _look(self.target, path)
             if there is not None and self._is_itself(there, file):
-                return Moved(None, f"{file.url} stays: {self._target.url} is its own folder under another name.")
+                return Moved(None, f"{file.url} stays: {self.target.url} is its own folder under another name.")
             if there is not None and not self._is_copy(there, file, sha256):
                 continue
             try:
@@ -162,27 +149,27 @@ class Mover:
             except FileExistsError:
                 continue
             return self._delete(file, path)
-        return Moved(None, f"{file.url} stays: both its name and {candidate!r} are taken in {self._target.url}.")
+        return Moved(None, f"{file.url} stays: both its name and {candidate!r} are taken in {self.target.url}.")
 
     def _make_folder(self) -> None:
-        if not self._target.storage.kind.object_store:
-            self._target.fs.makedirs(self._target.path, exist_ok=True)
+        if not self.target.storage.kind.object_store:
+            self.target.fs.makedirs(self.target.path, exist_ok=True)
 
     def _is_itself(self, there: Entry, file: StorageFile) -> bool:
         """Return whether what is *there* may be the very file, reached by another connection or spelling."""
-        if self._target.protocol != file.location_root.protocol:
+        if self.target.protocol != file.location_root.protocol:
             return False
-        if self._target.storage.kind.object_store:
+        if self.target.storage.kind.object_store:
             return there.path == file.path
         if (there.size, there.fingerprint) != (file.size, file.fingerprint):
             return False
-        if self._target.protocol == "file":
+        if self.target.protocol == "file":
             return True  # the fingerprint holds the inode
         # A copy made in the same second looks alike; only what goes by another name with the file is the file.
         fs, aside = file.location_root.fs, f"{file.path}.{uuid4().hex[:12]}"
         fs.rename(file.path, aside)
         try:
-            return _look(self._target, there.path) is None
+            return _look(self.target, there.path) is None
         finally:
             fs.rename(aside, file.path)
 
@@ -192,14 +179,14 @@ class Mover:
 
     def _digest(self, there: Entry) -> str:
         digest = hashlib.sha256()
-        for block in _blocks(_as_file(self._target, there)):
+        for block in _blocks(_as_file(self.target, there)):
             digest.update(block)
         return digest.hexdigest()
 
     def _rename(self, file: StorageFile, path: str) -> Moved | None:
         """Rename within one storage. None where that cannot be done: then it is copied."""
-        rename = getattr(self._target.fs, "rename", None)
-        if not self._on_same_storage(file) or self._target.storage.kind.object_store or rename is None:
+        rename = getattr(self.target.fs, "rename", None)
+        if not self._on_same_storage(file) or self.target.storage.kind.object_store or rename is None:
             return None
         if file.location_root.storage.kind.protocol not in ("file", "sftp", "ftp", "smb"):
             return None
@@ -210,18 +197,18 @@ class Mover:
                 return None
             raise
         # Somebody may have put a new file there in the very moment: then that one goes back.
-        arrived = look_at(self._target, path)
+        arrived = look_at(self.target, path)
         if (arrived.size, arrived.fingerprint) == (file.size, file.fingerprint):
-            return Moved(self._target.storage.show(path))
+            return Moved(self.target.storage.show(path))
         rename(path, file.path)
         return Moved(None, f"{file.url} stays: it was replaced while it was being moved.")
 
     def _copy(self, file: StorageFile, path: str, sha256: str) -> None:
         """Copy, read back, compare. A copy that is not the delivered file is deleted again."""
-        fs = self._target.fs
+        fs = self.target.fs
         try:
-            _write_new(self._target, path, _blocks(file))
-            there = look_at(self._target, path)
+            _write_new(self.target, path, _blocks(file))
+            there = look_at(self.target, path)
             if there.size == file.size and self._digest(there) == sha256:
                 return
         except FileExistsError:
@@ -230,10 +217,10 @@ class Mover:
             _discard(fs, path)
             raise
         _discard(fs, path)
-        raise OSError(f"its copy in {self._target.url} is not what was delivered, and was deleted")
+        raise OSError(f"its copy in {self.target.url} is not what was delivered, and was deleted")
 
     def _delete(self, file: StorageFile, path: str) -> Moved:
-        url = self._target.storage.show(path)
+        url = self.target.storage.show(path)
         if (reason := _changed(file)) is not None:
             return Moved(None, f"{reason} Its delivered content is in {url}.")
         try:
