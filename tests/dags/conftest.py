@@ -163,8 +163,6 @@ def _s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture(name="amili")
-def _amili(amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxServer:
-    """A local Amili whose connection keeps its ledger on the same S3."""
-    extra = {"ledger": "s3://invoices/amili-ledger", "ledger_conn_id": "aws_default"}
-    monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", amili_sandbox.connection_json(**extra))
+def _amili(amili_sandbox: SandboxServer) -> SandboxServer:
+    """A local Amili, and a ledger."""
     return amili_sandbox

@@ -431,7 +431,7 @@ def test_your_own_dag_runs_against_the_sandbox(amili_sandbox: SandboxServer, tmp
     # The Python of these tests stands for the .venv that the demo makes.
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv/bin").symlink_to(Path(sys.executable).parent)
-    connection = amili_sandbox.connection_json(ledger=f"file://{tmp_path}/ledger")
+    connection = os.environ["AIRFLOW_CONN_AMILI_DEFAULT"]
     lines = (
         prepare,
         f"export AIRFLOW_CONN_AMILI_DEFAULT={shlex.quote(connection)}",

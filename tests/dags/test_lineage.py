@@ -65,10 +65,8 @@ def _lineage(operator: AmiliFileUploadOperator) -> Any:
 
 
 @pytest.fixture(name="operator")
-def _operator(amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AmiliFileUploadOperator:
+def _operator(amili_sandbox: SandboxServer, tmp_path: Path) -> AmiliFileUploadOperator:
     """An upload of a folder on disk."""
-    extra = {"ledger": str(tmp_path / "ledger")}
-    monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", amili_sandbox.connection_json(**extra))
     (tmp_path / "outbound").mkdir()
     return AmiliFileUploadOperator(task_id="upload", source=f"{tmp_path}/outbound/*", file_type="InvoiciaFormatDocFile")
 

@@ -29,13 +29,6 @@ with DAG("odd_names", start_date=datetime(2025, 1, 1), schedule=None) as dag:
 _NAMES = (b"good.csv", b"faktura\xe6.csv", b"a\n\x1b[2Jb.csv", b"*.csv")
 
 
-@pytest.fixture(name="amili")
-def _amili(amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SandboxServer:
-    """A local Amili with a ledger on disk."""
-    monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", amili_sandbox.connection_json(ledger=f"{tmp_path}/ledger"))
-    return amili_sandbox
-
-
 def test_airflow_takes_what_is_told_of_odd_names(
     amili: SandboxServer, run_dag: RunDag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

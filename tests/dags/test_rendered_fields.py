@@ -64,7 +64,6 @@ def test_a_signed_query_is_not_shown(
     local = "airflow.dag_processing.bundles.local.LocalDagBundle"
     bundles = [{"name": "signed", "classpath": local, "kwargs": {"path": str(tmp_path)}}]
     monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
-    monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", amili_sandbox.connection_json(ledger=str(tmp_path / "ledger")))
     file = tmp_path / "signed.py"
     file.write_text(_DAG.replace("{root}", f"http://127.0.0.1:{server.server_address[1]}"), "utf-8")
     try:
