@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amili_provider.ledger.identity import file_id, folder_of, receipt_name, same_name
+from amili_provider.ledger.identity import file_id, same_name
+from amili_provider.ledger.objects import _below, _key
+from tests.ledger_cases import an_attempt
 
 _SHA = hashlib.sha256(b"invoice 1").hexdigest()
 _BASE: dict[str, Any] = {
@@ -87,20 +89,20 @@ def test_different_parts_never_read_the_same(first: tuple[str, str, str], second
         ("", "", "_/_"),
     ],
 )
-def test_folders_are_safe_paths(environment: str, client_no: str, folder: str) -> None:
-    """Nothing that a connection says can lead out of the ledger's folder."""
-    assert folder_of(environment, client_no) == folder
+def test_prefixes_are_safe_paths(environment: str, client_no: str, folder: str) -> None:
+    """Nothing that a connection says can lead out of the ledger's prefix."""
+    assert _below(environment, client_no) == folder
 
 
 @given(text=st.text())
 def test_no_environment_leads_out_of_the_ledger(text: str) -> None:
-    """Whatever the environment, its folder is one plain name."""
-    name = folder_of(text, "1").split("/")
+    """Whatever the environment, its part of a key is one plain name."""
+    name = _below(text, "1").split("/")
     assert len(name) == 2
     assert name[0] not in ("", ".", "..")
 
 
-def test_a_receipt_lies_where_its_id_says() -> None:
-    """Two characters of the id keep folders small."""
-    args: Any = ("staging/10042", "ab" + "0" * 30, 3)
-    assert receipt_name(*args) == f"staging/10042/ab/ab{'0' * 30}.3.json"
+def test_an_object_lies_where_its_id_says() -> None:
+    """Two characters of the id keep listings apart."""
+    attempt = an_attempt(number=3, file_id="ab" + "0" * 30)
+    assert _key(attempt) == f"staging/10042/ab/ab{'0' * 30}.3.json"

@@ -8,41 +8,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amili_provider.ledger.records import LedgerReceipt, RecordState, TornReceipt, timestamp
-from amili_provider.ledger.standing import Attempt, SetAside, State, judge
+from amili_provider.ledger.attempts import Attempt, AttemptState, timestamp
+from amili_provider.ledger.state import LedgerState as State
+from amili_provider.ledger.state import SetAside, history
 from amili_provider.models import Outcome
 
 _NOW = 1_795_000_000.0
 _ID = "ab" + "0" * 30
 
 
-def _attempt(kind: str, number: int = 1, *, chain: str = "old", resolves: tuple[int, ...] = ()) -> Attempt:
-    if kind == "torn":
-        return TornReceipt(number, "it is empty", chain or None)
-    receipt = LedgerReceipt(
-        file_id=_ID,
-        attempt=number,
-        chain=chain,
-        state=RecordState.CLAIMED,
+def _attempt(
+    kind: str, number: int = 1, *, chain: str = "old", resolves: tuple[int, ...] = (), name: str = "a.csv"
+) -> Attempt:
+    attempt = Attempt(
         environment="staging",
         client_no="1",
-        file_type="T",
-        name="a.csv",
-        source="file:///a.csv",
-        size=1,
-        sha256="0" * 64,
+        file_id=_ID,
+        attempt=number,
+        owner="o",
+        chain=chain,
+        name=name,
         claimed_at=timestamp(_NOW - 1000),
         expires_at=timestamp(_NOW + (1 if kind == "live" else -1)),
-        owner="o",
         resolves=resolves,
     )
+    if kind == "damaged":
+        return replace(attempt, expires_at="", message="its row cannot be read")
     if kind in ("live", "expired"):
-        return receipt
-    return replace(receipt, state=RecordState.SETTLED, outcome=Outcome(kind), settled_at=timestamp(_NOW))
+        return attempt
+    return replace(attempt, state=AttemptState.SETTLED, outcome=Outcome(kind), settled_at=timestamp(_NOW))
 
 
 def _state(*attempts: Attempt, chain: str | None = "mine", set_aside: SetAside = SetAside.NOTHING) -> State:
-    return judge(_ID, attempts, now=_NOW, chain=chain, set_aside=set_aside).state
+    return history(_ID, attempts, now=_NOW, chain=chain, set_aside=set_aside).state
 
 
 @pytest.mark.parametrize(
@@ -52,7 +50,7 @@ def _state(*attempts: Attempt, chain: str | None = "mine", set_aside: SetAside =
         ("live", State.IN_FLIGHT),
         ("expired", State.UNKNOWN),
         ("unknown", State.UNKNOWN),
-        ("torn", State.UNKNOWN),
+        ("damaged", State.UNKNOWN),
         ("rejected", State.FREE),
         ("not_sent", State.FREE),
     ],
@@ -67,14 +65,14 @@ def test_nothing_means_free() -> None:
     assert _state() is State.FREE
 
 
-@pytest.mark.parametrize("kind", ["unknown", "expired", "torn"])
+@pytest.mark.parametrize("kind", ["unknown", "expired", "damaged"])
 @pytest.mark.parametrize("later", ["rejected", "not_sent"])
 def test_an_old_unknown_stays_unknown(kind: str, later: str) -> None:
     """That Amili refused a later attempt says nothing about the earlier one."""
     assert _state(_attempt(kind), _attempt(later, 2)) is State.UNKNOWN
 
 
-@pytest.mark.parametrize("kind", ["unknown", "expired", "torn"])
+@pytest.mark.parametrize("kind", ["unknown", "expired", "damaged"])
 @pytest.mark.parametrize(
     ("found", "state"), [("uploaded", State.UPLOADED), ("rejected", State.FREE), ("not_sent", State.FREE)]
 )
@@ -86,8 +84,8 @@ def test_an_unknown_is_resolved_by_what_was_found_out(kind: str, found: str, sta
 def test_a_resolution_settles_only_what_it_names() -> None:
     """An attempt made after the question was asked is not covered by the answer."""
     attempts = (_attempt("unknown"), _attempt("not_sent", 2, resolves=(1,)), _attempt("unknown", 3))
-    standing = judge(_ID, attempts, now=_NOW)
-    assert (standing.state, standing.unknown) == (State.UNKNOWN, (3,))
+    known = history(_ID, attempts, now=_NOW)
+    assert (known.state, known.unknown) == (State.UNKNOWN, (3,))
 
 
 def test_a_late_owner_beats_the_person_who_settled() -> None:
@@ -103,7 +101,7 @@ def test_a_live_claim_is_never_set_aside(set_aside: SetAside, chain: str) -> Non
     assert _state(_attempt("unknown"), _attempt("live", 2, chain=chain), set_aside=set_aside) is State.IN_FLIGHT
 
 
-@pytest.mark.parametrize("kind", ["unknown", "expired", "torn"])
+@pytest.mark.parametrize("kind", ["unknown", "expired", "damaged"])
 def test_resend_sets_aside_older_unknowns_only(kind: str) -> None:
     """What this chain of attempts left behind, and what was accepted, stays in the way."""
     assert _state(_attempt(kind, chain="old"), set_aside=SetAside.UNKNOWN) is State.FREE
@@ -112,7 +110,7 @@ def test_resend_sets_aside_older_unknowns_only(kind: str) -> None:
     assert _state(_attempt(kind), _attempt(kind, 2, chain="mine"), set_aside=SetAside.UNKNOWN) is State.UNKNOWN
 
 
-@pytest.mark.parametrize("kind", ["uploaded", "unknown", "expired", "torn"])
+@pytest.mark.parametrize("kind", ["uploaded", "unknown", "expired", "damaged"])
 def test_force_sets_aside_everything_older(kind: str) -> None:
     """A retry under force is not a third time: its own attempt is not older than itself."""
     assert _state(_attempt(kind, chain="old"), set_aside=SetAside.EVERYTHING) is State.FREE
@@ -130,52 +128,72 @@ def test_without_a_chain_everything_is_older(chain: str | None) -> None:
 
 def test_what_is_set_aside_is_still_told() -> None:
     """Whoever resends asks first about each unknown attempt, and resolves it."""
-    standing = judge(_ID, (_attempt("unknown"), _attempt("torn", 2)), now=_NOW, chain="x", set_aside=SetAside.UNKNOWN)
-    assert (standing.state, standing.unknown, standing.next_attempt) == (State.FREE, (1, 2), 3)
+    known = history(_ID, (_attempt("unknown"), _attempt("damaged", 2)), now=_NOW, chain="x", set_aside=SetAside.UNKNOWN)
+    assert (known.state, known.unknown, known.next_attempt) == (State.FREE, (1, 2), 3)
 
 
-def test_a_standing_describes_what_decides() -> None:
+def test_a_history_describes_what_decides() -> None:
     """The message names the attempt that is in the way."""
-    standing = judge(_ID, (_attempt("rejected"), _attempt("unknown", 2), _attempt("unknown", 3)), now=_NOW)
-    assert "attempt 2" in standing.describe()
-    assert "1 more" in standing.describe()
-    assert "no accepted" in judge(_ID, (), now=_NOW).describe()
-    assert judge(_ID, (_attempt("torn"),), now=_NOW).first_receipt is None
+    known = history(_ID, (_attempt("rejected"), _attempt("unknown", 2), _attempt("unknown", 3)), now=_NOW)
+    assert "attempt 2" in known.describe()
+    assert "1 more" in known.describe()
+    assert "no accepted" in history(_ID, (), now=_NOW).describe()
+    assert "its row cannot be read" in history(_ID, (_attempt("damaged"),), now=_NOW).describe()
 
 
-_KINDS = st.sampled_from(["uploaded", "live", "expired", "unknown", "torn", "rejected", "not_sent"])
+_KINDS = st.sampled_from(["uploaded", "live", "expired", "unknown", "damaged", "rejected", "not_sent"])
 _HISTORIES = st.lists(
     st.tuples(_KINDS, st.sampled_from(["mine", "old", "older"]), st.sets(st.integers(1, 6))), max_size=6
 )
 
 
-@given(history=_HISTORIES, set_aside=st.sampled_from(list(SetAside)))
-def test_random_histories_keep_the_promises(history: list[tuple[str, str, set[int]]], set_aside: SetAside) -> None:
+@given(told=_HISTORIES, set_aside=st.sampled_from(list(SetAside)))
+def test_random_histories_keep_the_promises(told: list[tuple[str, str, set[int]]], set_aside: SetAside) -> None:
     """Free means: nothing accepted, nothing in flight and nothing unresolved, but for what was set aside."""
     attempts = [
         _attempt(kind, n, chain=chain, resolves=tuple(sorted(i for i in resolves if i < n)))
-        for n, (kind, chain, resolves) in enumerate(history, 1)
+        for n, (kind, chain, resolves) in enumerate(told, 1)
     ]
-    standing = judge(_ID, attempts, now=_NOW, chain="mine", set_aside=set_aside)
+    known = history(_ID, attempts, now=_NOW, chain="mine", set_aside=set_aside)
     resolved = {
         i
-        for n, (kind, _, resolves) in enumerate(history, 1)
+        for n, (kind, _, resolves) in enumerate(told, 1)
         if kind in ("uploaded", "rejected", "not_sent")
         for i in resolves
         if i < n
     }
-    accepted = [chain for kind, chain, _ in history if kind == "uploaded"]
+    accepted = [chain for kind, chain, _ in told if kind == "uploaded"]
     unresolved = [
         (n, chain)
-        for n, (kind, chain, _) in enumerate(history, 1)
-        if kind in ("expired", "unknown", "torn") and n not in resolved
+        for n, (kind, chain, _) in enumerate(told, 1)
+        if kind in ("expired", "unknown", "damaged") and n not in resolved
     ]
-    assert standing.unknown == tuple(n for n, _ in unresolved)
-    assert standing.next_attempt == len(history) + 1
+    assert known.unknown == tuple(n for n, _ in unresolved)
+    assert known.next_attempt == len(told) + 1
     if set_aside is SetAside.EVERYTHING:
         accepted = [chain for chain in accepted if chain == "mine"]
     in_the_way = [n for n, chain in unresolved if set_aside is SetAside.NOTHING or chain == "mine"]
-    live = any(kind == "live" for kind, _, _ in history)
+    live = any(kind == "live" for kind, _, _ in told)
     expected = State.UPLOADED if accepted else State.IN_FLIGHT if live else State.UNKNOWN if in_the_way else State.FREE
-    assert standing.state is expected
-    assert (standing.deciding is None) == (expected is State.FREE)
+    assert known.state is expected
+    assert (known.deciding is None) == (expected is State.FREE)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "name", "elsewhere"),
+    [
+        ([("uploaded", "a.csv")], "b.csv", 1),
+        ([("uploaded", "a.csv")], "A.CSV", None),
+        ([("uploaded", "a.csv"), ("uploaded", "b.csv")], "b.csv", None),
+        ([("rejected", "a.csv"), ("uploaded", "b.csv")], "c.csv", 2),
+        ([("unknown", "a.csv")], "b.csv", None),
+        ([("uploaded", "")], "b.csv", None),
+    ],
+)
+def test_equal_bytes_under_another_name_are_told(
+    attempts: list[tuple[str, str]], name: str, elsewhere: int | None
+) -> None:
+    """Accepted under other names only: the first of them; a name that is not known contradicts none."""
+    made = [_attempt(kind, n, name=called) for n, (kind, called) in enumerate(attempts, 1)]
+    found = history(_ID, made, now=_NOW).accepted_elsewhere(name)
+    assert (found and found.attempt) == elsewhere
