@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ def ours(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
         os.environ["AIRFLOW_CONN_S3_HERE"] = storage_connection(asked["storage"])
     conn_id = "s3_here" if asked.get("storage") else None
     os.environ["AIRFLOW_CONN_AMILI_DEFAULT"] = connection(asked["sink"], ledger_conn_id=asked.get("ledger_conn_id"))
+    from amili_provider.hooks.amili import AmiliHook
+    from amili_provider.ledger.opening import create_in_file, store_from
     from amili_provider.operators.amili import AmiliFileUploadOperator
 
     def run(source: str, ledger: str | None, source_conn_id: str | None, **options: Any) -> dict[str, Any]:
@@ -68,7 +71,10 @@ def ours(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         tiny = Path(folder, "warm-up.csv")
         tiny.write_bytes(os.urandom(1000))
-        run(str(tiny), f"{folder}/ledger", None)
+        run(str(tiny), create_in_file(f"{folder}/ledger.db"), None)
+    if asked["ledger"]:
+        with closing(store_from(asked["ledger"], AmiliHook().settings, create=True)) as store:
+            store.create()
     if conn_id:
         run(asked["warm_up"], None, conn_id)
     return lambda: run(asked["source"], asked["ledger"], conn_id, **asked.get("options", {}))

@@ -1,8 +1,9 @@
 """
-What a receipt costs, in an empty ledger and in one with many older receipts.
+What an attempt costs, in an empty ledger and in one with many older attempts.
 
-One command: ``python -m tests.benchmarks.ledger_cost`` (local disk and S3; some minutes). Rounds alternate between the
-two ledgers, the medians are compared. The promise is a ratio of at most 1.2.
+One command: ``python -m tests.benchmarks.ledger_cost`` (SQLite, PostgreSQL and S3; some minutes). Rounds alternate
+between the two ledgers, the medians are compared. The promise is a ratio of at most 1.2. PostgreSQL and SQLite write to
+the disk as in earnest.
 """
 
 # ruff: noqa: T201 - printing is what it is for
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import shutil
 import statistics
 import tempfile
 import time
@@ -22,115 +22,132 @@ from pathlib import Path
 
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="amili-ledger-cost-"))
 
+import sqlalchemy as sa
+
 from amili_provider.ledger import Ledger
-from amili_provider.ledger.folders import Folder
-from amili_provider.ledger.local_folder import LocalFolder
-from amili_provider.ledger.remote_folders import ObjectStoreFolder
+from amili_provider.ledger.objects import ObjectStore
+from amili_provider.ledger.sql import SqlStore, sqlite_engine
+from amili_provider.ledger.stores import LedgerStore
 from tests.benchmarks.measuring import in_memory, server
-from tests.ledger_cases import ACCEPTED, facts, file_id_of
+from tests.databases import postgres as postgres_server
+from tests.ledger_cases import ACCEPTED, an_attempt, facts, file_id_of
 
 REQUEST_FILES = 500
 PROMISE = 1.2
-Place = Callable[[str], Folder]
+_TOGETHER = 5_000
+Place = Callable[[str], LedgerStore]
 
 
 @contextmanager
-def local(path: str | None) -> Iterator[tuple[Place, Callable[[str, str, bytes], None]]]:
-    """Ledgers on the local disk, and a way to put receipts there in bulk."""
-    root = Path(tempfile.mkdtemp(prefix="amili-ledger-cost-", dir=path))
-    try:
-        yield lambda name: LocalFolder(str(root / name), (root / name).as_uri()), _into(root)
-    finally:
-        shutil.rmtree(root)
+def sqlite(path: str | None) -> Iterator[Place]:
+    """Ledgers in files of SQLite."""
+    with tempfile.TemporaryDirectory(prefix="amili-ledger-cost-", dir=path) as folder:
+
+        def place(name: str) -> LedgerStore:
+            file = f"{folder}/{name}.db"
+            return SqlStore(sqlite_engine(file, create=True), shown=file, path=file)
+
+        yield place
 
 
 @contextmanager
-def s3(path: str | None) -> Iterator[tuple[Place, Callable[[str, str, bytes], None]]]:
-    """Ledgers on an S3 server in a process of its own, and a way to put receipts there in bulk."""
+def postgres(path: str | None) -> Iterator[Place]:
+    """Ledgers in tables of a PostgreSQL server."""
+    with tempfile.TemporaryDirectory(prefix="amili-ledger-cost-", dir=path) as folder:
+        Path(folder).chmod(0o755)
+        with postgres_server(Path(folder, "postgres"), "fsync=on") as port:
+            url = f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"
+
+            def place(name: str) -> LedgerStore:
+                engine = sa.create_engine(url, pool_size=4, future=True)
+                return SqlStore(engine, shown=name, table=name.replace("-", "_"))
+
+            yield place
+
+
+@contextmanager
+def s3(path: str | None) -> Iterator[Place]:
+    """Ledgers on an S3 server in a process of its own."""
     from s3fs import S3FileSystem
 
     with in_memory(path) as root, server("objects", str(root)) as port:
-        bucket = root / "books"
-        bucket.mkdir()
+        (root / "books").mkdir()
         where = {"endpoint_url": f"http://127.0.0.1:{port}", "client_kwargs": {"region_name": "us-east-1"}}
         fs = S3FileSystem(key="key", secret="secret", **where)
-        yield lambda name: ObjectStoreFolder(fs, f"books/{name}", f"s3://books/{name}"), _into(bucket)
+        yield lambda name: ObjectStore(fs, f"books/{name}", f"s3://books/{name}")
 
 
-def _into(root: Path) -> Callable[[str, str, bytes], None]:
-    """Return what puts a receipt of a ledger below *root*."""
-
-    def put(ledger: str, name: str, data: bytes) -> None:
-        target = root / ledger / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-
-    return put
+STORES = {"sqlite": sqlite, "postgres": postgres, "s3": s3}
 
 
-def opened(folder: Folder) -> Ledger:
-    """Return a ledger over a folder."""
-    folder.probe()
-    return Ledger(folder, environment="staging", client_no="10042", answer_timeout=600.0)
+def opened(store: LedgerStore) -> Ledger:
+    """Return a new ledger over a store."""
+    store.create()
+    store.open()
+    return Ledger(store, environment="staging", client_no="10042", answer_timeout=600.0)
 
 
-def fill(ledger: Ledger, count: int, put: Callable[[str, bytes], None]) -> None:
-    """Put *count* settled receipts into a ledger, past its own writing."""
-    claim = ledger.claim(ledger.look_up(file_id_of(ledger, facts(b"pattern"))), facts(b"pattern"))
-    pattern = ledger.settle(claim, ACCEPTED).to_json()
-    base = ledger.receipt_url(claim.file_id, 1).removeprefix(ledger.folder.url).lstrip("/").split("/")[:2]
-    for number in range(count):
-        file_id = hashlib.sha256(f"old {number}".encode()).hexdigest()[:32]
-        data = pattern.replace(claim.file_id.encode(), file_id.encode())
-        put("/".join([*base, file_id[:2], f"{file_id}.1.json"]), data)
+def fill(store: LedgerStore, count: int) -> None:
+    """Put *count* settled attempts into a ledger."""
+    for start in range(0, count, _TOGETHER):
+        older = []
+        for number in range(start, min(start + _TOGETHER, count)):
+            file_id = hashlib.sha256(f"old {number}".encode()).hexdigest()[:32]
+            attempt = an_attempt(file_id=file_id, name=f"older-{number}.csv", size=number)
+            attempt.settle(ACCEPTED)
+            attempt.stamp(1_790_000_000.0 + number, 0.0)
+            older.append(attempt)
+        store.restore(older)
 
 
 def seconds(ledger: Ledger, count: int) -> float:
     """Look up, claim and settle *count* files that nobody has seen before, as a delivery does."""
     run = uuid.uuid4().hex
-    claims = [facts(f"{run} {number}".encode()) for number in range(count)]
+    wanted = [facts(f"{run} {number}".encode(), name=f"{run}-{number}.csv") for number in range(count)]
+    ids = [file_id_of(ledger, claim) for claim in wanted]
     began = time.perf_counter()
-    standings = ledger.look_up_all(file_id_of(ledger, claim) for claim in claims)
-    wanted = list(zip(standings, claims, strict=True))
     for start in range(0, count, REQUEST_FILES):
-        claimed = ledger.claim_all(wanted[start : start + REQUEST_FILES])
-        ledger.settle_all([(claim, ACCEPTED) for claim in claimed])
+        some = slice(start, start + REQUEST_FILES)
+        histories = ledger.look_up(ids[some])
+        claims = ledger.claim([(histories[i], claim) for i, claim in zip(ids[some], wanted[some], strict=True)])
+        ledger.settle([(claim, ACCEPTED) for claim in claims])
     return time.perf_counter() - began
 
 
-def compare(kind: str, receipts: int, older: int, rounds: int, path: str | None) -> float:
-    """Print what a receipt costs in both ledgers, and return the ratio."""
-    with {"local": local, "s3": s3}[kind](path) as (place, put):
+def compare(kind: str, attempts: int, older: int, rounds: int, path: str | None) -> float:
+    """Print what an attempt costs in both ledgers, and return the ratio."""
+    with STORES[kind](path) as place:
         full = opened(place("full"))
         began = time.perf_counter()
-        fill(full, older, lambda name, data: put("full", name, data))
-        print(f"{kind}: {older} older receipts put there in {time.perf_counter() - began:.0f} s", flush=True)
-        seconds(full, receipts // 10)
+        fill(full.store, older)
+        print(f"{kind}: {older} older attempts put there in {time.perf_counter() - began:.0f} s", flush=True)
+        seconds(full, attempts // 10)
         empties, fulls = [], []
         for number in range(rounds):
             with opened(place(f"empty-{number}")) as empty:
-                empties.append(seconds(empty, receipts))
-            fulls.append(seconds(full, receipts))
+                empties.append(seconds(empty, attempts))
+            fulls.append(seconds(full, attempts))
             print(f"  round {number + 1}: {empties[-1]:.2f} s empty, {fulls[-1]:.2f} s full", flush=True)
         full.close()
-    cost = [statistics.median(times) / receipts * 1000 for times in (empties, fulls)]
+    cost = [statistics.median(times) / attempts * 1000 for times in (empties, fulls)]
     ratio = cost[1] / cost[0]
     verdict = "kept" if ratio <= PROMISE else "BROKEN"
-    print(f"{kind}: {cost[0]:.3f} ms a receipt at 0 older, {cost[1]:.3f} ms at {older}: ratio {ratio:.2f}, {verdict}")
+    print(f"{kind}: {cost[0]:.3f} ms an attempt at 0 older, {cost[1]:.3f} ms at {older}: ratio {ratio:.2f}, {verdict}")
     return ratio
 
 
 def main() -> int:
-    """Compare on the storages that are asked for."""
+    """Compare on the stores that are asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ledger_cost", description=__doc__)
-    parser.add_argument("--storage", choices=("local", "s3", "all"), default="all")
-    parser.add_argument("--receipts", type=int, default=10_000, help="per round (default: %(default)s)")
-    parser.add_argument("--older", type=int, default=200_000)
+    parser.add_argument("--store", choices=(*STORES, "all"), default="all")
+    parser.add_argument("--attempts", type=int, default=10_000, help="per round (default: %(default)s)")
+    parser.add_argument("--older", type=int, help="default: a million, in the bucket 100,000")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--path", help="folder for the local ledgers (default: the temporary one)")
+    parser.add_argument("--path", help="folder for databases (default: the temporary one)")
     asked = parser.parse_args()
-    kinds = ("local", "s3") if asked.storage == "all" else (asked.storage,)
-    ratios = [compare(kind, asked.receipts, asked.older, asked.rounds, asked.path) for kind in kinds]
+    kinds = list(STORES) if asked.store == "all" else [asked.store]
+    usual = {"sqlite": 1_000_000, "postgres": 1_000_000, "s3": 100_000}
+    ratios = [compare(k, asked.attempts, asked.older or usual[k], asked.rounds, asked.path) for k in kinds]
     return 0 if max(ratios) <= PROMISE else 1
 
 

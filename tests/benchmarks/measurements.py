@@ -26,6 +26,7 @@ from tests.benchmarks.measuring import (
     shown,
 )
 from tests.benchmarks.others import import_cost, ledger_cost, waiting
+from tests.ledgers import new_ledger
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 LINE = ("--latency", "0.01", "--rate", str(100 * 10**6))
@@ -43,8 +44,8 @@ def _ours(scale: Scale, **asked: Any) -> Contestant:
 
     def run() -> dict[str, Any]:
         if kept == "local":
-            folder = tempfile.mkdtemp(prefix="ledger-", dir=scale.folder)
-            return contestant("ours", ledger=f"{folder}/ledger", **asked)()
+            folder = Path(tempfile.mkdtemp(prefix="ledger-", dir=scale.folder))
+            return contestant("ours", ledger=new_ledger(folder), **asked)()
         if kept == "s3":
             bucket = scale.folder / "s3" / "books"
             bucket.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import tempfile
 from tests.benchmarks.measuring import ROOT, Row, Scale, note
 
 _LEDGER = re.compile(
-    r"^(?P<storage>\w+): (?P<empty>[\d.]+) ms a receipt at 0 older, (?P<full>[\d.]+) ms at (?P<older>\d+): "
+    r"^(?P<store>\w+): (?P<empty>[\d.]+) ms an attempt at 0 older, (?P<full>[\d.]+) ms at (?P<older>\d+): "
     r"ratio (?P<ratio>[\d.]+)",
     re.MULTILINE,
 )
@@ -40,12 +40,12 @@ def _printed(module: str, *arguments: str) -> str:
 
 
 def ledger_cost(scale: Scale) -> list[Row]:
-    """What a receipt costs in an empty ledger and in one with many older receipts."""
-    quick = ("--receipts", "500", "--older", "5000", "--rounds", "3") if scale.quick else ()
+    """What an attempt costs in an empty ledger and in one with many older attempts."""
+    quick = ("--attempts", "500", "--older", "5000", "--rounds", "3") if scale.quick else ()
     return [
         Row(
-            "e: cost of a receipt",
-            f"{found['storage']}: with {found['older']} older receipts, by that with none",
+            "e: cost of an attempt in the ledger",
+            f"{found['store']}: with {found['older']} older attempts, by that with none",
             float(found["ratio"]),
             promise=1.2,
             detail={"ms_empty": float(found["empty"]), "ms_full": float(found["full"])},
