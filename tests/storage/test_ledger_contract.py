@@ -25,6 +25,7 @@ from amili_provider.ledger.objects import LARGE_BYTES
 from amili_provider.ledger.state import history
 from amili_provider.ledger.stores import Found, LedgerStore, Query
 from tests.ledger_cases import ACCEPTED, LOST, NOT_SENT, REFUSED, an_attempt
+from tests.readme import ROOT
 from tests.storage.backends.gcs import Gcs
 from tests.storage.backends.ledgers import CONN_ID, HOMES, LedgerHome, ObjectHome, Server, SqlHome, running_home
 
@@ -790,3 +791,39 @@ def test_a_store_without_conditional_writes_is_refused(monkeypatch: pytest.Monke
             who = {"format": 1, "ledger_id": "0" * 32, "created_at": "2026-11-01T00:00:00.000Z"}
             home.backend.put("ledger/ledger.json", json.dumps(who).encode())
         home.end()
+
+
+@on("server", SQL, indirect=True)
+def test_the_statements_of_the_guide_run(home: SqlHome, store: LedgerStore) -> None:
+    """What the ledger's page shows accounting gives the same on each database; what it erases is not forgotten."""
+    page = (ROOT / "docs/ledger.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^<!-- test: ([\w ]+) -->\n```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+
+    def ask(name: str, *changes: tuple[str, str]) -> list[Any]:
+        statement = shown[name].replace("amili_attempts", home.table)
+        for word, other in changes:
+            assert word in statement
+            statement = statement.replace(word, other)
+        return home.run(statement)
+
+    whose: dict[str, Any] = {"environment": "production", "client_no": "2218"}
+    ends = {"INVOICE_1042.csv": ACCEPTED, "lost.csv": LOST, "bad.csv": REFUSED}
+    attempts = [an_attempt(name, name=name, **whose) for name in ends]
+    store.claim(attempts, 720.0)
+    for attempt, verdict in zip(attempts, ends.values(), strict=True):
+        attempt.settle(verdict)
+    attempts[0].uploaded_at = "2026-11-02T23:59:59.999Z"
+    store.settle(attempts)
+    assert [row[:3] for row in ask("sent")] == [("INVOICE_1042.csv", "uploaded", "2026-11-02T23:59:59.999Z")]
+    assert ask("days") == [("2026-11-02", attempts[0].file_type, 1, attempts[0].size)]
+    assert [row[0] for row in ask("unknown")] == ["lost.csv"]
+    assert [row[0] for row in ask("rejected")] == ["bad.csv"]
+    assert ask("people") == []
+    name = "missing on postgresql" if home.name == "postgres" else "missing on sqlite"
+    next_day = ("date(day, '+1 day')", "date_add(day, INTERVAL 1 DAY)")
+    missing = [row[0] for row in ask(name, *[next_day] * (home.name == "mariadb"))]
+    assert missing == [f"2026-11-{day:02}" for day in range(1, 31) if day != 2]
+    ask("erasure", ("2021-01-01", "2999-01-01"))
+    found = store.look_up("production", "2218", [a.file_id for a in attempts]).attempts
+    assert [found[a.file_id][0].name for a in attempts] == ["", "lost.csv", ""]
+    assert [found[a.file_id][0].outcome for a in attempts] == [v.outcome for v in ends.values()]
