@@ -93,13 +93,13 @@ def store_from(
         )
     scheme = split_url(url)[0]
     if url.startswith("sqlite:"):
-        return _sqlite(url.removeprefix("sqlite://"), create=create, sleep=sleep)
+        return _sqlite(url.removeprefix("sqlite:///"), create=create, sleep=sleep)
     if scheme is None and _TABLE.fullmatch(url or "amili_attempts"):
         return _database(url or "amili_attempts", settings, create=create, sleep=sleep)
     kind = BY_SCHEME.get(scheme or "")
     if kind is None or not kind.object_store:
         raise ValueError(
-            f"The ledger cannot be kept in {one_line(url.partition('?')[0])!r}. A ledger is {WHAT_WORKS}. Folders on "
+            f"The ledger cannot be kept in {_shown(url)!r}. A ledger is {WHAT_WORKS}. Folders on "
             f"disks, shares and file servers cannot decide which of two tasks was first."
         )
     location = open_location(url, conn_id_for(url, settings))
@@ -115,7 +115,7 @@ def create_in_file(path: str | Path) -> str:
     :raises AmiliLedgerUnavailable: if it cannot be created.
     """
     name = f"sqlite:///{path}"
-    store = _sqlite(f"/{path}", create=True, sleep=time.sleep)
+    store = _sqlite(str(path), create=True, sleep=time.sleep)
     try:
         store.create()
     finally:
@@ -173,16 +173,12 @@ def _database(table: str, settings: AmiliSettings, *, create: bool, sleep: Calla
     return SqlStore(engine, shown=shown, table=table, said=partial(said, connection=connection), sleep=sleep)
 
 
-def _sqlite(
-    address: str, *, table: str = "amili_attempts", create: bool, sleep: Callable[[float], None]
-) -> LedgerStore:
+def _sqlite(path: str, *, table: str = "amili_attempts", create: bool, sleep: Callable[[float], None]) -> LedgerStore:
     from amili_provider.ledger.sql import SqlStore, sqlite_engine
 
-    # Of a URL "//absolute/path" is left, of a connection "/absolute/path".
-    path = address[1:] if address.startswith("//") else address
     if not path.startswith("/") or path == "/":
         raise ValueError(
-            f"The ledger {one_line(address)!r} is no absolute path of a file. A file of SQLite takes four slashes: "
+            f"The ledger {_shown(path)!r} is no absolute path of a file. A file of SQLite takes four slashes: "
             f"'sqlite:////var/lib/amili/ledger.db'; it must be the same for every task and every worker."
         )
     if kind := _remote_mount(path):
@@ -204,12 +200,17 @@ def _remote_mount(path: str) -> str | None:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    real = str(Path(path).parent.resolve()) + "/"
-    held: list[tuple[int, str]] = []
+    real = f"{Path(path).resolve().parent}/"
+    length, kind = 0, ""
     for line in mounts:
-        _, point, kind, *_ = line.split(" ")
+        _, point, its_kind, *_ = line.split(" ")
         point = point.replace("\\040", " ").rstrip("/") + "/"
-        if real.startswith(point):
-            held.append((len(point), kind))
-    kind = max(held, default=(0, ""))[1]
+        # The innermost, and of two on one point the later.
+        if real.startswith(point) and len(point) >= length:
+            length, kind = len(point), its_kind
     return kind if _REMOTE.match(kind) else None
+
+
+def _shown(name: str) -> str:
+    """Return a name that nobody has understood yet as messages show it: one line, without login and signature."""
+    return one_line(re.sub(r"[^/]*@", "", name.partition("?")[0]))
