@@ -1,14 +1,21 @@
 """
-The ways out of what the uploads cannot know: a form for the ledger.
+A form for the ledger: what was delivered, and the ways out of what the uploads cannot know.
 
-Trigger it, choose what to do, and read the log of the task that ran; its result is in XCom too.
+Trigger it, choose what to do, and read the log of its task; the result is in XCom too. The command `amili-ledger` does
+the same.
 
 - **list unknown**: files that were sent, but whose answer was lost. Ask Amili about them.
-- **settle as arrived**: Amili has the file; it is never sent again.
-- **settle as not arrived**: Amili does not have it; the next run of the upload sends it.
+- **find**: was this file sent, when, and what did Amili say?
+- **report**: files per day and file type.
+- **check with Amili**: ask Amili's result endpoint for all unknown files, and settle those whose result is final.
+- **settle as arrived**: Amili has the files; they are never sent again.
+- **settle as not arrived**: Amili does not have them; the next run of the upload sends them. Name the files by their
+  ids, or by the request or the run that sent them. All of them are settled, or none.
 - **adopt**: record what matches `source` as delivered, without sending it. For the first day of an installation that
   used other means. Try it with `dry_run` first.
-- **copy**: copy the ledger to another storage. Pause the uploads meanwhile, then name the copy in the connection.
+- **create**: create the ledger, once. One that is there stays as it is.
+- **copy**: copy the ledger to another database or bucket. Pause the uploads meanwhile, then name the copy in the
+  connection.
 
 The ledger is the one that the Amili connection names, unless `ledger` says another.
 """
@@ -20,8 +27,23 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Param, get_current_context, task
 
-ACTIONS = ["list unknown", "settle as arrived", "settle as not arrived", "adopt", "copy"]
-TEXT = ["string", "null"]
+ACTIONS = [
+    "list unknown",
+    "find",
+    "report",
+    "check with Amili",
+    "settle as arrived",
+    "settle as not arrived",
+    "adopt",
+    "create",
+    "copy",
+]
+
+
+def text(title: str, description: str) -> Param:
+    """Return a field that may stay empty."""
+    return Param(None, type=["string", "null"], title=title, description=description)
+
 
 with DAG(
     dag_id="amili_ledger",
@@ -33,58 +55,33 @@ with DAG(
     params={
         "action": Param("list unknown", type="string", enum=ACTIONS, title="What to do"),
         "amili_conn_id": Param("amili_default", type="string", title="Amili connection"),
-        "client_no": Param(
-            None, type=TEXT, title="Client number", description="Default: the connection's; to list: all."
-        ),
-        "ledger": Param(None, type=TEXT, title="Ledger folder", description="Default: the connection's."),
-        "who": Param(None, type=TEXT, title="Who says so", description="To settle and adopt: your name."),
-        "why": Param(None, type=TEXT, title="How you know", description="To settle and adopt: in a few words."),
+        "client_no": text("Client number", "Default: the connection's; to list, find and report: all."),
+        "ledger": text("Ledger", "Default: the connection's."),
+        "find": text("Find", "A part of a name or path, the beginning of a hash, or a file id."),
+        "first_day": text("First day", "To report, UTC: 2026-11-01. Default: 30 days ago."),
+        "last_day": text("Last day", "To report."),
+        "who": text("Who says so", "To settle and adopt: your name. Default: the Airflow user."),
+        "why": text("How you know", "To settle and adopt: in a few words."),
         "file_ids": Param([], type="array", items={"type": "string"}, title="File ids", description="To settle."),
-        "source": Param(None, type=TEXT, title="Source", description="To adopt: s3://bucket/sent/*.csv"),
-        "source_conn_id": Param(None, type=TEXT, title="Source connection", description="To adopt."),
-        "file_type": Param(None, type=TEXT, title="File type", description="To adopt: as the files were delivered."),
+        "request": text("Request", "To settle, instead of file ids: as in the upload's log and receipts."),
+        "run": text("DAG and run", "To settle, instead of file ids: DAG/RUN."),
+        "source": text("Source", "To adopt: s3://bucket/sent/*.csv"),
+        "source_conn_id": text("Source connection", "To adopt."),
+        "file_type": text("File type", "To adopt: as the files were delivered."),
         "dry_run": Param(
             default=False, type="boolean", title="Dry run", description="To adopt: only say what would be."
         ),
-        "copy_to": Param(None, type=TEXT, title="Copy to", description="To copy: folder on any storage."),
-        "copy_to_conn_id": Param(None, type=TEXT, title="Connection of the copy", description="To copy."),
+        "copy_to": text("Copy to", "To copy: a table, a SQLite file or a prefix of a bucket."),
+        "copy_to_conn_id": text("Connection of the copy", "To copy: of its database or bucket."),
     },
 ) as dag:
 
-    @task.branch
-    def choose() -> str:
-        """Run the one task that the form asks for."""
-        action = get_current_context()["params"]["action"]
-        return {"list unknown": "list_unknown", "adopt": "adopt", "copy": "copy"}.get(action, "settle")
-
-    # Nothing heavy is imported when the DAG is parsed.
-
     @task
-    def list_unknown() -> list[dict[str, Any]]:
-        """List files that were sent, but whose answer was lost."""
-        from amili_provider.ledger import desk  # noqa: PLC0415
+    def act() -> list[dict[str, Any]]:
+        """Do what the form asks for."""
+        # Nothing heavy is imported when the DAG is parsed.
+        from amili_provider.command import form  # noqa: PLC0415
 
-        return desk.list_unknown(get_current_context())
+        return form.act(get_current_context())
 
-    @task
-    def settle() -> list[dict[str, Any]]:
-        """Write down whether files arrived."""
-        from amili_provider.ledger import desk  # noqa: PLC0415
-
-        return desk.settle(get_current_context())
-
-    @task
-    def adopt() -> list[dict[str, Any]]:
-        """Record files as delivered without sending them."""
-        from amili_provider.ledger import desk  # noqa: PLC0415
-
-        return desk.adopt(get_current_context())
-
-    @task
-    def copy() -> dict[str, Any]:
-        """Copy the ledger to another storage."""
-        from amili_provider.ledger import desk  # noqa: PLC0415
-
-        return desk.copy(get_current_context())
-
-    choose() >> [list_unknown(), settle(), adopt(), copy()]
+    act()
