@@ -268,7 +268,7 @@ class Books:
         """
         Write what became of the files of *group*; those never claimed are passed over.
 
-        :returns: the results of files that another run sent meanwhile, since this worker stood still for too long.
+        :returns: the results of files that another run may have sent, since this worker stood still for too long.
         :raises AmiliLedgerUnavailable: if that cannot be written; the claims then become unknown outcomes.
         """
         if self._ledger is None:
@@ -286,8 +286,8 @@ class Books:
         return {
             item: unknown(
                 "Amili may have it twice, ask Amili: this worker stood still until its claim had ended, and another "
-                f"run sent the file meanwhile. {results[item].verdict.outcome} here; there: "
-                f"{later[item.file_id].in_short()}"
+                f"run may have sent the file meanwhile. {results[item].verdict.outcome} here; there: "
+                f"{later[item.file_id]}"
             )
             for item in group
             if item.receipt.file_id in later and results[item].outcome in (Outcome.UPLOADED, Outcome.UNKNOWN)

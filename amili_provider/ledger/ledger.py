@@ -254,25 +254,28 @@ class Ledger:
                 break
         return attempts
 
-    def overtaken(self, claims: Sequence[Claim]) -> dict[str, Attempt]:
+    def overtaken(self, claims: Sequence[Claim]) -> dict[str, str]:
         """
-        Return the later attempts of others at files whose claims had ended before they were settled, by file id.
+        Return what others did meanwhile with files whose claims had ended before they were settled, by file id.
 
         A worker that stands still between the last check of its margin and the tail cannot know that its claim ends
-        meanwhile. Asks nothing of the ledger if no claim has ended.
+        meanwhile. Asks nothing of the ledger if no claim has ended; if it cannot be asked, that is said of each file.
 
         :param claims: that were settled.
-        :raises AmiliLedgerUnavailable: if that cannot be told.
         """
         ended = {claim.file_id: claim.attempt for claim in claims if claim.ends_at <= self._clock()}
-        later: dict[str, Attempt] = {}
-        for file_id, known in (self.look_up(list(ended)) if ended else {}).items():
-            for attempt in known.attempts:
+        later: dict[str, str] = {}
+        try:
+            known = self.look_up(list(ended)) if ended else {}
+        except AmiliLedgerUnavailable as error:
+            return dict.fromkeys(ended, str(error))
+        for file_id, mine in ended.items():
+            for attempt in known[file_id].attempts:
                 taken = (
                     attempt.outcome not in (Outcome.NOT_SENT, Outcome.REJECTED) and attempt.origin is Origin.DELIVERY
                 )
-                if attempt.attempt > ended[file_id].attempt and taken:
-                    later[file_id] = attempt
+                if attempt.attempt > mine.attempt and taken:
+                    later[file_id] = attempt.in_short()
         return later
 
     def resolve(
