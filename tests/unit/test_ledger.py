@@ -230,10 +230,25 @@ def test_who_was_overtaken_while_it_stood_still_is_told(ledger: Ledger, clock: C
     clock.now += 1000
     later = _claim(ledger, run=other_run(), set_aside=SetAside.UNKNOWN)
     _settle(ledger, claim, ACCEPTED)
-    assert ledger.overtaken([claim]) == {claim.file_id: later.attempt}
+    assert ledger.overtaken([claim]) == {claim.file_id: later.attempt.in_short()}
     assert ledger.overtaken([later]) == {}
     _settle(ledger, later, NOT_SENT)
     assert ledger.overtaken([claim]) == {}
+
+
+def test_who_stood_still_and_cannot_ask_is_told_so(
+    ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether another run sent the file is not known then, and that is said of this file only."""
+    claim = _claim(ledger)
+    clock.now += 1000
+    _settle(ledger, claim, ACCEPTED)
+
+    def away(*_: object) -> None:
+        raise AmiliLedgerUnavailable("away")
+
+    monkeypatch.setattr(ledger.store, "look_up", away)
+    assert ledger.overtaken([claim]) == {claim.file_id: "away"}
 
 
 def test_wrong_endings_are_bugs(ledger: Ledger) -> None:
