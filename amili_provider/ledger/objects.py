@@ -299,7 +299,7 @@ class ObjectStore:
         """Try *operation* a few times. That an object exists, or does not, is an answer and no failure."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_not_exception_type((FileNotFoundError, FileExistsError, PermissionError)),
-            wait=tenacity.wait_exponential_jitter(initial=0.2, max=2.0),
+            wait=tenacity.wait_exponential(multiplier=0.2, max=2.0) + tenacity.wait_random(0, 0.2),
             stop=tenacity.stop_after_attempt(4),
             sleep=self._sleep,
             reraise=True,

@@ -496,7 +496,7 @@ class SqlStore:
         """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_may_pass),
-            wait=tenacity.wait_exponential_jitter(initial=0.1, max=2.0),
+            wait=tenacity.wait_exponential(multiplier=0.1, max=2.0) + tenacity.wait_random(0, 0.1),
             stop=tenacity.stop_after_attempt(5),
             sleep=self._sleep,
             reraise=True,
