@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -83,8 +85,8 @@ class _Parser:
         parser.add_argument("--by", metavar="NAME", help="who says so (default: the system's user)")
 
 
-def _create(_options: argparse.Namespace, desk: Desk) -> None:
-    print(desk.create())
+def _create(options: argparse.Namespace, desk: Desk) -> None:
+    print(desk.create(), file=options.out)
 
 
 def _find(options: argparse.Namespace, desk: Desk) -> None:
@@ -136,7 +138,7 @@ def _adopt(options: argparse.Namespace, desk: Desk) -> None:
 
 def _export(options: argparse.Namespace, desk: Desk) -> None:
     if options.file == "-":
-        sys.stdout.writelines(desk.export())
+        options.out.writelines(desk.export())
         return
     # Under another name until it is whole.
     path = Path(options.file)
@@ -147,22 +149,22 @@ def _export(options: argparse.Namespace, desk: Desk) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    print(f"The ledger is exported to {path}.")
+    print(f"The ledger is exported to {path}.", file=options.out)
 
 
 def _import(options: argparse.Namespace, desk: Desk) -> None:
     if options.file == "-":
-        print(desk.import_lines(sys.stdin))
+        print(desk.import_lines(sys.stdin), file=options.out)
         return
     with Path(options.file).open(encoding="utf-8") as file:
-        print(desk.import_lines(file))
+        print(desk.import_lines(file), file=options.out)
 
 
 def _show(rows: Sequence[Row], fields: Sequence[str], options: argparse.Namespace, nothing: str) -> None:
     if options.csv:
-        print(as_csv(fields, rows), end="")
+        print(as_csv(fields, rows), end="", file=options.out)
     else:
-        print("\n".join(_table(rows, fields)) or nothing)
+        print("\n".join(_table(rows, fields)) or nothing, file=options.out)
 
 
 def _table(rows: Sequence[Row], fields: Sequence[str]) -> Iterator[str]:
@@ -192,13 +194,22 @@ def _system_user() -> str:
 
 @contextmanager
 def _as_airflow_commands_do() -> Iterator[None]:
-    """Let Airflow 3 look for connections where its own commands do, in its metadata database too."""
+    """
+    Do as Airflow's own commands: look for connections in its metadata database, too, and keep logs and warnings back.
+
+    What Airflow and the providers write to stdout all the same would stand among the rows.
+    """
     variable = "_AIRFLOW_PROCESS_CONTEXT"
     before = os.environ.get(variable)
     os.environ.setdefault(variable, "server")
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+            warnings.simplefilter("ignore")
+            yield
     finally:
+        logging.disable(disabled)
         if before is None:
             del os.environ[variable]
 
@@ -206,6 +217,7 @@ def _as_airflow_commands_do() -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``amili-ledger``; return its exit code."""
     options = _Parser().parser.parse_args(arguments)
+    options.out = sys.stdout
     desk = Desk(options.conn_id, options.ledger, options.client_no, login=f"system user {_system_user()}")
     try:
         with _as_airflow_commands_do():
