@@ -62,10 +62,10 @@ def _settle_before_the_answer() -> None:
     def claim(original: Callable[..., None], books: Any, group: Any, request: str) -> None:
         original(books, group, request)
         verdict = Verdict(Outcome.UPLOADED, "PROCESSED", "CREATED")
-        books._ledger.settle_all([(books._claims[item.file_id], verdict) for item in group])
+        books._ledger.settle([(books._claims[item.file_id], verdict) for item in group])
 
     wrap(Books, "claim", claim)
-    wrap(Books, "settle", lambda *_: None)
+    wrap(Books, "settle", lambda *_: {})
 
 
 def _resend_on_read_timeout() -> None:
@@ -92,51 +92,48 @@ def _lost_answer_is_not_sent() -> None:
 
 def _expired_claims_are_free() -> None:
     """A claim without a verdict is forgotten when it expires."""
-    from amili_provider.ledger import ledger, standing
-    from amili_provider.ledger.records import LedgerReceipt, RecordState
+    from dataclasses import replace
 
-    def judge(original: Callable[..., Any], file_id: str, attempts: Any, *, now: float, **more: Any) -> Any:
-        forgotten = [
-            a
-            for a in attempts
-            if isinstance(a, LedgerReceipt) and a.state is RecordState.CLAIMED and not a.is_live(now)
-        ]
-        found = original(file_id, [a for a in attempts if a not in forgotten], now=now, **more)
-        return standing.Standing(file_id, found.state, tuple(attempts), found.deciding, ())
+    from amili_provider.ledger import ledger
+    from amili_provider.ledger.attempts import AttemptState
 
-    wrap(ledger, "judge", judge)
+    def history(original: Callable[..., Any], file_id: str, attempts: Any, *, now: float, **more: Any) -> Any:
+        kept = [a for a in attempts if a.state is not AttemptState.CLAIMED or a.is_live(now)]
+        return replace(original(file_id, kept, now=now, **more), attempts=tuple(attempts), unknown=())
+
+    wrap(ledger, "history", history)
 
 
 def _claims_never_expire() -> None:
     """The claim of a worker that was killed stays in the way for ever."""
-    from amili_provider.ledger.records import LedgerReceipt, RecordState
+    from amili_provider.ledger.attempts import Attempt, AttemptState
 
-    wrap(LedgerReceipt, "is_live", lambda _, receipt, now: receipt.state is RecordState.CLAIMED)
+    wrap(Attempt, "is_live", lambda _, attempt, now: attempt.state is AttemptState.CLAIMED)
 
 
 def _live_claims_are_free() -> None:
     """Another task's claim is no reason to wait."""
-    from amili_provider.ledger.records import LedgerReceipt
+    from amili_provider.ledger.attempts import Attempt
 
     _expired_claims_are_free()
-    wrap(LedgerReceipt, "is_live", lambda *_: False)
+    wrap(Attempt, "is_live", lambda *_: False)
 
 
 def _no_environment_in_the_key() -> None:
     """What was delivered to one environment counts as delivered to all."""
     from amili_provider.delivery import books
-    from amili_provider.ledger import identity
+    from amili_provider.ledger import Ledger
 
     def identify(original: Callable[..., str], *, environment: str, **more: str) -> str:
         assert environment
         return original(environment="", **more)
 
     wrap(books, "identity_of", identify)
-    wrap(
-        identity,
-        "folder_of",
-        lambda original, environment, client_no: original("anywhere" if environment else "", client_no),
-    )
+
+    def anywhere(original: Callable[..., None], *args: Any, **more: Any) -> None:
+        original(*args, **{**more, "environment": "anywhere"})
+
+    wrap(Ledger, "__init__", anywhere)
 
 
 def _any_2xx_is_accepted() -> None:
@@ -192,9 +189,14 @@ def _unnamed_files_are_refused() -> None:
 
 def _any_refusal_settles() -> None:
     """What the result endpoint says is about the last attempt."""
+    from dataclasses import replace
+
     from amili_provider.delivery import books
 
-    wrap(books, "_may_be_about_another", lambda *_: False)
+    def ask(original: Callable[..., Any], client: Any, client_no: str, known: Any) -> Any:
+        return original(client, client_no, replace(known, attempts=(), unknown=()))
+
+    wrap(books, "ask_amili", ask)
 
 
 def _whatever_is_not_an_answer_is_absence() -> None:
@@ -229,18 +231,19 @@ def _unwritten_outcomes_are_ignored() -> None:
     from amili_provider.delivery.books import Books
     from amili_provider.exceptions import AmiliLedgerUnavailable
 
-    def settle(original: Callable[..., None], *args: Any) -> None:
+    def settle(original: Callable[..., Any], *args: Any) -> Any:
         with contextlib.suppress(AmiliLedgerUnavailable):
-            original(*args)
+            return original(*args)
+        return {}
 
     wrap(Books, "settle", settle)
 
 
 def _chain_is_ignored() -> None:
     """Airflow's own retry repeats what a person asked for once."""
-    from amili_provider.ledger import standing
+    from amili_provider.ledger import state
 
-    wrap(standing, "_belongs", lambda *_: False)
+    wrap(state, "_belongs", lambda *_: False)
 
 
 def _resend_without_asking() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from amili_provider.ledger.opening import create_in_file
 from amili_provider.sandbox.server import SandboxServer
 from tests.chaos import station
 
@@ -54,13 +55,14 @@ class Place:
         (self.room / "outbound").mkdir(parents=True)
         for name, content in files.items():
             (self.room / "outbound" / f"{name}.csv").write_bytes(content)
+        self.ledger = create_in_file(self.room / "ledger.db")
         self.sandbox.reset()
 
     def request(self, run_id: str, *, later: bool = False, **more: Any) -> dict[str, Any]:
         """Return what a worker is to do."""
         max_tries = more.pop("max_tries", 0)
         plan = more.pop("plan", {})
-        connection = self.sandbox.connection_json(ledger=str(self.room / "ledger"), **self.extras)
+        connection = self.sandbox.connection_json(ledger=self.ledger, **self.extras)
         return {
             "run_id": run_id,
             "max_tries": max_tries,

@@ -90,7 +90,7 @@ DIRECTED: dict[str, Scenario] = dict([
     _scenario(
         "claims cannot be written",
         Step(
-            deeds=_worker({"ledger": {"operations": ["create"], "nth": 3, "times": _ALWAYS}}), faults=(_LOST,)
+            deeds=_worker({"ledger": {"operations": ["claim"], "nth": 1, "times": _ALWAYS}}), faults=(_LOST,)
         ),
         Step(),
         files=_THREE,
@@ -98,7 +98,7 @@ DIRECTED: dict[str, Scenario] = dict([
     _scenario(
         "outcomes cannot be written",
         Step(
-            deeds=_worker({"ledger": {"operations": ["replace"], "nth": 1, "times": _ALWAYS, "spares_probe": True}})
+            deeds=_worker({"ledger": {"operations": ["settle"], "nth": 1, "times": _ALWAYS}})
         ),
         Step(),
         _LATER,

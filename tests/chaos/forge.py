@@ -38,7 +38,7 @@ class _Forge:
         import amili_provider.client
         import amili_provider.delivery.deliver
         import amili_provider.hooks.amili
-        import amili_provider.ledger.local_folder  # noqa: F401
+        import amili_provider.ledger.sql  # noqa: F401
 
     def run(self, *, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Run workers at the same time, and tell for each how it ended: ``killed``, an error's class, or ``done``."""

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from amili_provider.sandbox.server import SandboxServer
-from tests.chaos import checks, saboteur
+from tests.chaos import checks, ledgers, saboteur
 from tests.chaos.scenarios import AN_HOUR, ANSWER_TIMEOUT, Scenario, Step
 from tests.chaos.station import Station, copy_of
 
@@ -145,6 +145,7 @@ class Play:
     def _prepare(self) -> None:
         (self.folder / "plans").mkdir()
         self.files.mkdir()
+        self._ledger = ledgers.begin(self.folder)
         for name, content in self._scenario.files.items():
             (self.files / name).write_bytes(content)
         self.world.look_at_files()
@@ -287,7 +288,7 @@ class Play:
 
     def _write_plan(self, task: Task, plan: dict[str, Any]) -> Path:
         first, second = self._lane.sandboxes
-        extras = {**self._scenario.extras, "ledger": str(self.folder / "ledger")}
+        extras = {**self._scenario.extras, **self._ledger}
         whole = {
             **self._scenario.always,
             **plan,
@@ -342,7 +343,7 @@ class Play:
         for sandbox in self._lane.sandboxes:
             said = self._lane.stations[0].ask(
                 "settle",
-                ledger=str(self.folder / "ledger"),
+                ledger=self._ledger,
                 url=sandbox.base_url,
                 client_no=next(iter(sandbox.rules.clients)),
                 there=[upload.file_id for upload in sandbox.uploads],

@@ -46,8 +46,8 @@ def carry_out(plan: dict[str, Any]) -> None:
     """Do in this process what *plan* says."""
     os.environ.update(plan["environment"])
     _hurry()
-    _set_clock(plan["clock"])
-    for name in ("storage", "change", "ledger", "shared", "remote", "sizes", "meet", "order"):
+    set_clock(plan["clock"])
+    for name in ("storage", "change", "ledger", "remote", "sizes", "meet", "order"):
         if plan.get(name):
             _DEEDS[name](plan[name])
     if plan.get("bug"):
@@ -105,28 +105,31 @@ def _hurry() -> None:
     """Shorten pauses, and call files large that are not; how often something is tried stays as it is."""
     from amili_provider import waiting
     from amili_provider.delivery import pipeline
-    from amili_provider.ledger import attempts, folders, ledger, server_folder, sizes
+    from amili_provider.ledger import ledger
+    from amili_provider.ledger.objects import ObjectStore
+    from amili_provider.ledger.sql import SqlStore
 
     waiting._FIRST_BACKOFF_SECONDS = 0.02
-    folders.RETRY_PAUSES = (0.01, 0.02)
-    for module in (attempts, folders, server_folder):
-        module.READ_BACK_SECONDS = 0.05  # type: ignore[attr-defined]
-    ledger.SETTLE_WITHIN_SECONDS = 1.5  # type: ignore[attr-defined]
+    for store in (SqlStore, ObjectStore):
+        wrap(store, "__init__", lambda make, *args, **more: make(*args, **{**more, "sleep": _briefly}))
+    ledger.SETTLE_SECONDS = 1.5
     pipeline.GRACE_SECONDS = 0.5
-    sizes.LARGE_BYTES = 50_000
 
 
-def _set_clock(ahead: float) -> None:
-    """Let the ledger's clock run *ahead* of the machine's, so that an hour passes between two attempts."""
-    from amili_provider.ledger import Ledger
+def _briefly(seconds: float) -> None:
+    time.sleep(seconds / 50)
 
-    original = Ledger.open.__func__  # type: ignore[attr-defined]
 
-    def opened(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        kwargs["clock"] = lambda: time.time() + ahead
-        return original(cls, *args, **kwargs)
+def set_clock(ahead: float) -> None:
+    """Let the clock of the ledger's store run *ahead* of the machine's, so that an hour passes between two attempts."""
+    from amili_provider.ledger import objects, sql
 
-    Ledger.open = classmethod(opened)  # type: ignore[assignment]
+    now = sql._NOW
+    now["sqlite"] = f"strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '{ahead} seconds')"
+    base = now["postgresql"].rpartition("to_char(")[2].partition(" AT TIME ZONE")
+    now["postgresql"] = f"to_char((clock_timestamp() + interval '{ahead} seconds'){base[1]}{base[2]}"
+    defaults: Any = objects.ObjectStore.__init__.__kwdefaults__
+    defaults["clock"] = lambda: time.time() + ahead
 
 
 # Kills
@@ -203,16 +206,24 @@ def _kill_at_byte(plan: dict[str, Any]) -> None:
 
 
 def _kill_in_ledger(plan: dict[str, Any]) -> None:
-    """Die at the n-th step that a local ledger takes on the disk."""
+    """Die at the n-th step of the database: before a statement, before a COMMIT, or after one."""
+    from sqlalchemy.engine.default import DefaultDialect
+
     countdown = Countdown(plan["nth"])
 
-    def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def before(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if countdown.now():
             die()
         return original(*args, **kwargs)
 
-    for name in ("link", "replace", "fsync", "mkdir", "unlink"):
-        wrap(os, name, around)
+    def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        before(original, *args, **kwargs)
+        if countdown.now():
+            die()
+
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        wrap(DefaultDialect, name, before)
+    wrap(DefaultDialect, "do_commit", around)
 
 
 _LEDGER, _SENDER = "amili_provider.ledger:Ledger", "amili_provider.delivery.sending:Sender"
@@ -222,11 +233,11 @@ _POINTS: dict[str, Patch] = {
     "ledger step": _kill_in_ledger,
     "listed": _kill_around("amili_provider.delivery.deliver", "list_files", after=True),
     "looked up": _kill_around(_LEDGER, "look_up", after=True),
-    "before claim": _kill_around(_LEDGER, "claim_all", after=False),
-    "claimed": _kill_around(_LEDGER, "claim_all", after=True),
+    "before claim": _kill_around(_LEDGER, "claim", after=False),
+    "claimed": _kill_around(_LEDGER, "claim", after=True),
     "answered": _kill_around("amili_provider.client:AmiliClient", "post_files", after=True),
-    "before settle": _kill_around(_LEDGER, "settle_all", after=False),
-    "settled": _kill_around(_LEDGER, "settle_all", after=True),
+    "before settle": _kill_around(_LEDGER, "settle", after=False),
+    "settled": _kill_around(_LEDGER, "settle", after=True),
     "resolving": _kill_around(_LEDGER, "resolve", after=False),
     "resolved": _kill_around(_LEDGER, "resolve", after=True),
     "delivered": _kill_around("amili_provider.delivery.deliver:DeliveryRun", "run", after=True),
@@ -238,30 +249,40 @@ POINTS = tuple(_POINTS)
 
 
 def _break_ledger(plan: dict[str, Any]) -> None:
-    """Let operations of the ledger fail; with ``done`` they happen all the same, and only the answer is lost."""
-    from amili_provider.ledger.local_folder import LocalFolder
+    """
+    Let operations of the ledger fail; with ``done`` they happen all the same, and only the answer is lost.
+
+    ``look_up``, ``claim`` and ``settle`` fail as a whole; ``commit`` fails in the database's driver, once or more.
+    """
+    from sqlalchemy.engine.default import DefaultDialect
+
+    from amili_provider.exceptions import AmiliLedgerUnavailable
+    from amili_provider.ledger.objects import ObjectStore
+    from amili_provider.ledger.sql import SqlStore
 
     countdown = Countdown(plan["nth"], plan["times"])
 
-    def around(original: Callable[..., Any], folder: Any, name: str, *args: Any) -> Any:
-        if (plan.get("spares_probe") and name.startswith(".probe-")) or not countdown.now():
-            return original(folder, name, *args)
+    def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not countdown.now():
+            return original(*args, **kwargs)
         if plan.get("done"):
-            original(folder, name, *args)
-        raise OSError(errno.EIO, "planted")
+            original(*args, **kwargs)
+        raise AmiliLedgerUnavailable("The ledger cannot be reached: planted.")
+
+    def commit(original: Callable[..., None], dialect: Any, connection: Any) -> None:
+        if not countdown.now():
+            original(dialect, connection)
+            return
+        if plan.get("done"):
+            original(dialect, connection)
+        raise dialect.dbapi.OperationalError("the connection was cut: planted")
 
     for operation in plan["operations"]:
-        wrap(LocalFolder, f"_{operation}", around)
-
-
-def _share_ledger(_: Any) -> None:
-    """Make the ledger a storage that overwrites instead of refusing a second create, as FTP does."""
-    from amili_provider.ledger.local_folder import LocalFolder
-
-    def create(original: Callable[..., None], folder: Any, name: str, data: bytes) -> None:
-        folder._replace(name, data)
-
-    wrap(LocalFolder, "_create", create)
+        if operation == "commit":
+            wrap(DefaultDialect, "do_commit", commit)
+            continue
+        for store in (SqlStore, ObjectStore):
+            wrap(store, operation, around)
 
 
 # Storage
@@ -386,11 +407,7 @@ def _sizes(how: str) -> None:
     """Let the ledger know every size or forget each: large files are hashed before, or while, they are sent."""
     from amili_provider.ledger import Ledger
 
-    def around(original: Callable[..., bool], *args: Any) -> bool:
-        original(*args)
-        return how == "forgotten"
-
-    wrap(Ledger, "first_of_size", around)
+    wrap(Ledger, "has_size", lambda *_: how == "known")
 
 
 # Two tasks at once
@@ -433,7 +450,7 @@ def _order(plan: dict[str, Any]) -> None:
     if plan["me"]:
         wrap(DeliveryRun, "run", second)
     else:
-        wrap(Ledger, "claim_all", claiming)
+        wrap(Ledger, "claim", claiming)
 
 
 def _say(plan: dict[str, Any], what: str) -> None:
@@ -450,7 +467,6 @@ def _wait_for(plan: dict[str, Any], what: str) -> None:
 _DEEDS: dict[str, Callable[[Any], None]] = {
     "kill": _kill,
     "ledger": _break_ledger,
-    "shared": _share_ledger,
     "storage": _break_storage,
     "change": _change_file,
     "remote": _read_as_remote,

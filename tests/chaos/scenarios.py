@@ -13,7 +13,6 @@ ANSWER_TIMEOUT = 1.5
 AN_HOUR = 3600.0
 """Long enough for every claim to expire."""
 KINDS = ("alone", "two runs", "mapped", "two connections", "two environments")
-_ALL_OPERATIONS = ["create", "replace", "read"]
 LYING = frozenset({"all-refused"})
 """An answer that refuses what was accepted: nobody can tell it from the truth."""
 
@@ -116,8 +115,6 @@ def scenario(seed: int) -> Scenario:
         always["remote"] = rng.choice((True, "stays"))
     if rng.random() < 0.5:
         always["sizes"] = rng.choice(("known", "forgotten"))
-    if kind == "alone" and rng.random() < 0.15:
-        always["shared"] = True
     steps = tuple(_step(rng, list(files), blind=blind) for _ in range(rng.choice((1, 2, 2, 3, 4))))
     return Scenario(
         seed=seed, kind=kind, blind=blind, files=files, overlap=rng.random() < 0.5, extras=extras, always=always,
@@ -168,8 +165,8 @@ def _worker(rng: random.Random, names: list[str]) -> dict[str, Any]:
         plan["kill"] = _kill(rng)
     if rng.random() < 0.2:
         plan["ledger"] = {
-            "operations": rng.choice((["create"], ["replace"], ["read"], ["create", "replace"], _ALL_OPERATIONS)),
-            "nth": rng.choice((1, 2, 2, 3, 4, 6, 10)),
+            "operations": rng.choice((["claim"], ["settle"], ["look_up"], ["claim", "settle"], ["commit"], ["commit"])),
+            "nth": rng.choice((1, 1, 2, 2, 3, 4, 6)),
             "times": rng.choice((1, 2, 3, 6, 10_000)),
             "done": rng.random() < 0.4,
         }  # fmt: skip

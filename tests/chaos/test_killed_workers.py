@@ -9,6 +9,7 @@ import pytest
 
 from tests.chaos.conftest import Place
 from tests.chaos.saboteur import POINTS
+from tests.ledgers import attempts_in
 
 TAIL = len(b'", "fileId": "') + 32 + len(b'"}]}')
 FILES = {"a": b"one" * 1000, "b": b"two"}
@@ -37,7 +38,7 @@ def test_killed_at_any_byte_before_the_tail_it_is_sent_and_not_unknown(
         place.begin(a=b"x" * 600_001)
         whole = {"at": "byte", "share": left, "short_of": TAIL}
         assert place.run("first", plan={**more, "kill": whole})["how"] == "killed"
-        assert not list((place.room / "ledger").rglob("*.json"))
+        assert not attempts_in(place.ledger)
         assert not place.sandbox.uploads
         second = place.run("second")
         assert (second["how"], _outcomes(second)) == ("done", {"uploaded": 1})
@@ -66,8 +67,8 @@ def test_killed_at_any_point(place: Place, at: str) -> None:
         _goes_on(place)
 
 
-def test_killed_at_any_step_that_the_ledger_takes_on_the_disk(place: Place) -> None:
-    """Between writing, synchronising, linking and renaming: no receipt is ever half there."""
+def test_killed_at_any_step_that_the_database_takes(place: Place) -> None:
+    """Before each statement, before and after each COMMIT: no request is ever half claimed."""
     for nth in range(1, 200):
         place.begin(**FILES)
         ended = place.run("first", plan={"kill": {"at": "ledger step", "nth": nth}})
