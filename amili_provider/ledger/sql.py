@@ -251,7 +251,8 @@ class SqlStore:
             trial = connection.begin_nested()
             row = _row(Attempt(attempt=0, owner="", **_IDENTITY | {"file_id": secrets.token_hex(16)}))
             connection.execute(sa.insert(self._table), [row])
-            mine = sa.and_(self._table.c.environment == "", self._table.c.file_id == row["file_id"])
+            # By the whole key: MySQL locks what it looks at, and others open the ledger at the same moment.
+            mine = sa.and_(*(self._table.c[field] == row[field] for field in _KEY))
             connection.execute(sa.update(self._table).where(mine).values(message="may be written"))
             trial.rollback()
             return known
