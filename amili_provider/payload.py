@@ -15,6 +15,8 @@ from typing import Protocol
 
 import pybase64
 
+from amili_provider import fault_points
+
 READ_BLOCK_BYTES = 3 * 256 * 1024
 """Bytes of content encoded at once: a multiple of three, so that blocks of base64 can be put one after another."""
 _FLUSH_BYTES = 256 * 1024
@@ -166,7 +168,9 @@ class UploadBody(Iterable[bytes]):
         if self.wire:
             self.wire.check_connected()
         self.released = True
+        fault_points.reached("before tail")
         yield tail
+        fault_points.reached("after tail")
 
     def _gathered(self) -> Iterator[bytes]:
         """Yield everything but the tail, small pieces joined."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from amili_provider import fault_points
 from amili_provider.client import AmiliClient
 from amili_provider.connection_form import AmiliSettings
 from amili_provider.connection_form.addresses import ENVIRONMENTS
@@ -140,6 +141,7 @@ class DeliveryRun:
         """
         with _garbage_of_its_own():
             self._run()
+        fault_points.reached("delivered")
 
     def _run(self) -> None:
         settings = self._hook.settings
@@ -156,6 +158,7 @@ class DeliveryRun:
             self._log.warning("No ledger: a re-run of this task may send files a second time.")
         else:
             self._log.info("Ledger: %s (%s)", ledger.store.shown, ledger.who)
+        fault_points.reached("opened")
         self._has_ledger = ledger is not None
         try:
             with wrong_arguments_are_permanent():
@@ -196,6 +199,7 @@ class DeliveryRun:
     def _list(self) -> list[StorageFile]:
         started = time.monotonic()
         files = list_files(self._sources, max_files=self._order.max_files)
+        fault_points.reached("listed")
         for folder in self._sources.missing:
             self._log.warning("%s does not exist.", folder)
         self._log.info(

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from amili_provider import fault_points
 from amili_provider.delivery.order import Order
 from amili_provider.delivery.outcomes import joined
 from amili_provider.delivery.plan import Item
@@ -100,7 +101,9 @@ class Moving:
         mover, item = wanted
         receipt = item.receipt
         assert receipt.sha256 is not None
+        fault_points.reached("before move")
         moved = mover.move(item.file, file_id=item.file_id, sha256=receipt.sha256)
+        fault_points.reached("moved")
         note = f"Moved to {moved.url}." if moved.url is not None else f"Not moved: {moved.reason}"
         receipt.message = joined(receipt.message, note)
         return moved.url is None

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from amili_provider import fault_points
 from amili_provider.client import AmiliClient, RefusedBy, UploadReply
 from amili_provider.delivery.books import Books, NotOurs
 from amili_provider.delivery.lately import Lately
@@ -111,6 +112,7 @@ class Sender:
         sent.unreachable = False
         try:
             reply = self._client.post_files(self._plan.client_no, body)
+            fault_points.reached("answered")
         except PartUnreadable as news:
             self._let_go_of_claims(group, sent)
             unreadable = [item for item, part in zip(group, body.parts, strict=True) if part.file_id == news.file_id]

@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from amili_provider import fault_points
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger import identity
 from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin
@@ -177,6 +178,7 @@ class Ledger:
         :raises AmiliLedgerUnavailable: if that cannot be told.
         """
         found = self.store.look_up(self.environment, self.client_no, file_ids)
+        fault_points.reached("looked up")
         return {
             file_id: history(file_id, found.attempts.get(file_id, ()), now=found.now, chain=chain, set_aside=set_aside)
             for file_id in file_ids
@@ -200,7 +202,9 @@ class Ledger:
         began = self._clock()
         owner = secrets.token_hex(16)
         attempts = [self._attempt(known, facts, owner) for known, facts in wanted]
+        fault_points.reached("before claim")
         taken = self.store.claim(attempts, self._lifetime)
+        fault_points.reached("claimed")
         release_by, ends_at = began + CLAIM_SECONDS, began + self._lifetime - CLOCKS_SECONDS
         claims = [Claim(attempt, release_by, ends_at) for attempt in attempts if attempt.file_id not in taken]
         try:
@@ -237,6 +241,7 @@ class Ledger:
         attempts = [claim.attempt for claim, _ in outcomes]
         for claim, verdict in outcomes:
             claim.attempt.settle(verdict)
+        fault_points.reached("before settle")
         pause = 0.5
         while attempts:
             try:
@@ -252,6 +257,7 @@ class Ledger:
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
             else:
                 break
+        fault_points.reached("settled")
         return attempts
 
     def overtaken(self, claims: Sequence[Claim]) -> dict[str, str]:
@@ -332,7 +338,9 @@ class Ledger:
             attempt.origin, attempt.settled_by, attempt.reason = origin, settled_by, reason
             attempt.resolves, attempt.uploaded_at = known.unknown, uploaded_at
             attempts.append(attempt)
+        fault_points.reached("before resolve")
         taken = self.store.claim(attempts, 0.0)
+        fault_points.reached("resolved")
         if taken:
             raise ClaimLost(self.look_up(sorted(taken)))
         return attempts

@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, NoSuchTableError, SQLAlch
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from amili_provider import fault_points
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.attempts import FIELDS, FORMAT, Attempt, AttemptState, Origin, check_state, epoch
 from amili_provider.ledger.stores import Found, Identity, Query
@@ -518,6 +519,10 @@ class SqlStore:
             options = {"amili_writes": writes}
         with self._engine.connect().execution_options(**options) as connection, connection.begin():
             result = work(connection)
+            if writes:
+                fault_points.reached("before commit")
+        if writes:
+            fault_points.reached("committed")
         if writes and self._dialect != "sqlite":
             # What follows a claim, or an outcome, may be a long wait for Amili: no connection is kept meanwhile.
             self._engine.dispose()
