@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -176,8 +177,9 @@ class SqlStore:
         self.places = [("file", path + suffix) for suffix in ("", "-wal", "-shm")] if path else []
         columns = self._table.c
         self._select = sa.select(*(columns[field] for field in FIELDS))
-        insert = sa.insert(self._table).compile(dialect=engine.dialect, column_keys=list(FIELDS))
-        self._insert_sql, self._positional = str(insert), bool(insert.positional)
+        names = engine.dialect.identifier_preparer
+        columns_sql = ", ".join(names.quote(field) for field in FIELDS)
+        self._insert_sql = f"INSERT INTO {names.format_table(self._table)} ({columns_sql}) VALUES "  # noqa: S608 - quoted
         # Made once: to make a statement costs as much as to run it.
         self._of_files = sa.and_(
             columns.environment == sa.bindparam("its_environment"),
@@ -401,10 +403,14 @@ class SqlStore:
 
     def _insert(self, connection: sa.engine.Connection, attempts: Sequence[Attempt]) -> None:
         # As the driver takes it: SQLAlchemy would build each row's parameters once more.
-        rows: list[Any] = [_row(attempt) for attempt in attempts]
-        if self._positional:
-            rows = [tuple(row.values()) for row in rows]
-        connection.exec_driver_sql(self._insert_sql, rows)
+        rows = [tuple(_row(attempt).values()) for attempt in attempts]
+        if self._dialect == "sqlite":
+            connection.exec_driver_sql(self._insert_sql + _values_sql("?", 1), rows)
+            return
+        for start in range(0, len(rows), _TOGETHER):
+            some = rows[start : start + _TOGETHER]
+            # One statement: a driver may send many one by one, or prepare them, which PgBouncer has to know.
+            connection.exec_driver_sql(self._insert_sql + _values_sql("%s", len(some)), tuple(chain(*some)))
 
     def _owners(self, attempts: Sequence[Attempt]) -> tuple[set[str], set[str]]:
         """Return whose attempt others have, and whose is ours, written by a try whose answer was lost."""
@@ -543,6 +549,10 @@ def _may_pass(error: BaseException) -> bool:
         return False
     refused = isinstance(error, sa.exc.ProgrammingError | sa.exc.DataError | sa.exc.NotSupportedError)
     return bool(error.connection_invalidated) or not refused
+
+
+def _values_sql(placeholder: str, rows: int) -> str:
+    return ", ".join([f"({', '.join([placeholder] * len(FIELDS))})"] * rows)
 
 
 def _asked(environment: str, client_no: str, file_ids: Sequence[str]) -> dict[str, Any]:

@@ -45,8 +45,8 @@ def unarmed(plan: Path) -> Path:
 def carry_out(plan: dict[str, Any]) -> None:
     """Do in this process what *plan* says."""
     os.environ.update(plan["environment"])
-    _hurry()
     set_clock(plan["clock"])
+    _hurry()
     for name in ("storage", "change", "ledger", "remote", "sizes", "meet", "order"):
         if plan.get(name):
             _DEEDS[name](plan[name])
