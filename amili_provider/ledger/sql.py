@@ -465,9 +465,13 @@ class SqlStore:
         def work(connection: sa.engine.Connection) -> None:
             taken.clear()
             columns = self._table.c
-            some = {a.file_id for a in attempts}
-            keys = sa.select(columns.environment, columns.client_no, columns.file_id, columns.attempt)
-            known = {tuple(row) for row in connection.execute(keys.where(columns.file_id.in_(sorted(some))))}
+            keys = sa.select(*(columns[field] for field in _KEY)).where(self._of_files)
+            known: set[tuple[Any, ...]] = set()
+            # Client by client, which is how the key begins: else every row would be looked at.
+            for environment, client_no in {(a.environment, a.client_no) for a in attempts}:
+                ids = {a.file_id for a in attempts if (a.environment, a.client_no) == (environment, client_no)}
+                asked = _asked(environment, client_no, list(ids))
+                known |= {tuple(row) for row in connection.execute(keys, asked)}
             new = sorted((a for a in attempts if _key(a) not in known), key=_key)
             taken.update((a.file_id, a.attempt) for a in attempts if _key(a) in known)
             if new:

@@ -204,7 +204,7 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
         return _Retrieval(connection, _answered(lambda: connection.transfercmd(f"RETR {path}"), path))
 
     @contextlib.contextmanager
-    def _write(self, connection: ftplib.FTP, path: str, mode: str) -> Iterator[Any]:  # noqa: ARG002 - FTP has one
+    def _write(self, connection: ftplib.FTP, path: str) -> Iterator[Any]:
         data = _answered(lambda: connection.transfercmd(f"STOR {path}"), path)
         with data:
             yield _Writer(data)
@@ -213,23 +213,17 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
                     data.unwrap()
         _answered(connection.voidresp, path)
 
-    def _rename_over(self, connection: ftplib.FTP, old: str, new: str) -> None:
-        _answered(lambda: connection.rename(old, new), new)
-
     def _remove(self, connection: ftplib.FTP, path: str) -> None:
         _answered(lambda: connection.delete(path), path)
 
     def _mkdir(self, connection: ftplib.FTP, path: str) -> None:
         _answered(lambda: connection.mkd(path), path)
 
-    def _rmdir(self, connection: ftplib.FTP, path: str) -> None:
-        _answered(lambda: connection.rmd(path), path)
-
     def rename(self, old: str, new: str) -> None:
         """Rename; :class:`FileExistsError` if *new* exists. FTP cannot do both in one step: it looks first."""
         if self.exists(new):
             raise FileExistsError(new)
-        self.run(lambda connection: self._rename_over(connection, old, new), again=False)
+        self.run(lambda connection: _answered(lambda: connection.rename(old, new), new), again=False)
 
 
 def _lines(connection: ftplib.FTP, command: str) -> list[str]:

@@ -34,7 +34,6 @@ class HttpFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
 
     protocol = "http"
     cachable = False
-    exclusive_create = False
 
     def __init__(self, session: requests.Session, base: str) -> None:
         super().__init__()
@@ -114,11 +113,6 @@ class HttpFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
             answer.close()
             raise
         return _Body(answer)
-
-    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
-        """Return the bytes at *path*."""
-        with self._open(path) as body:
-            return b"".join(iter(lambda: body.read(_BLOCK), b""))[start:end]
 
     def _ask(self, method: str, path: str) -> requests.Response:
         proxies = self._proxies(path)

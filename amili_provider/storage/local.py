@@ -1,9 +1,8 @@
 """
-Local files, for an accounting trail as well as for reading.
+Local files.
 
-fsspec's own local filesystem creates "exclusively" by looking first and writing then, truncates what it rewrites, and
-describes symbolic links rather than what they lead to. Here a create is atomic, a rewrite is all or nothing, and links
-are followed as every other program does.
+fsspec's own local filesystem renames over what is there, and describes symbolic links rather than what they lead to.
+Here a rename replaces nothing, and links are followed as every other program does.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import errno
 import os
 import stat
 from typing import Any
-from uuid import uuid4
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -21,7 +19,7 @@ from amili_provider.storage.entries import broken_link
 
 
 class LocalFiles(LocalFileSystem):  # type: ignore[misc] # fsspec is not typed
-    """Local files, with an exclusive create that is one, and links followed."""
+    """Local files, with a rename that replaces nothing, and links followed."""
 
     cachable = False
 
@@ -58,45 +56,6 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc] # fsspec is not typed
             os.rename(old, new)  # noqa: PTH104
         else:
             os.unlink(old)  # noqa: PTH108
-
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
-        """
-        Write *value* so that nobody ever reads a part of it, and a crash of the machine does not lose it.
-
-        :param mode: ``create`` raises :class:`FileExistsError` if there is something; ``overwrite`` replaces it.
-        """
-        name = self._strip_protocol(path)
-        folder, base = os.path.split(name)
-        # Written under a name of its own first: the final name appears with all the bytes, or not at all.
-        draft = os.path.join(folder, f".{base}.{uuid4().hex[:12]}.tmp")  # noqa: PTH118
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            with open(descriptor, "wb") as out:  # noqa: PTH123 - a descriptor, not a path
-                out.write(value)
-                out.flush()
-                os.fsync(out.fileno())
-            if mode == "create":
-                _link_or_create(draft, name, value)
-            else:
-                os.replace(draft, name)  # noqa: PTH105
-                draft = ""
-        finally:
-            if draft:
-                os.unlink(draft)  # noqa: PTH108
-
-
-def _link_or_create(draft: str, name: str, value: bytes) -> None:
-    """Give *draft* its final name if there is none yet; without hard links, create the name and write into it."""
-    try:
-        os.link(draft, name)
-    except FileExistsError:
-        raise
-    except OSError:
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        with open(descriptor, "wb") as out:  # noqa: PTH123
-            out.write(value)
-            out.flush()
-            os.fsync(out.fileno())
 
 
 def _followed(name: str, status: os.stat_result) -> dict[str, Any]:

@@ -65,14 +65,6 @@ class Location:
         """Return another path on the same filesystem."""
         return replace(self, path=path, url=self.storage.show(path))
 
-    def fresh(self) -> Location:
-        """
-        Return a location whose filesystem is safe to use from another thread.
-
-        That is this one: SFTP, FTP and SMB take a server connection of their own for every stream and call.
-        """
-        return self
-
 
 @dataclass(frozen=True)
 class Storage:

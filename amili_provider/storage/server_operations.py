@@ -52,18 +52,12 @@ class ServerOperations(Generic[C]):
     def _reader(self, connection: C, path: str) -> io.RawIOBase:
         raise NotImplementedError
 
-    def _write(self, connection: C, path: str, mode: str) -> contextlib.AbstractContextManager[Any]:
-        raise NotImplementedError
-
-    def _rename_over(self, connection: C, old: str, new: str) -> None:
-        """Rename, replacing *new* in one step; OSError if the server does not do that."""
+    def _write(self, connection: C, path: str) -> contextlib.AbstractContextManager[Any]:
+        """Return a stream into a new file; :class:`FileExistsError` if there is one, where the server can tell."""
         raise NotImplementedError
 
     def _remove(self, connection: C, path: str) -> None:
         raise NotImplementedError
 
     def _mkdir(self, connection: C, path: str) -> None:
-        raise NotImplementedError
-
-    def _rmdir(self, connection: C, path: str) -> None:
         raise NotImplementedError

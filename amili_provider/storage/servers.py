@@ -16,14 +16,13 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
-from uuid import uuid4
 
 from fsspec import AbstractFileSystem
 
 from amili_provider.storage.kinds import split_host
 from amili_provider.storage.pool import Pool
 from amili_provider.storage.server_operations import C, ServerOperations
-from amili_provider.storage.transfers import Download, Upload
+from amili_provider.storage.transfers import Download
 from amili_provider.storage.troubles import WrongSettings
 
 _PAUSES = (0.2, 0.8)
@@ -52,8 +51,6 @@ class ServerFiles(ServerOperations[C], AbstractFileSystem):  # type: ignore[misc
 
     cachable = False
     root_marker = "/"
-    exclusive_create = False
-    """Whether ``pipe_file(mode="create")`` is refused by the server itself if the name exists."""
 
     def __init__(self, host: str, port: int, login: str, default_port: int) -> None:
         super().__init__()
@@ -78,11 +75,9 @@ class ServerFiles(ServerOperations[C], AbstractFileSystem):  # type: ignore[misc
                 time.sleep(pause)
         return self._connect()
 
-    def mkdir(self, path: str, create_parents: bool = False, **_: Any) -> None:
+    def mkdir(self, path: str, **_: Any) -> None:
         """Make one folder; :class:`FileExistsError` if there is something already, decided by the server."""
         path = self._strip_protocol(path)
-        if create_parents:
-            self.makedirs(posixpath.dirname(path), exist_ok=True)
         try:
             self.run(lambda connection: self._mkdir(connection, path), again=False)
         except FileExistsError:
@@ -92,26 +87,6 @@ class ServerFiles(ServerOperations[C], AbstractFileSystem):  # type: ignore[misc
             if self._is_lost(error) or not self.exists(path):
                 raise
             raise FileExistsError(path) from None
-
-    def _replace(self, connection: C, path: str, value: bytes) -> None:
-        """Write *value* to *path*: all or nothing where the server can rename over a file."""
-        folder, base = posixpath.split(path)
-        draft = posixpath.join(folder, f".{base}.{uuid4().hex[:12]}.tmp")
-        with self._write(connection, draft, "wb") as out:
-            out.write(value)
-        try:
-            self._rename_over(connection, draft, path)
-        except OSError as error:
-            if self._is_lost(error):
-                raise
-            with contextlib.suppress(OSError):
-                self._remove(connection, draft)
-            with self._write(connection, path, "wb") as out:
-                out.write(value)
-
-    def rmdir(self, path: str) -> None:
-        """Delete an empty folder."""
-        self.run(lambda connection: self._rmdir(connection, self._strip_protocol(path)), again=False)
 
     def rm_file(self, path: str) -> None:
         """Delete a file."""
@@ -188,16 +163,9 @@ class ServerFiles(ServerOperations[C], AbstractFileSystem):  # type: ignore[misc
             return False
         return True
 
-    def _open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase | io.BytesIO:
-        if mode == "rb":
-            return self._open_reader(path)
-        if mode == "xb" and not self.exclusive_create:
-            raise NotImplementedError(f"{self.protocol} has no exclusive create")
-        if mode in ("wb", "xb"):
-            return Upload(self, path, mode)
-        raise NotImplementedError(f"mode {mode!r}")
-
-    def _open_reader(self, path: str) -> io.RawIOBase:
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
+        if mode != "rb":
+            raise NotImplementedError(f"mode {mode!r}")
         while True:
             connection, reused = self._pool.take()
             try:
@@ -211,36 +179,6 @@ class ServerFiles(ServerOperations[C], AbstractFileSystem):  # type: ignore[misc
                         continue
                 raise
             return Download(raw, self._pool, connection)
-
-    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
-        """Return the bytes of the file at *path*, as they are now."""
-
-        def read(connection: C) -> bytes:
-            with self._reader(connection, self._strip_protocol(path)) as raw:
-                return b"".join(iter(lambda: raw.read(256 * 1024), b""))
-
-        return self.run(read)[start:end]
-
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
-        """
-        Write *value*.
-
-        :param mode: ``overwrite``, or ``create``: then :class:`FileExistsError` if the name exists.
-        :raises NotImplementedError: for ``create`` where the server cannot refuse it.
-        """
-        if mode == "create" and not self.exclusive_create:
-            raise NotImplementedError(f"{self.protocol} has no exclusive create")
-        path = self._strip_protocol(path)
-
-        def write(connection: C) -> None:
-            if mode == "create":
-                with self._write(connection, path, "xb") as out:
-                    out.write(value)
-            else:
-                self._replace(connection, path, value)
-
-        # A create that was cut off may have happened: only the caller can tell, by reading it back.
-        self.run(write, again=mode != "create")
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         """Make the folder *path* and those above it."""
@@ -260,7 +198,7 @@ class ServerFiles(ServerOperations[C], AbstractFileSystem):  # type: ignore[misc
         """Write *chunks* to a new file at *path*; exclusively where the server can."""
 
         def write(connection: C) -> None:
-            with self._write(connection, path, "xb" if self.exclusive_create else "wb") as out:
+            with self._write(connection, path) as out:
                 for chunk in chunks:
                     out.write(chunk)
 

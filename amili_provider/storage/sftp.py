@@ -39,7 +39,6 @@ class SftpFiles(ServerFiles[_Connection]):
     """
 
     protocol = "sftp"
-    exclusive_create = True
 
     def __init__(self, hook: SSHHook) -> None:
         super().__init__(hook.remote_host, int(hook.port or 22), hook.username or "", 22)
@@ -176,31 +175,25 @@ class SftpFiles(ServerFiles[_Connection]):
         return _Windows(connection[1].open(path, "rb"))
 
     @contextlib.contextmanager
-    def _write(self, connection: _Connection, path: str, mode: str) -> Iterator[Any]:
+    def _write(self, connection: _Connection, path: str) -> Iterator[Any]:
         sftp = connection[1]
         try:
             # paramiko's "x" alone does not write.
-            out = sftp.open(path, "wxb" if mode == "xb" else "wb")
+            out = sftp.open(path, "wxb")
         except OSError as error:
             # Servers answer a plain "Failure" for a name that exists.
-            if mode != "xb" or isinstance(error, (FileNotFoundError, PermissionError)) or not _there(sftp, path):
+            if isinstance(error, (FileNotFoundError, PermissionError)) or not _there(sftp, path):
                 raise
             raise FileExistsError(path) from None
         with out:
             out.set_pipelined(True)
             yield out
 
-    def _rename_over(self, connection: _Connection, old: str, new: str) -> None:
-        connection[1].posix_rename(old, new)
-
     def _remove(self, connection: _Connection, path: str) -> None:
         connection[1].remove(path)
 
     def _mkdir(self, connection: _Connection, path: str) -> None:
         connection[1].mkdir(path)
-
-    def _rmdir(self, connection: _Connection, path: str) -> None:
-        connection[1].rmdir(path)
 
     def rename(self, old: str, new: str) -> None:
         """Rename; :class:`FileExistsError` if *new* exists."""

@@ -48,7 +48,6 @@ class SmbFiles(ServerFiles[_Connection]):
     """
 
     protocol = "smb"
-    exclusive_create = True
 
     def __init__(self, connection: StorageConnection) -> None:
         if not connection.host:
@@ -210,16 +209,12 @@ class SmbFiles(ServerFiles[_Connection]):
         return _Reader(opened, path)
 
     @contextlib.contextmanager
-    def _write(self, connection: _Connection, path: str, mode: str) -> Iterator[Any]:
+    def _write(self, connection: _Connection, path: str) -> Iterator[Any]:
         with (
             _refusals(path),
-            smbclient.open_file(self._unc(path), mode=mode, share_access="r", **self._options(connection)) as out,
+            smbclient.open_file(self._unc(path), mode="xb", share_access="r", **self._options(connection)) as out,
         ):
             yield out
-
-    def _rename_over(self, connection: _Connection, old: str, new: str) -> None:
-        with _refusals(new):
-            smbclient.replace(self._unc(old), self._unc(new), **self._options(connection))
 
     def _remove(self, connection: _Connection, path: str) -> None:
         with _refusals(path):
@@ -228,10 +223,6 @@ class SmbFiles(ServerFiles[_Connection]):
     def _mkdir(self, connection: _Connection, path: str) -> None:
         with _refusals(path):
             smbclient.mkdir(self._unc(path), **self._options(connection))
-
-    def _rmdir(self, connection: _Connection, path: str) -> None:
-        with _refusals(path):
-            smbclient.rmdir(self._unc(path), **self._options(connection))
 
     def rename(self, old: str, new: str) -> None:
         """Rename; :class:`FileExistsError` if *new* exists."""

@@ -1,4 +1,4 @@
-"""Files on servers as streams: one that is read, and a small one that is written."""
+"""Files on servers as streams."""
 
 from __future__ import annotations
 
@@ -57,32 +57,3 @@ class Download(io.RawIOBase):
         else:
             self._pool.discard(connection)
         super().close()
-
-
-class Upload(io.BytesIO):
-    """
-    A small file to be written: collected, and sent when it is closed without an error.
-
-    :param fs: where to.
-    :param path: the file.
-    :param mode: ``wb`` or ``xb``.
-    """
-
-    def __init__(self, fs: Any, path: str, mode: str) -> None:
-        super().__init__()
-        self._to = fs
-        self._at = path
-        self._mode = mode
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            super().close()
-
-    def close(self) -> None:
-        """Write what was collected."""
-        if not self.closed:
-            data = self.getvalue()
-            super().close()
-            self._to.pipe_file(self._at, data, mode="create" if self._mode == "xb" else "overwrite")

@@ -427,6 +427,9 @@ def test_what_is_restored_stays_as_it_was(store: LedgerStore) -> None:
     assert store.restore(attempts) == {(mine.file_id, 1)}
     assert [_kept(store, a) for a in (mine, *attempts[1:])] == [mine, *attempts[1:]]
     assert store.restore(attempts) == {(a.file_id, a.attempt) for a in attempts}
+    theirs = [_older("1.csv", client_no="7"), _older("1.csv", environment="production")]
+    assert store.restore([*attempts, *theirs]) == {(a.file_id, a.attempt) for a in attempts}
+    assert store.look_up("staging", "7", [mine.file_id]).attempts == {mine.file_id: [theirs[0]]}
 
 
 @on(
