@@ -242,9 +242,9 @@ def _task(port: Port, case: Case, run: Run) -> tuple[tuple[str, Outcome], ...]:
         else:
             for item in items:
                 books.identify(item)
-            books.look_up(items)
+            found = books.look_up(items)
             for item in items:
-                if (known := books.consult(item)) is None:
+                if (known := books.consult(item, found[item])) is None:
                     going.append(item)
                 else:
                     results[item] = known

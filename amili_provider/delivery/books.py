@@ -51,8 +51,6 @@ class Books:
         self._ledger = ledger
         self._plan = plan
         self._client = client
-        self._looked_up: dict[Item, History] = {}
-        self._histories: dict[str, History] = {}
         self._claims: dict[str, Claim] = {}
         self._set_aside = SetAside.NOTHING
         if plan.if_unknown == "resend":
@@ -60,23 +58,25 @@ class Books:
         if plan.force:
             self._set_aside = SetAside.EVERYTHING
 
-    def first_of_size(self, size: int) -> bool:
+    def has_size(self, size: int) -> bool:
         """
-        Return whether a file of *size* bytes is new, so that asking the ledger can wait until just before its tail.
+        Return whether the ledger can know a file of *size* bytes; if not, it is asked just before the file's tail.
 
         :raises AmiliLedgerUnavailable: if that cannot be told.
         """
-        return self._ledger is None or not self._ledger.has_size(size)
+        return self._ledger is not None and self._ledger.has_size(size)
 
-    def look_up(self, group: Sequence[Item]) -> None:
+    def look_up(self, group: Sequence[Item]) -> dict[Item, History]:
         """
-        Ask the ledger about files that are identified, all at once; :meth:`consult` then knows its answer.
+        Ask the ledger about files that are identified, all at once.
 
+        :returns: what it says, for :meth:`consult`; without a ledger, nothing.
         :raises AmiliLedgerUnavailable: if the ledger cannot be read.
         """
-        if self._ledger is not None and group:
-            found = self._look_up_all([item.file_id for item in group])
-            self._looked_up.update((item, found[item.file_id]) for item in group)
+        if self._ledger is None or not group:
+            return {}
+        found = self._look_up_all([item.file_id for item in group])
+        return {item: found[item.file_id] for item in group}
 
     def identify(self, item: Item, on_bytes: Callable[[int], None] | None = None) -> None:
         """
@@ -99,26 +99,27 @@ class Books:
             name=item.receipt.name if with_name else None,
         )
 
-    def consult(self, item: Item) -> Result | None:
+    def consult(self, item: Item, looked_up: History | None = None) -> Result | None:
         """
         Return what the ledger makes of *item*, which is identified, or None if it may be sent.
 
         Whether its name is part of its identity is known, and written down, only then.
 
+        :param looked_up: what :meth:`look_up` has just said of it; default: it is looked up now.
         :raises AmiliLedgerUnavailable: if the ledger cannot be read.
         """
         if self._ledger is None:
             if item.alone:  # another file of this run was accepted
                 item.receipt.file_id = self._id_of(item, with_name=True)
             return None
-        result = self._consult(item)
+        result = self._consult(item, looked_up)
         if result is None or result.outcome.delivered or not self._plan.dry_run:
             return result
         return in_a_dry_run(result)
 
-    def _consult(self, item: Item) -> Result | None:
+    def _consult(self, item: Item, looked_up: History | None = None) -> Result | None:
         item.receipt.file_id = by_content = self._id_of(item)
-        history = of_content = self._looked_up.pop(item, None) or self._look_up(item)
+        history = of_content = looked_up or self._look_up(item)
         elsewhere = of_content.accepted_elsewhere(item.receipt.name)
         if elsewhere is not None:
             item.receipt.file_id = self._id_of(item, with_name=True)
@@ -140,8 +141,7 @@ class Books:
             if result is not None:
                 item.receipt.file_id = by_content
                 return result
-        # Kept for the claim; of a file that is not sent, nothing is.
-        self._histories[item.file_id] = history
+        item.history = history
         return None
 
     def _accepted_elsewhere(self, item: Item, of_content: History, of_name: History) -> Result | None:
@@ -230,13 +230,13 @@ class Books:
         except AmiliLedgerUnavailable:
             # Claimed for an earlier request, whose files without the lost one took long to send: claim anew.
             self.release(kept)
-        wanted = [
-            (self._histories[item.file_id], self._facts(item, request))
-            for item in group
-            if item.file_id not in self._claims
-        ]
+        wanted = []
+        for item in group:
+            if item.file_id not in self._claims:
+                assert item.history is not None  # whatever is sent was looked up
+                wanted.append((item.history, self._facts(item, request)))
         try:
-            claims: Sequence[Claim] = self._ledger.claim(wanted)
+            claims = self._ledger.claim(wanted)
         except ClaimLost as lost:
             self._claims.update((claim.file_id, claim) for claim in lost.claims)
             raise NotOurs({item: self._lost(item) for item in group if item.file_id in lost.histories}) from None
@@ -262,7 +262,9 @@ class Books:
             return
         verdict = Verdict(Outcome.NOT_SENT, message="Nothing of the request was accepted.")
         self._ledger.settle([(self._claims.pop(item.file_id), verdict) for item in mine])
-        self._histories |= self._look_up_all([item.file_id for item in mine])
+        found = self._look_up_all([item.file_id for item in mine])
+        for item in mine:
+            item.history = found[item.file_id]
 
     def settle(self, group: Sequence[Item], results: Mapping[Item, Result]) -> dict[Item, Result]:
         """
@@ -278,9 +280,6 @@ class Books:
             for item in group
             if item.receipt.file_id in self._claims
         ]
-        for item in group:
-            if item.identified:
-                self._histories.pop(item.file_id, None)
         self._ledger.settle(outcomes)
         later = self._ledger.overtaken([claim for claim, _ in outcomes])
         return {
@@ -297,7 +296,7 @@ class Books:
         history = self._look_up(item)
         if history.state is LedgerState.FREE:
             return not_sent("Another run tried to send the same bytes at the same time.", passing=True)
-        if history.accepted_elsewhere(item.receipt.name) is None:
+        if history.state is not LedgerState.UPLOADED or history.accepted_elsewhere(item.receipt.name) is None:
             return _result_of(history, item)
         return self._accepted_elsewhere(item, history, history) or not_sent(
             "Another run sent the same bytes under another name at the same time.", passing=True

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from amili_provider.delivery.outcomes import Result
+from amili_provider.ledger import History
 from amili_provider.ledger.attempts import Run
 from amili_provider.models import Receipt
 from amili_provider.storage.contents import HashedContent
@@ -85,6 +86,8 @@ class Item:
     """Memory accounted for it."""
     followers: list[Item] = field(default_factory=list)
     """Files of the same run with the same bytes: they wait for its outcome."""
+    history: History | None = None
+    """What the ledger said when it let the file pass; its claim is the next attempt."""
     alone: bool = False
     """Whether it has waited for another file with the same bytes, and is now looked up for itself."""
     request: str | None = None
@@ -112,7 +115,8 @@ class Item:
         return self.receipt.file_id is not None
 
     def let_go(self) -> None:
-        """Give back the content."""
+        """Give back the content, and what only its sending needs."""
+        self.history = None
         if self.content is not None:
             self.content.close()
             self.content = None

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from amili_provider.delivery.books import Books
 from amili_provider.delivery.outcomes import Result, not_sent
 from amili_provider.delivery.plan import Item, Plan
+from amili_provider.ledger import History
 from amili_provider.storage.contents import HashedContent
 from amili_provider.storage.listing import StorageFile
 from amili_provider.storage.reading import can_stay, open_content, read_content, read_small_contents
@@ -68,10 +69,10 @@ class Reader:
                 outcomes.append((item, None))
         try:
             # All at once: a ledger answers many questions as fast as one.
-            self._books.look_up([item for item, result in outcomes if result is None and item.identified])
+            found = self._books.look_up([item for item, result in outcomes if result is None and item.identified])
         except Exception as error:  # noqa: BLE001 - as above
             return [(item, result or not_sent(error)) for item, result in outcomes], True
-        outcomes = [(item, result or self._consult(item)) for item, result in outcomes]
+        outcomes = [(item, result or self._consult(item, found.get(item))) for item, result in outcomes]
         return outcomes, time.monotonic() - began > SLOW_SECONDS * len(job)
 
     def _contents(self, job: list[Item]) -> Iterator[HashedContent | Exception]:
@@ -91,11 +92,7 @@ class Reader:
 
     def _nobody_can_know(self, file: StorageFile) -> bool:
         """Return whether neither the ledger nor another file of this run can have the bytes of a large *file*."""
-        if self._plan.dry_run:
-            return False
-        # Asked in any case: the ledger is to know that there is a file of this size.
-        first = self._books.first_of_size(file.size)
-        return first and self._sizes[file.size] == 1
+        return not (self._plan.dry_run or self._sizes[file.size] > 1 or self._books.has_size(file.size))
 
     def _identify(self, item: Item, content: HashedContent | Exception) -> None:
         if isinstance(content, Exception):
@@ -104,11 +101,11 @@ class Reader:
         if content.sha256 is not None:
             self._books.identify(item)
 
-    def _consult(self, item: Item) -> Result | None:
+    def _consult(self, item: Item, looked_up: History | None) -> Result | None:
         if not item.identified:
             return None
         try:
-            return self._books.consult(item)
+            return self._books.consult(item, looked_up)
         except Exception as error:  # noqa: BLE001 - as above
             return not_sent(error)
 

@@ -152,8 +152,7 @@ def _claims_dated_early_live_too_short(patch: pytest.MonkeyPatch) -> None:
 
 def _lost_commit_is_a_failure(patch: pytest.MonkeyPatch) -> None:
     def settle(original: Callable[..., None], sender: Sender, group: Any, results: Any, sent: Any) -> None:
-        books = sender._books
-        histories = {item: books._histories.get(item.file_id) for item in group}
+        histories = {item: item.history for item in group}
         failed = SettlingFailed()
 
         def once(settling: Callable[..., Any], *args: Any) -> Any:
@@ -172,7 +171,7 @@ def _lost_commit_is_a_failure(patch: pytest.MonkeyPatch) -> None:
             for item in group:
                 known = histories[item]
                 assert known is not None
-                books._histories[item.file_id] = replace(known, attempts=(*known.attempts, _next(known)))
+                item.history = replace(known, attempts=(*known.attempts, _next(known)))
             sender._post(list(group), sent)
 
     _wrap(patch, Sender, "_settle", settle)
