@@ -29,5 +29,5 @@ NAMES = (
 """Every name, in the order in which a delivery comes to it; claims, outcomes and resolutions are commits, too."""
 
 
-def reached(_name: str) -> None:
+def reached(_name: str, /) -> None:
     """Do nothing. Tests replace it."""

@@ -239,6 +239,17 @@ def _unwritten_outcomes_are_ignored() -> None:
     wrap(Books, "settle", settle)
 
 
+def _every_claim_is_won() -> None:
+    """A unique key that another task has is no reason to stop."""
+    from amili_provider.ledger.sql import SqlStore
+
+    def claim(original: Callable[..., Any], *args: Any) -> Any:
+        original(*args)
+        return set()
+
+    wrap(SqlStore, "claim", claim)
+
+
 def _chain_is_ignored() -> None:
     """Airflow's own retry repeats what a person asked for once."""
     from amili_provider.ledger import state
@@ -343,6 +354,7 @@ BUGS: dict[str, Bug] = {
     "no result is absence": Bug(_whatever_is_not_an_answer_is_absence, ("answer lost, then resend on 202",)),
     "unwritten claims are ignored": Bug(_unwritten_claims_are_ignored, ("claims cannot be written",)),
     "unwritten outcomes are ignored": Bug(_unwritten_outcomes_are_ignored, ("outcomes cannot be written",)),
+    "every claim is won": Bug(_every_claim_is_won, ("two at once",)),
     "chain is ignored": Bug(_chain_is_ignored, ("force, then a retry",)),
     "resend without asking": Bug(_resend_without_asking, ("answer lost, then resend",)),
     "changes go unnoticed": Bug(_changes_go_unnoticed, ("changed while it is sent, hashed before",)),

@@ -22,6 +22,11 @@ def _worker(first: dict[str, Any] | None = None, second: dict[str, Any] | None =
     return Deeds(first or {}), Deeds(second or {})
 
 
+def _database(name: str, how: str, **more: Any) -> tuple[str, Scenario]:
+    deeds = _worker({"database": {"how": how, **more}})
+    return _scenario(name, Step(deeds=deeds), Step(again="new run"), _LATER, files=_THREE)
+
+
 def _kill(at: str, **more: Any) -> tuple[Deeds, Deeds]:
     return _worker({"kill": {"at": at, **more}})
 
@@ -95,6 +100,21 @@ DIRECTED: dict[str, Scenario] = dict([
         Step(),
         files=_THREE,
     ),
+    _database("a claim's COMMIT is cut", "cut", nth=2),
+    _database("a claim's COMMIT is cut, and was done", "cut", nth=2, done=True),
+    _database("an outcome's COMMIT is cut", "cut", nth=3),
+    _database("an outcome's COMMIT is cut, and was done", "cut", nth=3, done=True),
+    _database("no COMMIT comes through", "cut", nth=2, times=_ALWAYS),
+    _database("locked before the claim", "locked", at="looked up", seconds=0.5),
+    _database("locked for long before the claim", "locked", at="looked up", seconds=4.0),
+    _database("locked for long before the outcome", "locked", at="before settle", seconds=4.0),
+    _database("disk full", "full", at="start"),
+    _database("disk full before the outcome", "full", at="claimed"),
+    _database("a replica from the beginning", "read-only", at="start"),
+    _database("a replica before the claim", "read-only", at="looked up"),
+    _database("a replica before the outcome", "read-only", at="claimed"),
+    _database("restarted before the claim's COMMIT", "restarted", nth=2),
+    _database("restarted while Amili answers", "restarted", at="after tail"),
     _scenario(
         "outcomes cannot be written",
         Step(

@@ -8,62 +8,52 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from unittest import mock
 
 from amili_provider.connection_form import settings_from
 from amili_provider.ledger.opening import create_in_file, store_from
+from tests.databases import postgres
+from tests.storage.backends.s3 import BUCKET, S3
 
 KINDS = ("sqlite", "postgres", "s3")
 _KIND, _CONN_ID = "AMILI_CHAOS_LEDGER", "chaos_ledger"
+CONNECTION = f"AIRFLOW_CONN_{_CONN_ID.upper()}"
+
+
+def kind() -> str:
+    """Return where the ledgers of this process are kept."""
+    return os.environ.get(_KIND, "sqlite")
 
 
 @contextmanager
-def kept_in(kind: str) -> Iterator[None]:
+def kept_in(wanted: str) -> Iterator[None]:
     """Run the server of a kind of ledger, and tell this process and those that it starts how to reach it."""
-    os.environ[_KIND] = kind
-    with tempfile.TemporaryDirectory(prefix="amili-chaos-ledger-") as name:
-        folder = Path(name)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="amili-chaos-ledger-")))
         folder.chmod(0o755)
-        if kind == "postgres":
-            from tests.databases import postgres
-
-            with postgres(folder / "postgres") as port:
-                _connect({"conn_type": "postgres", "host": "127.0.0.1", "port": port, "login": "airflow"})
-                yield
-        elif kind == "s3":
-            import boto3
-            from moto.server import ThreadedMotoServer
-
+        told = {_KIND: wanted}
+        if wanted == "postgres":
+            port = stack.enter_context(postgres(folder / "postgres"))
+            server = {"conn_type": "postgres", "host": "127.0.0.1", "port": port, "login": "airflow"}
+            told[CONNECTION] = json.dumps({**server, "schema": "postgres"})
+        elif wanted == "s3":
             logging.getLogger("werkzeug").setLevel(logging.ERROR)
-            server = ThreadedMotoServer(port=0, verbose=False)
-            server.start()
-            try:
-                url = "http://{}:{}".format(*server.get_host_and_port())
-                keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
-                boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys).create_bucket(Bucket="ledgers")
-                extra = {"endpoint_url": url, "region_name": "us-east-1"}
-                _connect({"conn_type": "aws", "login": "testing", "password": "testing", "extra": extra})
-                yield
-            finally:
-                server.stop()
-        else:
-            yield
-
-
-def _connect(connection: dict[str, object]) -> None:
-    if connection["conn_type"] == "postgres":
-        connection["schema"] = "postgres"
-    os.environ[f"AIRFLOW_CONN_{_CONN_ID.upper()}"] = json.dumps(connection)
+            bucket = S3(folder)
+            bucket.start()
+            stack.callback(bucket.stop)
+            told[CONNECTION] = json.dumps(bucket.connection())
+        stack.enter_context(mock.patch.dict(os.environ, told))
+        yield
 
 
 def begin(folder: Path) -> dict[str, str]:
     """Create a ledger, and return how a connection names it."""
-    kind = os.environ.get(_KIND, "sqlite")
-    if kind == "sqlite":
+    if kind() == "sqlite":
         return {"ledger": create_in_file(folder / "ledger.db")}
     name = f"seed_{secrets.token_hex(6)}"
-    extra = {"ledger": f"s3://ledgers/{name}" if kind == "s3" else name, "ledger_conn_id": _CONN_ID}
+    extra = {"ledger": f"s3://{BUCKET}/{name}" if kind() == "s3" else name, "ledger_conn_id": _CONN_ID}
     environment = {**extra, "environment": "staging", "client_no": "1"}
     settings = settings_from(
         "chaos", login="id", password="secret", host=None, port=None, schema=None, extra=environment

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-Patch = Callable[[dict[str, Any]], None]
+from amili_provider import fault_points
+
 STOP_SECONDS = 5.0
 """How long after its signal Airflow kills a task that it stops."""
 
@@ -47,14 +48,14 @@ def carry_out(plan: dict[str, Any]) -> None:
     os.environ.update(plan["environment"])
     set_clock(plan["clock"])
     _hurry()
-    for name in ("storage", "change", "ledger", "remote", "sizes", "meet", "order"):
+    for name in ("storage", "change", "ledger", "database", "remote", "sizes", "meet", "order"):
         if plan.get(name):
             _DEEDS[name](plan[name])
     if plan.get("bug"):
         from tests.chaos import bugs
 
         bugs.plant(plan["bug"])
-    # Last: a kill strikes around whatever else was wrapped.
+    # Last: a kill strikes after whatever else happens at its point.
     if plan.get("kill"):
         _DEEDS["kill"](plan["kill"])
 
@@ -105,7 +106,7 @@ def _hurry() -> None:
     """Shorten pauses, and call files large that are not; how often something is tried stays as it is."""
     from amili_provider import waiting
     from amili_provider.delivery import pipeline
-    from amili_provider.ledger import ledger
+    from amili_provider.ledger import ledger, sql
     from amili_provider.ledger.objects import ObjectStore
     from amili_provider.ledger.sql import SqlStore
 
@@ -113,6 +114,7 @@ def _hurry() -> None:
     for store in (SqlStore, ObjectStore):
         wrap(store, "__init__", lambda make, *args, **more: make(*args, **{**more, "sleep": _briefly}))
     ledger.SETTLE_SECONDS = 1.5
+    sql._LOCK_SECONDS = 0.2  # type: ignore[assignment]
     pipeline.GRACE_SECONDS = 0.5
 
 
@@ -132,12 +134,41 @@ def set_clock(ahead: float) -> None:
     defaults["clock"] = lambda: time.time() + ahead
 
 
+# Points
+
+
+_hooks: list[Callable[[str], None]] = []
+
+
+def at_point(name: str, do: Callable[[], None], *, nth: int = 1, times: int = 1) -> None:
+    """Have something done when the product comes to one of its named points for the n-th time."""
+    if name not in fault_points.NAMES:
+        raise ValueError(f"the product has no point {name!r}")
+    countdown = Countdown(nth, times)
+
+    def hook(reached: str) -> None:
+        if reached == name and countdown.now():
+            do()
+
+    _hooks.append(hook)
+    fault_points.reached = _reached
+
+
+def _reached(name: str, /) -> None:
+    for hook in _hooks:
+        hook(name)
+
+
 # Kills
 
 
 def _kill(plan: dict[str, Any]) -> None:
-    """Wrap the point at which the process is to end."""
-    _POINTS[plan["at"]](plan)
+    """Let the process end: at a point of the product, a moment, a byte of a request, or a step of the database."""
+    other = {"moment": _kill_at_moment, "byte": _kill_at_byte, "ledger step": _kill_in_ledger}.get(plan["at"])
+    if other:
+        other(plan)
+    else:
+        at_point(plan["at"], die, nth=plan.get("nth", 1))
 
 
 def _kill_at_moment(plan: dict[str, Any]) -> None:
@@ -156,32 +187,6 @@ def _stop() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(STOP_SECONDS)
     die()
-
-
-def _kill_around(owner: str, name: str, *, after: bool) -> Patch:
-    def patch(plan: dict[str, Any]) -> None:
-        countdown = Countdown(plan.get("nth", 1))
-
-        def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            due = countdown.now()
-            if due and not after:
-                die()
-            result = original(*args, **kwargs)
-            if due:
-                die()
-            return result
-
-        wrap(_find(owner), name, around)
-
-    return patch
-
-
-def _find(path: str) -> Any:
-    from importlib import import_module
-
-    module, _, name = path.partition(":")
-    found = import_module(module)
-    return getattr(found, name) if name else found
 
 
 def _kill_at_byte(plan: dict[str, Any]) -> None:
@@ -226,23 +231,7 @@ def _kill_in_ledger(plan: dict[str, Any]) -> None:
     wrap(DefaultDialect, "do_commit", around)
 
 
-_LEDGER, _SENDER = "amili_provider.ledger:Ledger", "amili_provider.delivery.sending:Sender"
-_POINTS: dict[str, Patch] = {
-    "moment": _kill_at_moment,
-    "byte": _kill_at_byte,
-    "ledger step": _kill_in_ledger,
-    "listed": _kill_around("amili_provider.delivery.deliver", "list_files", after=True),
-    "looked up": _kill_around(_LEDGER, "look_up", after=True),
-    "before claim": _kill_around(_LEDGER, "claim", after=False),
-    "claimed": _kill_around(_LEDGER, "claim", after=True),
-    "answered": _kill_around("amili_provider.client:AmiliClient", "post_files", after=True),
-    "before settle": _kill_around(_LEDGER, "settle", after=False),
-    "settled": _kill_around(_LEDGER, "settle", after=True),
-    "resolving": _kill_around(_LEDGER, "resolve", after=False),
-    "resolved": _kill_around(_LEDGER, "resolve", after=True),
-    "delivered": _kill_around("amili_provider.delivery.deliver:DeliveryRun", "run", after=True),
-}
-POINTS = tuple(_POINTS)
+POINTS = ("moment", "byte", "ledger step", *fault_points.NAMES)
 
 
 # Ledger
@@ -252,10 +241,8 @@ def _break_ledger(plan: dict[str, Any]) -> None:
     """
     Let operations of the ledger fail; with ``done`` they happen all the same, and only the answer is lost.
 
-    ``look_up``, ``claim`` and ``settle`` fail as a whole; ``commit`` fails in the database's driver, once or more.
+    The database itself is broken by :mod:`tests.chaos.databases`.
     """
-    from sqlalchemy.engine.default import DefaultDialect
-
     from amili_provider.exceptions import AmiliLedgerUnavailable
     from amili_provider.ledger.objects import ObjectStore
     from amili_provider.ledger.sql import SqlStore
@@ -269,20 +256,16 @@ def _break_ledger(plan: dict[str, Any]) -> None:
             original(*args, **kwargs)
         raise AmiliLedgerUnavailable("The ledger cannot be reached: planted.")
 
-    def commit(original: Callable[..., None], dialect: Any, connection: Any) -> None:
-        if not countdown.now():
-            original(dialect, connection)
-            return
-        if plan.get("done"):
-            original(dialect, connection)
-        raise dialect.dbapi.OperationalError("the connection was cut: planted")
-
     for operation in plan["operations"]:
-        if operation == "commit":
-            wrap(DefaultDialect, "do_commit", commit)
-            continue
         for store in (SqlStore, ObjectStore):
             wrap(store, operation, around)
+
+
+def _break_database(plan: dict[str, Any]) -> None:
+    """Let something go wrong with the ledger's database."""
+    from tests.chaos import databases
+
+    databases.break_it(plan)
 
 
 # Storage
@@ -415,30 +398,21 @@ def _sizes(how: str) -> None:
 
 def _meet(plan: dict[str, Any]) -> None:
     """Let two tasks both look a file up before either of them claims it."""
-    from amili_provider.ledger import Ledger
 
-    once = Countdown(1)
+    def meet() -> None:
+        _say(plan, f"met{plan['me']}")
+        _wait_for(plan, f"met{1 - plan['me']}")
 
-    def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        standing = original(*args, **kwargs)
-        if once.now():
-            _say(plan, f"met{plan['me']}")
-            _wait_for(plan, f"met{1 - plan['me']}")
-        return standing
-
-    wrap(Ledger, "look_up", around)
+    at_point("looked up", meet)
 
 
 def _order(plan: dict[str, Any]) -> None:
     """Let the second task run from its beginning to its end while the first holds its claims."""
     from amili_provider.delivery.deliver import DeliveryRun
-    from amili_provider.ledger import Ledger
 
-    def claiming(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        claims = original(*args, **kwargs)
+    def hold() -> None:
         _say(plan, "claimed")
         _wait_for(plan, "second ended")
-        return claims
 
     def second(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         _wait_for(plan, "claimed")
@@ -450,7 +424,7 @@ def _order(plan: dict[str, Any]) -> None:
     if plan["me"]:
         wrap(DeliveryRun, "run", second)
     else:
-        wrap(Ledger, "claim", claiming)
+        at_point("claimed", hold, times=1_000_000)
 
 
 def _say(plan: dict[str, Any], what: str) -> None:
@@ -467,6 +441,7 @@ def _wait_for(plan: dict[str, Any], what: str) -> None:
 _DEEDS: dict[str, Callable[[Any], None]] = {
     "kill": _kill,
     "ledger": _break_ledger,
+    "database": _break_database,
     "storage": _break_storage,
     "change": _change_file,
     "remote": _read_as_remote,

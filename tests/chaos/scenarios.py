@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.chaos import databases
 from tests.chaos.saboteur import POINTS
 
 ANSWER_TIMEOUT = 1.5
@@ -165,11 +166,20 @@ def _worker(rng: random.Random, names: list[str]) -> dict[str, Any]:
         plan["kill"] = _kill(rng)
     if rng.random() < 0.2:
         plan["ledger"] = {
-            "operations": rng.choice((["claim"], ["settle"], ["look_up"], ["claim", "settle"], ["commit"], ["commit"])),
+            "operations": rng.choice((["claim"], ["settle"], ["look_up"], ["claim", "settle"])),
             "nth": rng.choice((1, 1, 2, 2, 3, 4, 6)),
             "times": rng.choice((1, 2, 3, 6, 10_000)),
             "done": rng.random() < 0.4,
         }  # fmt: skip
+    if rng.random() < 0.2:
+        plan["database"] = {
+            "how": rng.choice(databases.ALL),
+            "at": rng.choice(("start", "looked up", "before commit", "before commit", "claimed", "after tail")),
+            "nth": rng.choice((1, 1, 2, 2, 3, 4)),
+            "times": rng.choice((1, 1, 2, 10_000)),
+            "done": rng.random() < 0.5,
+            "seconds": rng.choice((0.3, 1.0, 4.0)),
+        }
     if rng.random() < 0.15:
         plan["storage"] = {
             "how": rng.choice(("list", "fail", "fail", "short", "hang")),
