@@ -2,8 +2,8 @@
 Every day: upload the day's invoice files from S3 to Amili.
 
 The upload's answer is Amili's documented signal, so this one task is the whole hand-over: it is green only if Amili
-accepted every file. A retry, a clear or a second run sends nothing twice, as long as connection ``amili_default``
-names a ledger.
+accepted every file. A retry, a clear or a second run sends nothing twice: connection ``amili_default`` names a ledger,
+which ``amili-ledger create`` has created, once.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@ A huge day: list once, and let many workers upload.
 
 One upload task takes what one worker can and stops at ``max_files``, because its receipts are one XCom. Here a first
 task lists the day and returns balanced buckets, Airflow makes one upload task of each, and they run wherever there is a
-worker. A bucket that fails is retried alone; the ledger keeps every file from being sent twice, also by two tasks.
+worker. A bucket that fails is retried alone; the ledger keeps every file from being sent twice, also by two tasks. If
+they run on several machines, it is a table of a database or a prefix of a bucket, not a file of SQLite.
 
 The pool ``amili`` bounds what all DAGs together put on Amili. It has to exist, or its tasks wait for ever::
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,13 +25,16 @@ def start(tmp_path: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.long
 def test_the_demo_shows_the_main_job_and_leaves_nothing(tmp_path: Path) -> None:
-    """Everything arrives byte-identical, the refused file is named, a second run sends nothing twice."""
+    """Everything arrives byte-identical, the refused file is named, nothing is sent twice, and the ledger tells it."""
     with start(tmp_path) as process:
         text, _ = process.communicate(timeout=600)
     assert process.returncode == 0, text
     assert "All is as it should be." in text
     assert text.count("\n  yes  ") == 5
     assert "_117.csv: row 14: customer number 104233 does not exist" in text
+    assert re.search(r"amili-ledger create\n +The ledger sqlite:////.*/ledger\.db, .* is created", text)
+    assert re.search(r"amili-ledger report\n.*\n +\S+ +2218 +InvoiciaFormatDocFile +239 +1 +0 ", text)
+    assert re.search(r"Z uploaded File uploaded\n.*Z rejected row 14: customer number 104233 does not exist\n", text)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,16 +1,19 @@
 """
-Airflow's side of the demo, in a process of its own: runs the example DAG once for each line on standard input.
+Airflow's side of the demo, in a process of its own: does one thing for each line on standard input.
 
-A line is a JSON object: ``dag_id``, ``dags`` (the folder), ``day``. What became of the run goes as one line
-of JSON to the file descriptor given as the only argument; everything that Airflow says goes to the standard streams.
+A line is a JSON object: ``dag_id``, ``dags`` (the folder) and ``day`` run the example DAG, ``amili_ledger`` (arguments)
+runs that command. What came of it goes as one line of JSON to the file descriptor given as the only argument;
+everything that Airflow says goes to the standard streams.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import time
+from contextlib import redirect_stdout
 from typing import Any
 
 
@@ -35,12 +38,24 @@ def run(dag_id: str, dags: str, day: str) -> dict[str, Any]:
     }
 
 
+def ask_ledger(arguments: list[str]) -> dict[str, Any]:
+    """Run ``amili-ledger``; return what it printed."""
+    from amili_provider.command.cli import main as amili_ledger
+
+    with redirect_stdout(io.StringIO()) as printed:
+        code = amili_ledger(arguments)
+    if code:
+        return {"error": f"'amili-ledger {' '.join(arguments)}' failed"}
+    return {"printed": printed.getvalue()}
+
+
 def main() -> None:
     """Follow the orders until there are no more."""
     with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as answers:
         for line in sys.stdin:
             try:
-                answer = run(**json.loads(line))
+                order = json.loads(line)
+                answer = ask_ledger(order["amili_ledger"]) if "amili_ledger" in order else run(**order)
             except Exception as error:  # noqa: BLE001 - said to the person who watches
                 answer = {"error": f"{type(error).__name__}: {error}"}
             answers.write(json.dumps(answer, default=str) + "\n")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
+import csv
 import sys
 import time
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,13 +72,13 @@ class Show:
                 bucket.put(day.day, file)
         with shown.step("Set up a throw-away Airflow"):
             airflow.finish_setup()
-        with shown.step("Create a ledger, a file of SQLite (amili-ledger create does it elsewhere)"):
-            from amili_provider.ledger.opening import create_in_file  # imports Airflow
-
-            ledger = create_in_file(self._folder.absolute() / "ledger.db")
-        airflow.connect(
-            {"amili_default": amili.connection_json(ledger=ledger), "aws_default": bucket.connection_json()}
-        )
+            ledger = f"sqlite:///{self._folder.absolute()}/ledger.db"
+            airflow.connect(
+                {"amili_default": amili.connection_json(ledger=ledger), "aws_default": bucket.connection_json()}
+            )
+        with shown.step("Create the ledger, here a file of SQLite"):
+            created = airflow.amili_ledger("create")
+        self._command("create", created)
         size = readable_size(sum(f.size for f in day.files))
         shown.title(f"First run: {len(day.files)} files, {size}, in s3://{BUCKET}/outbound/{day.day}/")
         first = self._run(airflow, amili)
@@ -92,7 +91,7 @@ class Show:
         bucket.remove(day.day, day.copy)
         second = self._run(airflow, amili)
         right = shown.checks(check(day, amili.uploads, accepted_first, first, second))
-        self._where_to_look(day, second)
+        self._where_to_look(airflow, day, second)
         return right
 
     def _run(self, airflow: ThrowawayAirflow, amili: SandboxServer) -> Receipts:
@@ -112,15 +111,20 @@ class Show:
         self._shown.run(answer, receipts, delivery)
         return receipts
 
-    def _where_to_look(self, day: Day, receipts: Receipts) -> None:
+    def _command(self, arguments: str, printed: str) -> None:
+        self._shown.say(self._shown.tint(f"    $ amili-ledger {arguments}", "dim"))
+        for line in printed.splitlines():
+            self._shown.say(f"      {line}")
+
+    def _where_to_look(self, airflow: ThrowawayAirflow, day: Day, receipts: Receipts) -> None:
         shown = self._shown
+        shown.title("Asked later: what went out, and what became of the corrected file?")
+        self._command("report", airflow.amili_ledger("report"))
+        found = csv.DictReader(airflow.amili_ledger("find", day.corrected.name, "--csv").splitlines())
+        rows = [" ".join(row[column] for column in ("when", "outcome", "message")) for row in found]
+        self._command(f"find {day.corrected.name}     (of its columns: when, outcome, message)", "\n".join(rows))
         shown.title("Where to look")
         shown.say(f"  The DAG      {example_dag()}")
-        query = "SELECT outcome, coalesce(message, '') FROM amili_attempts WHERE name = ? ORDER BY claimed_at"
-        shown.say(f"  The ledger   asked what became of the corrected file: {query}")
-        with closing(sqlite3.connect(self._folder / "ledger.db")) as ledger:
-            for outcome, message in ledger.execute(query, [day.corrected.name]):
-                shown.say(f"               {outcome:<9}{message}")
         for receipt in [r for r in receipts if r["outcome"] == "uploaded"][:1]:
             shown.say("  A receipt    (the task's XCom has one per file)")
             for name in ("name", "file_id", "sha256", "outcome", "status", "result", "message"):

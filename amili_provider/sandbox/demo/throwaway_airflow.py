@@ -98,9 +98,16 @@ class ThrowawayAirflow:
 
     def run(self, day: date) -> dict[str, Any]:
         """Run the example DAG for *day*; return what :func:`amili_provider.sandbox.demo.airflow_run.run` says."""
+        return self._ask({"dag_id": DAG_ID, "dags": str(self._dags), "day": str(day)})
+
+    def amili_ledger(self, *arguments: str) -> str:
+        """Run the command ``amili-ledger``; return what it printed."""
+        printed: str = self._ask({"amili_ledger": arguments})["printed"]
+        return printed
+
+    def _ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
         assert self._runner is not None  # connect() comes first
         assert self._runner.stdin is not None  # it was started with one
-        order = {"dag_id": DAG_ID, "dags": str(self._dags), "day": str(day)}
         with suppress(BrokenPipeError):  # then there is no answer either
             self._runner.stdin.write(json.dumps(order) + "\n")
             self._runner.stdin.flush()
