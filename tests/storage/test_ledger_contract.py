@@ -27,7 +27,7 @@ from amili_provider.ledger.stores import Found, LedgerStore, Query
 from tests.ledger_cases import ACCEPTED, LOST, NOT_SENT, REFUSED, an_attempt
 from tests.readme import ROOT
 from tests.storage.backends.gcs import Gcs
-from tests.storage.backends.ledgers import CONN_ID, HOMES, LedgerHome, ObjectHome, Server, SqlHome, running_home
+from tests.storage.backends.ledgers import CONN_ID, HOMES, LedgerHome, ObjectHome, Server, SqlHome, homes, running_home
 
 SQL = ["sqlite", "postgres", "mariadb"]
 SERVERS = ["postgres", "mariadb"]
@@ -47,7 +47,7 @@ def _with_scratch(kind: type[LedgerHome]) -> Iterator[LedgerHome]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-@pytest.fixture(name="server", scope="module", params=list(HOMES))
+@pytest.fixture(name="server", scope="module", params=homes(HOMES))
 def _server(request: pytest.FixtureRequest) -> Iterator[LedgerHome]:
     """A running server that can keep ledgers."""
     yield from _with_scratch(HOMES[request.param])
@@ -107,7 +107,7 @@ def test_a_ledger_is_created_once(home: LedgerHome) -> None:
     assert _state(opened, an_attempt()) is LedgerState.IN_FLIGHT
 
 
-@on("server", [name for name in HOMES if name != "memory"], indirect=True)
+@on("server", homes(name for name in HOMES if name != "memory"), indirect=True)
 def test_of_many_who_create_a_ledger_one_does(home: LedgerHome) -> None:
     """Two people, or two pods, at the same moment: one ledger, and both are told which."""
     stores = [home.store(create=True) for _ in range(4)]
@@ -132,7 +132,7 @@ def test_a_ledger_that_is_not_there_is_not_begun(home: LedgerHome) -> None:
         assert home.name == "memory" or "amili-ledger create --conn-id" in str(said.value)
 
 
-@on("server", [name for name in HOMES if name != "memory"], indirect=True)
+@on("server", homes(name for name in HOMES if name != "memory"), indirect=True)
 def test_a_ledger_of_a_later_version_is_refused(home: LedgerHome, store: LedgerStore) -> None:
     """What a newer provider wrote may mean what this one does not know."""
     home.age()
@@ -141,7 +141,7 @@ def test_a_ledger_of_a_later_version_is_refused(home: LedgerHome, store: LedgerS
             refuse()
 
 
-@on("server", OBJECTS, indirect=True)
+@on("server", homes(OBJECTS), indirect=True)
 def test_opening_leaves_no_probe_behind(home: LedgerHome, store: LedgerStore) -> None:
     """What was tried, to see whether the store creates an object once, is taken away."""
     assert isinstance(home, ObjectHome)
@@ -274,7 +274,7 @@ def test_a_request_is_settled_each_file_with_its_own_outcome(store: LedgerStore)
     assert all((a.uploaded_at is not None) == (v is ACCEPTED) for a, v in zip(kept, verdicts, strict=True))
 
 
-@on("server", NOT_OBJECTS, indirect=True)
+@on("server", homes(NOT_OBJECTS), indirect=True)
 def test_only_the_owner_settles_and_all_or_nothing(store: LedgerStore) -> None:
     """A request of which one attempt is not ours settles nothing; an object's attempt has one owner only."""
     mine, other = _many(5), an_attempt("theirs", owner="b" * 32)
@@ -410,7 +410,7 @@ def test_a_hash_or_file_id_finds_its_file(store: LedgerStore) -> None:
     assert _names(store, text=wanted.sha256[5:20]) == _names(store, text=wanted.file_id[:10]) == []
 
 
-@on("server", NOT_OBJECTS, indirect=True)
+@on("server", homes(NOT_OBJECTS), indirect=True)
 def test_a_long_history_is_told_to_its_end(store: LedgerStore) -> None:
     """Beyond a page, many of one millisecond: each attempt once, newest first."""
     attempts = [_older(f"{n}.csv", 1 + n // 900, number=1 + n % 2) for n in range(1300)]
@@ -461,7 +461,7 @@ def test_odd_text_survives_or_is_escaped(store: LedgerStore, text: str, kept: se
     assert [a.file_id for a in store.history(Query())] == [attempt.file_id]
 
 
-@on("server", [name for name in HOMES if name != "memory"], indirect=True)
+@on("server", homes(name for name in HOMES if name != "memory"), indirect=True)
 def test_what_was_changed_by_hand_is_unknown(home: LedgerHome, store: LedgerStore) -> None:
     """It may have been accepted: it is neither free nor a crash, and its neighbour is what it was."""
     damaged, whole = _many(2)
@@ -481,7 +481,7 @@ def test_what_was_changed_by_hand_is_unknown(home: LedgerHome, store: LedgerStor
     assert _state(store, damaged) is LedgerState.FREE
 
 
-@on("server", OBJECTS, indirect=True)
+@on("server", homes(OBJECTS), indirect=True)
 @on("data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"file_id": "x"}'])
 def test_an_object_that_is_no_attempt_is_unknown(home: LedgerHome, store: LedgerStore, data: bytes) -> None:
     """Whatever lies in its place."""
@@ -492,7 +492,7 @@ def test_an_object_that_is_no_attempt_is_unknown(home: LedgerHome, store: Ledger
     assert _state(store, attempt) is LedgerState.UNKNOWN
 
 
-@on("server", SQL, indirect=True)
+@on("server", homes(SQL), indirect=True)
 @on(
     "change",
     [
@@ -529,7 +529,7 @@ def _log_in(home: LedgerHome, monkeypatch: pytest.MonkeyPatch, login: str) -> No
     monkeypatch.setenv(f"AIRFLOW_CONN_{CONN_ID.upper()}", json.dumps((home.connection() or {}) | {"login": login}))
 
 
-@on("server", SERVERS, indirect=True)
+@on("server", homes(SERVERS), indirect=True)
 def test_a_login_that_may_only_read_is_refused_at_once(
     home: LedgerHome, store: LedgerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -554,7 +554,7 @@ def test_a_login_that_may_only_read_is_refused_at_once(
                 with_login.open()
 
 
-@on("server", SERVERS, indirect=True)
+@on("server", homes(SERVERS), indirect=True)
 def test_who_may_not_create_is_given_the_statements_for_the_dba(
     home: LedgerHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -589,7 +589,7 @@ def test_a_read_only_replica_is_refused(home: LedgerHome, store: LedgerStore, mo
             refuse()
 
 
-@on("server", SQL, indirect=True)
+@on("server", homes(SQL), indirect=True)
 def test_airflows_own_database_is_refused(home: LedgerHome) -> None:
     """What Airflow migrates, cleans and resets keeps no ledger, neither a new one nor one that is there."""
     assert isinstance(home, SqlHome)
@@ -626,7 +626,7 @@ def _answer_lost(store: LedgerStore, monkeypatch: pytest.MonkeyPatch, *, done: b
     return said
 
 
-@on("server", SQL, indirect=True)
+@on("server", homes(SQL), indirect=True)
 @on("done", [True, False])
 def test_a_commit_whose_answer_is_lost_is_found_again(
     home: LedgerHome, store: LedgerStore, monkeypatch: pytest.MonkeyPatch, done: bool
@@ -658,7 +658,7 @@ _PASSING: dict[str, list[tuple[Any, ...]]] = {
 }
 
 
-@on("server", SQL, indirect=True)
+@on("server", homes(SQL), indirect=True)
 def test_a_deadlock_is_tried_again(home: LedgerHome, store: LedgerStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the database calls it, in a claim, an outcome and a look-up."""
     dialect = _dialect(store)
@@ -729,7 +729,7 @@ def _until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@on("server", SERVERS, indirect=True)
+@on("server", homes(SERVERS), indirect=True)
 def test_no_connection_is_held_while_amili_is_waited_for(home: LedgerHome, store: LedgerStore) -> None:
     """Not after a claim, nor after an outcome, whatever was looked up before: a thousand tasks hold none."""
     assert isinstance(home, Server)
@@ -745,7 +745,7 @@ def test_no_connection_is_held_while_amili_is_waited_for(home: LedgerHome, store
     _until(lambda: home.open_connections() == 0)
 
 
-@on("server", SERVERS, indirect=True)
+@on("server", homes(SERVERS), indirect=True)
 def test_a_server_that_is_gone_is_unavailable(home: LedgerHome, monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow tries again; the message names the server, and nothing of the login."""
     connection = home.connection()
@@ -760,7 +760,7 @@ def test_a_server_that_is_gone_is_unavailable(home: LedgerHome, monkeypatch: pyt
 # What goes wrong with a bucket
 
 
-@on("server", OBJECTS, indirect=True)
+@on("server", homes(OBJECTS), indirect=True)
 def test_a_bucket_that_is_away_claims_nothing(home: LedgerHome, store: LedgerStore) -> None:
     """An error that names the ledger; once it is back, the file is free and can be claimed."""
     assert isinstance(home, ObjectHome)
@@ -796,7 +796,7 @@ def test_a_store_without_conditional_writes_is_refused(monkeypatch: pytest.Monke
         home.end()
 
 
-@on("server", SQL, indirect=True)
+@on("server", homes(SQL), indirect=True)
 def test_the_statements_of_the_guide_run(home: SqlHome, store: LedgerStore) -> None:
     """What the ledger's page shows accounting gives the same on each database; what it erases is not forgotten."""
     page = (ROOT / "docs/ledger.md").read_text(encoding="utf-8")

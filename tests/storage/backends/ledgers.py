@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -394,6 +394,12 @@ class GcsHome(ObjectHome):
 HOMES: dict[str, type[LedgerHome]] = {
     one.name: one for one in (Memory, Sqlite, Postgres, MariaDb, MotoHome, SeaweedHome, AzuriteHome, GcsHome)
 }
+_QUICK = frozenset({"memory", "sqlite", "postgres", "s3-seaweed"})
+
+
+def homes(names: Iterable[str]) -> list[Any]:
+    """Return homes as parameters of a test; those that pip does not bring, and twins of others, are ``long``."""
+    return [name if name in _QUICK else pytest.param(name, marks=pytest.mark.long) for name in names]
 
 
 def running_home(kind: type[LedgerHome], scratch: Path) -> Iterator[LedgerHome]:
