@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -11,15 +12,14 @@ from typing import Any
 
 import pytest
 
-from amili_provider.command import form
-from amili_provider.ledger import Ledger, LedgerState
+from amili_provider.command import desk, form
+from amili_provider.ledger import Ledger, LedgerState, manual
 from amili_provider.ledger.opening import create_in_file
 from amili_provider.ledger.sql import SqlStore, sqlite_engine
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.sandbox.server import SandboxServer
 from tests.dags.conftest import RunDag, load_dag
 from tests.ledger_cases import FILE_TYPE, LOST, facts, file_id_of
-from tests.readme import ROOT
 
 _SAID = {"who": "kari", "why": "seen in the portal"}
 
@@ -156,8 +156,7 @@ def test_the_form_and_its_messages_name_the_same_fields() -> None:
     params = _params()
     assert tuple(params["action"].schema["enum"]) == form.ACTIONS
     titles = {param.schema["title"] for param in params.values()}
-    modules = ("command/form.py", "command/desk.py", "ledger/manual.py")
-    code = "".join((ROOT / "amili_provider" / module).read_text(encoding="utf-8") for module in modules)
+    code = "".join(inspect.getsource(module) for module in (form, desk, manual))
     named = set(re.findall(r"""_filled\(form, "\w+", "([^"]+)\"""", code))
     named |= set(re.findall(r"'([A-Z][a-z ]+)' is (?:empty|'none')", code))
     named |= set(re.findall(r"""\("([A-Z][a-z ]+)", self\.""", code))

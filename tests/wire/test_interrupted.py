@@ -216,10 +216,10 @@ def test_an_outcome_that_came_too_late_is_still_told(
     settling = threading.Event()
     settle = Books.settle
 
-    def slowly(*given: Any) -> None:
+    def slowly(*given: Any) -> Any:
         settling.set()
         time.sleep(1.5)
-        settle(*given)
+        return settle(*given)
 
     monkeypatch.setattr(Books, "settle", slowly)
     monkeypatch.setattr(pipeline, "GRACE_SECONDS", 0.2)
