@@ -137,7 +137,7 @@ class DeliveryRun:
         :raises FileNotFoundError: if a named file or folder does not exist.
         :raises AmiliStorageError: if the storage cannot be listed.
         :raises AmiliStorageSettingsError: if it cannot work as configured, or there are too many files.
-        :raises AmiliLedgerUnavailable: if the ledger cannot be reached; nothing was sent.
+        :raises AmiliLedgerUnavailable: if the ledger does not exist or cannot be reached; nothing was sent.
         """
         with _garbage_of_its_own():
             self._run()

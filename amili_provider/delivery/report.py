@@ -31,7 +31,7 @@ from amili_provider.reports import (
 )
 
 _REMEDIES = {
-    "unwritten": ("Mend the ledger's storage first: it was not told of files, so the next run finds them unknown."),
+    "unwritten": "Mend the ledger first: it was not told of files, so the next run finds them unknown.",
     "unknown": WHAT_TO_DO["unknown"],
     "asked": WHAT_TO_DO["asked"],
     "rejected": WHAT_TO_DO["rejected"],

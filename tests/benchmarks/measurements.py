@@ -119,7 +119,7 @@ def large_s3(scale: Scale) -> list[Row]:
 
 
 def small_files(scale: Scale) -> list[Row]:
-    """Many small files from disk: against a loop of one request a file."""
+    """Many small files from disk: against a loop of one request a file, and with a ledger against none."""
     part = f"c: {scale.files:,} files of 10 KiB"
     options = {"max_files": scale.files}
     rows = []
@@ -150,6 +150,14 @@ def small_files(scale: Scale) -> list[Row]:
             )
             for books, who, more in (("no ledger", "ours", detail), ("with a ledger", "ours with ledger", {}))
         ]
+        rows.append(
+            Row(
+                part,
+                f"local, {words}: time with a ledger in SQLite, by that without",
+                ratio(local, "ours with ledger", "ours"),
+                promise=1.6,
+            )
+        )
     return rows
 
 
