@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,13 +28,6 @@ class _Pushed:
         """Keep what was pushed."""
         assert key == "return_value"
         self.receipts = value
-
-
-@pytest.fixture(name="amili")
-def _amili(amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SandboxServer:
-    """A local Amili with a ledger on disk."""
-    monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", amili_sandbox.connection_json(ledger=f"{tmp_path}/ledger"))
-    return amili_sandbox
 
 
 @pytest.fixture(name="ftp")
@@ -78,7 +70,9 @@ def _refused(source: str, **arguments: Any) -> dict[str, Any]:
     return receipt
 
 
-def test_ftp_names_in_another_character_set(ftp: OnDisk, amili: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ftp_names_in_another_character_set(
+    ftp: OnDisk, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The message names the extra, also where the file was given another name; with it the file goes out."""
     monkeypatch.setenv("AIRFLOW_CONN_PARTNER", json.dumps(ftp.connection()))
     ftp.put("faktura_æ.csv", b"1")
@@ -92,15 +86,15 @@ def test_ftp_names_in_another_character_set(ftp: OnDisk, amili: SandboxServer, m
     monkeypatch.setenv("AIRFLOW_CONN_PARTNER", json.dumps(connection))
     [receipt] = _upload(ftp.url("*.csv"))
     assert (receipt["outcome"], receipt["name"]) == ("uploaded", "faktura_æ.csv")
-    assert [u.name for u in amili.uploads] == ["faktura_æ.csv"]
+    assert [u.name for u in amili_sandbox.uploads] == ["faktura_æ.csv"]
 
 
 @pytest.mark.parametrize("name", ["ø" * 130 + ".csv", "a." + "b" * 300, " "])
-def test_object_names_that_no_disk_holds(name: str, s3: S3, amili: SandboxServer) -> None:
+def test_object_names_that_no_disk_holds(name: str, s3: S3, amili_sandbox: SandboxServer) -> None:
     """A name that is too long, or nothing but a blank: the message names a template, which sends the file."""
     s3.put(name, b"1")
     advice = re.search(r"file_name='(.*?)'", _refused(s3.url("*"))["message"])
     assert advice is not None
     [receipt] = _upload(s3.url("*"), file_name=advice[1])
     assert receipt["outcome"] == "uploaded"
-    assert [u.name for u in amili.uploads] == [receipt["name"]]
+    assert [u.name for u in amili_sandbox.uploads] == [receipt["name"]]

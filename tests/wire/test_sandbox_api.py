@@ -19,6 +19,7 @@ import pytest
 
 from amili_provider.sandbox.results import Step
 from amili_provider.sandbox.server import SandboxServer
+from tests.ledgers import attempts_in
 from tests.wire.sandbox_calls import FILE_TYPE, Caller, file
 
 
@@ -432,8 +433,9 @@ def test_a_data_folder_outlives_the_sandbox(tmp_path: Path) -> None:
 
 
 def test_the_connection_is_complete(amili_sandbox: SandboxServer, tmp_path: Path) -> None:
-    """The fixture's environment variable holds a connection with everything that is needed, a ledger too."""
+    """The fixture's environment variable holds everything that is needed, a new ledger too, not among the files."""
     connection = json.loads(os.environ["AIRFLOW_CONN_AMILI_DEFAULT"])
+    ledger = connection["extra"].pop("ledger")
     assert connection == {
         "conn_type": "amili",
         "host": "http://127.0.0.1",
@@ -441,12 +443,10 @@ def test_the_connection_is_complete(amili_sandbox: SandboxServer, tmp_path: Path
         "schema": "arm/v1",
         "login": "sandbox",
         "password": "sandbox-secret",
-        "extra": {
-            "auth_url": amili_sandbox.url,
-            "client_no": "2218",
-            "ledger": f"sqlite:///{tmp_path}/amili-ledger.db",
-        },
+        "extra": {"auth_url": amili_sandbox.url, "client_no": "2218"},
     }
+    assert attempts_in(ledger) == []
+    assert not list(tmp_path.iterdir())
     other = amili_sandbox.connection(client_no="7", ledger="sqlite:////tmp/ledger.db")["extra"]
     assert (other["client_no"], other["ledger"]) == ("7", "sqlite:////tmp/ledger.db")
 
