@@ -361,6 +361,7 @@ def test_an_answer_from_hell(name: str, tmp_path: Path, monkeypatch: pytest.Monk
             assert (after["outcome"], sent) == wanted
 
 
+@pytest.mark.long  # the quick run has them against a whole task
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if not (c.then or c.pause or c.reset)])
 def test_the_hook_judges_alike(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own upload gives each file the same outcome, and sends it whole no more often."""
