@@ -6,6 +6,7 @@ These look up Airflow connections: call them from a task's own thread.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -186,11 +187,18 @@ def _sqlite(path: str, *, table: str = "amili_attempts", create: bool, sleep: Ca
             f"The ledger {path} is on a mount of kind {kind}, where SQLite's locks do not hold between machines. "
             f"Use a disk of this machine, and if tasks run on several, a database: {WHAT_WORKS}."
         )
-    if not Path(path).parent.is_dir():
+    try:
+        os.stat(f"{Path(path).parent}/.")  # noqa: PTH116 - a path has no dot, without which its inside is not asked for
+    except PermissionError:
+        raise AmiliLedgerUnavailable(
+            f"The ledger cannot be reached: the folder of {path} may not be entered. Nothing was sent. Let the user "
+            f"who runs the tasks read and write that folder, and enter those above it."
+        ) from None
+    except OSError:
         raise AmiliLedgerUnavailable(
             f"The ledger does not exist: the folder of {path} is not there. Nothing was sent. Mount the disk, create "
             f"the folder, or correct the path."
-        )
+        ) from None
     return SqlStore(sqlite_engine(path, create=create), shown=f"sqlite:///{path}", table=table, path=path, sleep=sleep)
 
 

@@ -541,9 +541,12 @@ class SqlStore:
     def _unavailable(self, what: str, error: SQLAlchemyError) -> _Failed:
         # The driver's own words: SQLAlchemy's hold the statement and its values.
         said = self._said(getattr(error, "orig", None) or error).rstrip(".")
+        remedy = "the database is reachable and has room, and that the login may SELECT, INSERT and UPDATE"
+        if self._path is not None:
+            remedy = "the disk has room, and that the user who runs the tasks may write the folder and all files in it"
         return _Failed(
             f"The ledger {self.shown} cannot {what}: {type(error).__name__}: {said}. Nothing is sent without it. Check "
-            f"that the database is reachable and has room, and that the login may SELECT, INSERT and UPDATE."
+            f"that {remedy}."
         )
 
 

@@ -368,7 +368,7 @@ def test_a_ledger_without_rights_says_so_once(upload: Upload, outbound: Path, tm
     said = one_line(caught.value)
     assert f"sqlite:///{tmp_path}/amili-ledger.db, table amili_attempts" in said
     assert "no rights" in said
-    assert "the login may SELECT, INSERT and UPDATE" in said
+    assert "the user who runs the tasks may write the folder and all files in it" in said
     assert _fits(caught.value)
 
 
