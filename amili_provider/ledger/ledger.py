@@ -208,13 +208,27 @@ class Ledger:
         release_by, ends_at = began + CLAIM_SECONDS, began + self._lifetime - CLOCKS_SECONDS
         claims = [Claim(attempt, release_by, ends_at) for attempt in attempts if attempt.file_id not in taken]
         try:
+            arrived = self._arrived_meanwhile([h for h, _ in wanted if h.file_id not in taken])
             self.check_margin(claims)
-            if taken:
-                raise ClaimLost(self.look_up(sorted(taken)), claims)
+            if taken or arrived:
+                self._give_back([claim for claim in claims if claim.file_id in arrived])
+                claims = [claim for claim in claims if claim.file_id not in arrived]
+                raise ClaimLost(self.look_up(sorted({*taken, *arrived})), claims)
         except AmiliLedgerUnavailable:
             self._give_back(claims)
             raise
         return claims
+
+    def _arrived_meanwhile(self, histories: Sequence[History]) -> set[str]:
+        """
+        Return the files of unknown outcome that turn out, now that they are claimed, to have been accepted.
+
+        Whoever sent them stood still, and settled after they were looked up. If it settles only from now on, it sees
+        our claim: see :meth:`overtaken`. Asks nothing of the ledger if no outcome was unknown.
+        """
+        before = {h.file_id: h.times_accepted for h in histories if not all(a.has_end for a in h.attempts)}
+        known = self.look_up(list(before)) if before else {}
+        return {file_id for file_id, h in known.items() if h.times_accepted > before[file_id]}
 
     def check_margin(self, claims: Iterable[Claim]) -> None:
         """

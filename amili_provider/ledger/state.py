@@ -65,6 +65,11 @@ class History:
         return self.attempts[-1].attempt + 1 if self.attempts else 1
 
     @property
+    def times_accepted(self) -> int:
+        """How many attempts were accepted, set aside or not."""
+        return sum(a.outcome is Outcome.UPLOADED for a in self.attempts)
+
+    @property
     def last_unknown(self) -> Attempt | None:
         """The newest attempt whose outcome is not known."""
         return next((a for a in reversed(self.attempts) if a.attempt in self.unknown), None)
