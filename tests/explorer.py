@@ -8,6 +8,9 @@ beginning with those answers, once for each different list of answers, up to the
 The world is a plain value that is copied at each step; worlds that are equal are explored once.
 
 Time is the world's. It passes in leaps, wherever an actor may be: before a step, or between a step and its answer.
+
+Two things excuse a second acceptance: a person's false word, and a worker that stands still between its last look at
+the clock and the tail. The first lets two tasks say that they uploaded the file, the second does not.
 """
 
 from __future__ import annotations
@@ -227,7 +230,9 @@ def _task(port: Port, case: Case, run: Run) -> tuple[tuple[str, Outcome], ...]:
     contents = [MemoryContent(data) for data in case.contents]
     plan = Plan(_CLIENT, _TYPE, _ENVIRONMENT, if_unknown=case.if_unknown, run=run)
     client: Any = _Client(port)
-    books = Books(port.ledger(), plan, client)
+    ledger = port.ledger()
+    books = Books(ledger, plan, client)
+    ids = [ledger.file_id(_TYPE, content.hash_now()) for content in contents]
     items = []
     for number, content in enumerate(contents):
         name = f"{number}.csv"
@@ -254,8 +259,9 @@ def _task(port: Port, case: Case, run: Run) -> tuple[tuple[str, Outcome], ...]:
         sender = Sender(plan, client, books, stop=Event(), log=_LOG, clock=port.clock)
         results |= sender.send(going).results
     return tuple(
-        (port.ledger().file_id(_TYPE, content.hash_now()), results[item].outcome)
-        for item, content in zip(items, contents, strict=True)
+        # What the ledger could not be told fails the task, and will be unknown.
+        (ids[item.index], Outcome.UNKNOWN if results[item].unwritten else results[item].outcome)
+        for item in items
     )
 
 
@@ -379,6 +385,8 @@ class World(NamedTuple):
     :param flying: requests whose worker is gone, and that Amili has and has not decided on: files and until when.
     :param releases: attempts whose tail was released: file, number, and whether their worker was told of a refusal.
     :param excused: how many times more than once Amili may have each file.
+    :param lied: how many times a person said falsely that a file did not arrive.
+    :param uploaded: how many tasks said of a file that they uploaded it.
     :param arrived: files of which a person said falsely that they arrived.
     """
 
@@ -390,6 +398,8 @@ class World(NamedTuple):
     kept: Kept
     accepted: tuple[int, ...]
     excused: tuple[int, ...]
+    lied: tuple[int, ...]
+    uploaded: tuple[int, ...]
     flying: tuple[tuple[tuple[int, ...], float], ...] = ()
     releases: tuple[tuple[int, int, bool], ...] = ()
     arrived: frozenset[int] = frozenset()
@@ -443,7 +453,7 @@ class Explorer:
         if case.says != "nothing":
             actors.append(Playing(self._person.root(0.0)))
         none = (0,) * case.files
-        start = World(0.0, case.faults, case.leaps, case.retries, tuple(actors), self._kept({}), none, none)
+        start = World(0.0, case.faults, case.leaps, case.retries, tuple(actors), self._kept({}), *(none,) * 4)
         found = self._explore(start)
         self.states = len(self._seen)
         return found
@@ -516,7 +526,8 @@ class Explorer:
         if node.step is not None:
             return world.with_actor(index, actor._replace(node=node, held=None))
         self._check_green(world, node.result)
-        world = _left(world, actor)
+        told = self._numbers([file_id for file_id, outcome in node.result if outcome is Outcome.UPLOADED])
+        world = _left(world, actor)._replace(uploaded=_plus(world.uploaded, told))
         if all(outcome.delivered for _, outcome in node.result):
             return world.with_actor(index, Playing(None))
         return self._again(world, index, actor)
@@ -599,7 +610,8 @@ class Explorer:
             if attempt.outcome is Outcome.UPLOADED and not world.accepted[number]:
                 world = world._replace(arrived=world.arrived | {number})
             elif attempt.outcome is not Outcome.UPLOADED and world.accepted[number]:
-                world = world._replace(excused=_plus(world.excused, (number,)))
+                excused, lied = _plus(world.excused, (number,)), _plus(world.lied, (number,))
+                world = world._replace(excused=excused, lied=lied)
         return world
 
     # Steps of Amili
@@ -679,13 +691,15 @@ class Explorer:
         return history(self._ids[number], world.attempts_at(self._ids[number]), now=_FAR)
 
     def _check(self, world: World) -> None:
-        key = (world.kept, world.accepted, world.excused, world.releases)
+        key = (world.kept, world.accepted, world.excused, world.lied, world.uploaded, world.releases)
         if key in self._sound:
             return
         self._sound.add(key)
         for number, times in enumerate(world.accepted):
             if times > 1 + world.excused[number]:
                 self._broken(f"Amili accepted file {number} {times} times")
+            if world.uploaded[number] > 1 + world.lied[number]:
+                self._broken(f"{world.uploaded[number]} tasks say that they uploaded file {number}, and none doubts it")
             known = self._known(world, number)
             if known.state is LedgerState.FREE and times and not world.excused[number]:
                 self._broken(f"file {number} is free, and Amili has it")

@@ -38,7 +38,12 @@ def _seen(explorer: Explorer, ways: int) -> str:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_every_interleaving_keeps_the_promises(case: Case) -> None:
-    """No file is accepted twice but by a person's word, green without acceptance, or free with an unknown end."""
+    """
+    No file is accepted twice but by a person's word, green without acceptance, or free with an unknown end.
+
+    A worker that stands still between its last look at the clock and the tail can send a second time; then not both of
+    the tasks are green.
+    """
     explorer = Explorer(case)
     ways = explorer.explore()
     print(_seen(explorer, ways))  # noqa: T201
@@ -206,6 +211,16 @@ def _no_claim(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Books, "check_margin", lambda *_: None)
 
 
+def _nobody_looks_behind(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Ledger, "overtaken", lambda *_: {})
+
+
+def _nobody_looks_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Ledger, "_arrived_meanwhile", lambda *_: set())
+
+
+_STOOD_STILL = Case("resend", says="nothing", faults=1, leaps=(LONG,))
+
 BUGS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Case]] = {
     "no margin check": (_no_margin_check, Case(leaps=(LONG,))),
     "margin by a clock that stops while the machine sleeps": (_margin_by_a_clock_that_stops, Case(leaps=(LONG,))),
@@ -218,6 +233,8 @@ BUGS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Case]] = {
     "claims dated early live too short": (_claims_dated_early_live_too_short, Case(leaps=LATE)),
     "a lost COMMIT is a failure, and sent again": (_lost_commit_is_a_failure, Case(says="nothing", faults=1)),
     "a person resolves what is in flight": (_resolve_while_in_flight, Case()),
+    "who stood still does not look behind": (_nobody_looks_behind, _STOOD_STILL),
+    "who resends does not look again": (_nobody_looks_again, _STOOD_STILL),
 }
 
 
