@@ -23,7 +23,7 @@ import tenacity
 
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.attempts import FORMAT, Attempt, attempt_from, timestamp
-from amili_provider.ledger.stores import Found, Identity, Query
+from amili_provider.ledger.stores import Found, Identity, Query, another_ledger
 from amili_provider.models import Outcome, Verdict, one_line
 
 LARGE_BYTES = 8 * 1024 * 1024
@@ -64,6 +64,7 @@ class ObjectStore:
         self.shown = url.rstrip("/")
         self.places = [(url.partition("://")[0], self._path)]
         self._said = said
+        self._opened: Identity | None = None
         self._clock = clock
         self._sleep = sleep
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="amili-ledger")
@@ -91,6 +92,7 @@ class ObjectStore:
                 f"amili connection>, or the DAG amili_ledger."
             )
         self._probe()
+        self._opened = known
         return known
 
     def _identity(self) -> Identity | None:
@@ -187,11 +189,19 @@ class ObjectStore:
             attempt.stamp(now, seconds)
         self._remember_sizes(attempts)
         results = self._each(self._tried, attempts)
-        failed = next((r for r in results if isinstance(r, AmiliLedgerUnavailable)), None)
+        failed = next((r for r in results if isinstance(r, AmiliLedgerUnavailable)), None) or self._changed()
         if failed is not None:
             self._give_back([a for a, made in zip(attempts, results, strict=True) if made is not False])
             raise failed
         return {a.file_id for a, made in zip(attempts, results, strict=True) if not made}
+
+    def _changed(self) -> AmiliLedgerUnavailable | None:
+        """Return why nothing may be sent, if this is another ledger than was opened, or that cannot be told."""
+        try:
+            same = self._opened is None or self._identity() == self._opened
+        except AmiliLedgerUnavailable as error:
+            return error
+        return None if same else another_ledger(self.shown)
 
     def _tried(self, attempt: Attempt) -> bool | AmiliLedgerUnavailable:
         try:

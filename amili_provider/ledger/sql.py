@@ -28,7 +28,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from amili_provider import fault_points
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.attempts import FIELDS, FORMAT, Attempt, AttemptState, Origin, check_state, epoch
-from amili_provider.ledger.stores import Found, Identity, Query
+from amili_provider.ledger.stores import Found, Identity, Query, another_ledger
 from amili_provider.models import Outcome, one_line
 
 DEFAULT_TABLE = "amili_attempts"
@@ -163,6 +163,7 @@ class SqlStore:
         self._engine = engine
         self._path = path
         self._said = said
+        self._opened: tuple[Identity, tuple[int, int] | None] | None = None
         self._dialect = "mysql" if engine.dialect.name == "mariadb" else engine.dialect.name
         if self._dialect not in DIALECTS:
             raise ValueError(
@@ -262,7 +263,9 @@ class SqlStore:
 
         try:
             if self._path is None or Path(self._path).is_file():
-                return self._transact("be opened", work, writes=True)
+                who = self._transact("be opened", work, writes=True)
+                self._opened = who, self._file()
+                return who
         except NoSuchTableError:
             pass
         raise AmiliLedgerUnavailable(
@@ -382,6 +385,8 @@ class SqlStore:
         taken: set[str] = set()
 
         def work(connection: sa.engine.Connection) -> None:
+            if self._opened is not None and self._identity(connection) != self._opened[0]:
+                raise another_ledger(self.shown)
             now = epoch(self._clock(connection))
             for attempt in wanted:
                 attempt.stamp(now, seconds)
@@ -399,7 +404,18 @@ class SqlStore:
                 wanted = left
             else:
                 break
+        if self._opened is not None and self._file() != self._opened[1]:
+            # The connection still writes to the file that was there.
+            raise another_ledger(self.shown)
         return taken
+
+    def _file(self) -> tuple[int, int] | None:
+        """Return which file SQLite's path leads to; None if to none, and for a server."""
+        try:
+            found = Path(self._path).stat() if self._path is not None else None
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino) if found else None
 
     def _insert(self, connection: sa.engine.Connection, attempts: Sequence[Attempt]) -> None:
         # As the driver takes it: SQLAlchemy would build each row's parameters once more.

@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol
 
+from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.attempts import Attempt
 
 
@@ -90,6 +91,15 @@ class Query:
         )
 
 
+def another_ledger(shown: str) -> AmiliLedgerUnavailable:
+    """Return the error for a ledger that changed under a run, which would not remember what is sent now."""
+    return AmiliLedgerUnavailable(
+        f"The ledger {shown} is not the one that was opened: it was emptied, replaced or removed meanwhile. What was "
+        f"not sent yet is not sent. Put back the one that was there, before any task runs again: another one sends "
+        f"once more what this one knew."
+    )
+
+
 class LedgerStore(Protocol):
     """
     Attempts, kept where a claim is decided once. Safe to use from several threads.
@@ -119,7 +129,7 @@ class LedgerStore(Protocol):
         """
         Write new attempts of one client, of one owner, no file twice, and date them.
 
-        All that nobody else has are written together, or none.
+        All that nobody else has are written together, or none. A ledger that is another one than was opened takes none.
 
         :param attempts: claims that live for *seconds*, or attempts that are settled already.
         :param seconds: how long the claims live.

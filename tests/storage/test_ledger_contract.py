@@ -85,6 +85,10 @@ def _state(store: LedgerStore, attempt: Attempt) -> LedgerState:
     return history(attempt.file_id, found.attempts.get(attempt.file_id, ()), now=found.now).state
 
 
+def _next(store: LedgerStore, attempt: Attempt) -> int:
+    return len(_found(store, attempt).attempts.get(attempt.file_id, ())) + 1
+
+
 def _many(count: int, owner: str = "a" * 32) -> list[Attempt]:
     return [an_attempt(f"invoice {n}", owner=owner) for n in range(count)]
 
@@ -105,6 +109,22 @@ def test_a_ledger_is_created_once(home: LedgerHome) -> None:
     opened = home.store()
     assert opened.open() == identity
     assert _state(opened, an_attempt()) is LedgerState.IN_FLIGHT
+
+
+@on("server", homes(name for name in HOMES if name != "memory"), indirect=True)
+def test_another_ledger_than_was_opened_takes_no_claim(home: LedgerHome) -> None:
+    """A run that began with one ledger does not go on with another, which knows nothing of it."""
+    home.store(create=True).create()
+    store = home.store()
+    store.open()
+    assert not store.claim([an_attempt("before")], 600)
+    home.exchange()
+    with pytest.raises(AmiliLedgerUnavailable, match="not the one that was opened"):
+        store.claim([an_attempt("after")], 600)
+    assert _state(store, an_attempt("after")) is LedgerState.FREE
+    again = home.store()
+    again.open()
+    assert not again.claim([an_attempt("after", number=_next(again, an_attempt("after")))], 600)
 
 
 @on("server", homes(name for name in HOMES if name != "memory"), indirect=True)

@@ -112,3 +112,42 @@ def test_a_table_that_is_dropped_in_the_middle_is_not_begun_anew(
     with pytest.raises(AmiliLedgerUnavailable, match="The ledger does not exist"):
         upload(source=f"{place}/outbound/*")
     assert len(amili_sandbox.uploads) == sent
+
+
+def _emptied(ledger: str) -> None:
+    run_sql(ledger, "DELETE FROM amili_attempts")
+
+
+def _replaced(ledger: str) -> None:
+    path = Path(ledger.removeprefix("sqlite:///"))
+    for file in path.parent.iterdir():
+        file.unlink()
+    new_ledger(path.parent, path.name)
+
+
+def _removed(ledger: str) -> None:
+    Path(ledger.removeprefix("sqlite:///")).unlink()
+
+
+@pytest.mark.parametrize("change", [_emptied, _replaced, _removed])
+@pytest.mark.parametrize("point", ["opened", "looked up", "before claim"])
+def test_a_ledger_that_is_another_one_now_takes_no_claim(
+    upload: Upload,
+    amili_sandbox: SandboxServer,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[str], None],
+    point: str,
+) -> None:
+    """What is claimed in a ledger that forgets it would be sent again: nothing goes out, and the task is not green."""
+    ledger = new_ledger(place / "books", "ledger.db")
+
+    def reached(name: str) -> None:
+        if name == point:
+            monkeypatch.setattr(fault_points, "reached", lambda _: None)
+            change(ledger)
+
+    monkeypatch.setattr(fault_points, "reached", reached)
+    with pytest.raises(AmiliDeliveryIncomplete, match="(?s)not the one that was opened"):
+        upload(source=f"{place}/outbound/*")
+    assert not amili_sandbox.uploads

@@ -84,6 +84,10 @@ class LedgerHome:
         """Make the ledger one of a later format."""
         raise NotImplementedError
 
+    def exchange(self) -> None:
+        """Put another ledger in the place of this one."""
+        raise NotImplementedError
+
 
 class Memory(LedgerHome):
     """Memory of this process."""
@@ -127,6 +131,9 @@ class SqlHome(LedgerHome):
 
     def age(self) -> None:
         self.run(f"UPDATE {self.table} SET attempt = 2 WHERE environment = ''")
+
+    def exchange(self) -> None:
+        self.run(f"UPDATE {self.table} SET owner = '{'f' * 32}' WHERE environment = ''")
 
 
 class Sqlite(SqlHome):
@@ -272,6 +279,11 @@ class ObjectHome(LedgerHome):
         data = self.backend.read("ledger/ledger.json")
         assert data is not None
         self.backend.put("ledger/ledger.json", json.dumps(json.loads(data) | {"format": 2}).encode())
+
+    def exchange(self) -> None:
+        data = self.backend.read("ledger/ledger.json")
+        assert data is not None
+        self.backend.put("ledger/ledger.json", json.dumps(json.loads(data) | {"ledger_id": "f" * 32}).encode())
 
 
 class MotoHome(ObjectHome):
