@@ -272,6 +272,7 @@ def check_state(state: AttemptState, outcome: Outcome | None) -> None:
         raise ValueError(f"state {state!s} and outcome {outcome!s} contradict each other")
 
 
+@lru_cache(maxsize=64)
 def timestamp(now: float) -> str:
     """Return *now*, seconds since the epoch, as it is written: UTC, ISO 8601, milliseconds, always of one width."""
     return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

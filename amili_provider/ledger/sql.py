@@ -8,6 +8,7 @@ everything. A connection to a server is kept from one look-up to the next only: 
 
 from __future__ import annotations
 
+import json
 import secrets
 import sqlite3
 import time
@@ -27,11 +28,11 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from amili_provider import fault_points
 from amili_provider.exceptions import AmiliLedgerUnavailable
-from amili_provider.ledger.attempts import FIELDS, FORMAT, Attempt, AttemptState, Origin, check_state, epoch
+from amili_provider.ledger.attempts import FIELDS, FORMAT, Attempt, AttemptState, epoch
 from amili_provider.ledger.stores import Found, Identity, Query, another_ledger
+from amili_provider.ledger.table import DEFAULT_TABLE, KEY, attempt_of, attempts_table, key_of, row_of
 from amili_provider.models import Outcome, one_line
 
-DEFAULT_TABLE = "amili_attempts"
 DIALECTS = frozenset({"postgresql", "mysql", "mariadb", "sqlite"})
 """Databases that keep a unique key whatever happens."""
 _NOW = {
@@ -44,26 +45,6 @@ _LOCK_SECONDS = 10
 _TOGETHER = 500
 """File ids in one statement."""
 _PAGE = 1000
-_LENGTHS = {
-    "environment": 255, "client_no": 64, "file_id": 32, "owner": 32, "state": 16, "outcome": 16, "file_type": 255,
-    "name": 255, "sha256": 64, "status": 255, "result": 255, "claimed_at": 24, "expires_at": 24, "settled_at": 24,
-    "uploaded_at": 24, "dag_id": 250, "run_id": 250, "task_id": 250, "host": 255, "origin": 16, "settled_by": 255,
-}  # fmt: skip
-_OUR_WORDS = frozenset({
-    "file_id", "owner", "state", "outcome", "origin", "sha256", "resolves",
-    "claimed_at", "expires_at", "settled_at", "uploaded_at",
-})  # fmt: skip
-_INTEGERS = {"attempt": sa.Integer, "size": sa.BigInteger, "map_index": sa.Integer, "try_number": sa.Integer}
-_NULLABLE = frozenset({"outcome", "status", "result", "message", "settled_at", "uploaded_at", "settled_by", "reason"})
-_KEY = ("environment", "client_no", "file_id", "attempt")
-_INDEXES = (
-    ("size", ("environment", "client_no", "size")),
-    ("outcome", ("environment", "client_no", "outcome", "claimed_at")),
-    ("name", ("environment", "client_no", "name")),
-    ("run", ("dag_id", "run_id", "task_id")),
-)
-_values, _key = attrgetter(*FIELDS), attrgetter(*_KEY)
-_FREE_TEXT = {field: _LENGTHS.get(field, 16_000) for field in FIELDS if field not in {*_INTEGERS, *_OUR_WORDS}}
 _SAID = ("state", "outcome", "status", "result", "message", "settled_at", "uploaded_at")
 """What the settling of an attempt writes."""
 _ending = attrgetter("owner", *_SAID)
@@ -75,33 +56,6 @@ T = TypeVar("T")
 
 class _Failed(AmiliLedgerUnavailable):
     """What the database itself refused, or did not answer."""
-
-
-def attempts_table(name: str = DEFAULT_TABLE, schema: str | None = None) -> sa.Table:
-    """
-    Return the ledger's table: one row an attempt, a column for each field of ``Attempt``.
-
-    :param name: its name.
-    :param schema: its schema; None for the connection's own.
-    """
-    columns = [
-        sa.Column(
-            field,
-            _INTEGERS.get(field) or (_text(_LENGTHS[field]) if field in _LENGTHS else _text()),
-            primary_key=field in _KEY,
-            nullable=field in _NULLABLE,
-            autoincrement=False,
-        )
-        for field in FIELDS
-    ]
-    indexes = [sa.Index(f"{name}_{short}", *fields) for short, fields in _INDEXES]
-    # Binary collation: MySQL's own would take two names that differ in case for one.
-    mysql: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
-    return sa.Table(name, sa.MetaData(), *columns, *indexes, schema=schema, **mysql)
-
-
-def _text(length: int | None = None) -> Any:
-    return sa.String(length) if length else sa.Text()
 
 
 def sqlite_engine(path: str, *, create: bool = False) -> sa.engine.Engine:
@@ -131,9 +85,9 @@ def sqlite_engine(path: str, *, create: bool = False) -> sa.engine.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.engine.Connection) -> None:
-        # A transaction that reads first and writes then would be refused, not made to wait.
-        writes = connection.get_execution_options().get("amili_writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        # A transaction that reads first and writes then would be refused, not made to wait. One question needs none.
+        if connection.get_execution_options().get("amili_writes"):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 
@@ -180,12 +134,24 @@ class SqlStore:
         self._select = sa.select(*(columns[field] for field in FIELDS))
         names = engine.dialect.identifier_preparer
         columns_sql = ", ".join(names.quote(field) for field in FIELDS)
-        self._insert_sql = f"INSERT INTO {names.format_table(self._table)} ({columns_sql}) VALUES "  # noqa: S608 - quoted
-        # Made once: to make a statement costs as much as to run it.
+        its_name = names.format_table(self._table)
+        rows_sql = {
+            "sqlite": f"VALUES {_values_sql('?')}",
+            # Thousands of values in a statement take it longer to read than to write.
+            "postgresql": f"SELECT {columns_sql} FROM json_populate_recordset(NULL::{its_name}, CAST(%s AS json))",  # noqa: S608 - quoted
+            "mysql": "VALUES ",
+        }
+        self._insert_sql = f"INSERT INTO {its_name} ({columns_sql}) {rows_sql[self._dialect]}"
+        # Made once: to make a statement costs as much as to run it. For the same reason ids are one parameter.
+        of_files: dict[str, Any] = {
+            "sqlite": sa.text("file_id IN (SELECT value FROM json_each(:its_file_ids))"),
+            "postgresql": sa.text("file_id = ANY (CAST(:its_file_ids AS varchar[]))"),
+            "mysql": columns.file_id.in_(sa.bindparam("its_file_ids", expanding=True)),
+        }
         self._of_files = sa.and_(
             columns.environment == sa.bindparam("its_environment"),
             columns.client_no == sa.bindparam("its_client_no"),
-            columns.file_id.in_(sa.bindparam("its_file_ids", expanding=True)),
+            of_files[self._dialect],
         )
         self._look_up = (
             self._select.add_columns(self._now).where(self._of_files).order_by(columns.file_id, columns.attempt)
@@ -215,7 +181,7 @@ class SqlStore:
             if known is not None:
                 return known, False
             now = self._clock(connection)
-            row = _row(Attempt(attempt=FORMAT, owner=secrets.token_hex(16), **_IDENTITY))
+            row = row_of(Attempt(attempt=FORMAT, owner=secrets.token_hex(16), **_IDENTITY))
             row |= {"claimed_at": now, "expires_at": now, "message": "Which ledger this is."}
             connection.execute(sa.insert(self._table), [row])
             return Identity(row["owner"], now), True
@@ -253,10 +219,10 @@ class SqlStore:
                 raise NoSuchTableError(self._table.fullname)
             # What a claim and its settling do, and then as if it had not been.
             trial = connection.begin_nested()
-            row = _row(Attempt(attempt=0, owner="", **_IDENTITY | {"file_id": secrets.token_hex(16)}))
+            row = row_of(Attempt(attempt=0, owner="", **_IDENTITY | {"file_id": secrets.token_hex(16)}))
             connection.execute(sa.insert(self._table), [row])
             # By the whole key: MySQL locks what it looks at, and others open the ledger at the same moment.
-            mine = sa.and_(*(self._table.c[field] == row[field] for field in _KEY))
+            mine = sa.and_(*(self._table.c[field] == row[field] for field in KEY))
             connection.execute(sa.update(self._table).where(mine).values(message="may be written"))
             trial.rollback()
             return known
@@ -317,9 +283,9 @@ class SqlStore:
         found: dict[str, list[Attempt]] = {}
         now = 0.0
         for start in range(0, len(file_ids), _TOGETHER):
-            asked = _asked(environment, client_no, file_ids[start : start + _TOGETHER])
+            asked = self._asked(environment, client_no, file_ids[start : start + _TOGETHER])
             for row in self._rows(self._look_up, asked):
-                attempt = _attempt(row)
+                attempt = attempt_of(row)
                 found.setdefault(attempt.file_id, []).append(attempt)
                 now = epoch(row[-1])
         return Found(now, found)
@@ -338,7 +304,7 @@ class SqlStore:
         statement = self._select.where(self._matching(query)).order_by(*(c.desc() for c in order)).limit(_PAGE)
         page = statement
         while True:
-            attempts = [_attempt(row) for row in self._rows(page)]
+            attempts = [attempt_of(row) for row in self._rows(page)]
             yield from attempts
             if len(attempts) < _PAGE:
                 return
@@ -373,6 +339,14 @@ class SqlStore:
                 )
             )
         return sa.and_(*wanted)
+
+    def _asked(self, environment: str, client_no: str, file_ids: Sequence[str]) -> dict[str, Any]:
+        ids: Any = list(file_ids)
+        if self._dialect == "sqlite":
+            ids = json.dumps(ids)
+        elif self._dialect == "postgresql":
+            ids = f"{{{json.dumps(ids)[1:-1]}}}"  # an array is written with other brackets
+        return {"its_environment": environment, "its_client_no": client_no, "its_file_ids": ids}
 
     def _rows(self, statement: Any, asked: dict[str, Any] | None = None) -> Sequence[Any]:
         return self._transact("be read", lambda connection: connection.execute(statement, asked or {}).all())
@@ -419,14 +393,18 @@ class SqlStore:
 
     def _insert(self, connection: sa.engine.Connection, attempts: Sequence[Attempt]) -> None:
         # As the driver takes it: SQLAlchemy would build each row's parameters once more.
-        rows = [tuple(_row(attempt).values()) for attempt in attempts]
+        rows = [row_of(attempt) for attempt in attempts]
         if self._dialect == "sqlite":
-            connection.exec_driver_sql(self._insert_sql + _values_sql("?", 1), rows)
+            connection.exec_driver_sql(self._insert_sql, [tuple(row.values()) for row in rows])
             return
         for start in range(0, len(rows), _TOGETHER):
             some = rows[start : start + _TOGETHER]
             # One statement: a driver may send many one by one, or prepare them, which PgBouncer has to know.
-            connection.exec_driver_sql(self._insert_sql + _values_sql("%s", len(some)), tuple(chain(*some)))
+            if self._dialect == "postgresql":
+                connection.exec_driver_sql(self._insert_sql, (json.dumps(some),))
+            else:
+                values = ", ".join([_values_sql("%s")] * len(some))
+                connection.exec_driver_sql(self._insert_sql + values, tuple(chain(*(row.values() for row in some))))
 
     def _owners(self, attempts: Sequence[Attempt]) -> tuple[set[str], set[str]]:
         """Return whose attempt others have, and whose is ours, written by a try whose answer was lost."""
@@ -460,8 +438,10 @@ class SqlStore:
 
     def _settle_alike(self, connection: sa.engine.Connection, attempts: Sequence[Attempt]) -> None:
         first = attempts[0]
-        asked = _asked(first.environment, first.client_no, [a.file_id for a in attempts]) | {"its_owner": first.owner}
-        row = _row(first)
+        asked = self._asked(first.environment, first.client_no, [a.file_id for a in attempts]) | {
+            "its_owner": first.owner
+        }
+        row = row_of(first)
         done = connection.execute(self._settle, {name: row[name] for name in _SAID} | asked)
         if done.rowcount == len(attempts):
             return
@@ -481,15 +461,15 @@ class SqlStore:
         def work(connection: sa.engine.Connection) -> None:
             taken.clear()
             columns = self._table.c
-            keys = sa.select(*(columns[field] for field in _KEY)).where(self._of_files)
+            keys = sa.select(*(columns[field] for field in KEY)).where(self._of_files)
             known: set[tuple[Any, ...]] = set()
             # Client by client, which is how the key begins: else every row would be looked at.
             for environment, client_no in {(a.environment, a.client_no) for a in attempts}:
                 ids = {a.file_id for a in attempts if (a.environment, a.client_no) == (environment, client_no)}
-                asked = _asked(environment, client_no, list(ids))
+                asked = self._asked(environment, client_no, list(ids))
                 known |= {tuple(row) for row in connection.execute(keys, asked)}
-            new = sorted((a for a in attempts if _key(a) not in known), key=_key)
-            taken.update((a.file_id, a.attempt) for a in attempts if _key(a) in known)
+            new = sorted((a for a in attempts if key_of(a) not in known), key=key_of)
+            taken.update((a.file_id, a.attempt) for a in attempts if key_of(a) in known)
             if new:
                 self._insert(connection, new)
 
@@ -574,42 +554,5 @@ def _may_pass(error: BaseException) -> bool:
     return bool(error.connection_invalidated) or not refused
 
 
-def _values_sql(placeholder: str, rows: int) -> str:
-    return ", ".join([f"({', '.join([placeholder] * len(FIELDS))})"] * rows)
-
-
-def _asked(environment: str, client_no: str, file_ids: Sequence[str]) -> dict[str, Any]:
-    return {"its_environment": environment, "its_client_no": client_no, "its_file_ids": list(file_ids)}
-
-
-def _row(attempt: Attempt) -> dict[str, Any]:
-    """Return an attempt as its columns hold it."""
-    row: dict[str, Any] = dict(zip(FIELDS, _values(attempt), strict=True))
-    row["state"], row["origin"] = attempt.state.value, attempt.origin.value
-    row["outcome"] = attempt.outcome and attempt.outcome.value
-    row["resolves"] = ",".join(map(str, attempt.resolves))
-    return _fitted(row)
-
-
-def _fitted(row: dict[str, Any]) -> dict[str, Any]:
-    """Make what text holds fit its column: no longer than it, and no characters that a database refuses."""
-    for field, length in _FREE_TEXT.items():
-        text = row.get(field)
-        if text and not (text.isascii() and len(text) <= length and "\x00" not in text):
-            text = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
-            row[field] = text[:length]
-    return row
-
-
-def _attempt(row: Any) -> Attempt:
-    values = dict(zip(FIELDS, row, strict=False))
-    try:
-        values["outcome"] = None if values["outcome"] is None else Outcome(values["outcome"])
-        values["state"], values["origin"] = AttemptState(values["state"]), Origin(values["origin"])
-        values["resolves"] = tuple(int(n) for n in values["resolves"].split(",") if n)
-        check_state(values["state"], values["outcome"])
-    except ValueError as error:
-        # Changed by hand. Whether Amili has the file cannot be told from it.
-        values |= {"state": AttemptState.CLAIMED, "outcome": None, "expires_at": "", "origin": Origin.DELIVERY}
-        values |= {"resolves": (), "message": one_line(f"its row cannot be read: {error}")}
-    return Attempt(**values)
+def _values_sql(placeholder: str) -> str:
+    return f"({', '.join([placeholder] * len(FIELDS))})"

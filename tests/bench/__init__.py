@@ -4,7 +4,7 @@ A test bench: a whole Airflow (scheduler, triggerer, API server, dag processor) 
 ::
 
     python -m tests.bench                                # on SQLite
-    python -m tests.bench --database postgres            # on a PostgreSQL of its own (apt-get install postgresql)
+    python -m tests.bench --database postgres            # on a PostgreSQL of its own (group bench)
     python -m tests.bench success killed_triggerer       # some scenarios only
     python -m tests.bench --list
 

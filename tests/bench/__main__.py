@@ -18,8 +18,8 @@ from typing import Any, NoReturn
 
 from amili_provider.sandbox.server import SandboxServer
 from tests.bench.airflow import OVER, Airflow, BenchError, until
-from tests.bench.postgres import postgres
 from tests.bench.scenarios import FILES, FOR_CI, SCENARIOS, Stage
+from tests.databases import postgres
 from tests.ledgers import new_ledger
 
 _MOST_AT_ONCE = {"sqlite": 5, "postgres": len(SCENARIOS)}
@@ -85,7 +85,8 @@ def run(names: list[str], database: str, folder: Path, seconds: float) -> list[s
                 (outbound / name / f"{number}.csv").write_text(f"{name} {number}\n", "utf-8")
         url = f"sqlite:///{home}/airflow.db?timeout=60"
         if database == "postgres":
-            url = stack.enter_context(postgres(folder / "postgres"))
+            port = stack.enter_context(postgres(folder / "postgres"))
+            url = f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"
         began = time.monotonic()
         airflow = stack.enter_context(Airflow(home, url, environment).running())
         until("the DAGs are read", lambda: airflow.knows({f"bench_{name}" for name in names}), 300)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.bench.postgres import free_port
+from tests.databases import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 SERVICES = {

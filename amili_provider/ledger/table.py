@@ -1,0 +1,100 @@
+"""
+The ledger's table: one row an attempt, a column for each field of ``Attempt``; and how an attempt becomes a row.
+
+Its columns are the facts that people ask for, so that accounting can ask with what they have.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Any
+
+import sqlalchemy as sa
+
+from amili_provider.ledger.attempts import FIELDS, Attempt, AttemptState, Origin, check_state
+from amili_provider.models import Outcome, one_line
+
+DEFAULT_TABLE = "amili_attempts"
+_LENGTHS = {
+    "environment": 255, "client_no": 64, "file_id": 32, "owner": 32, "state": 16, "outcome": 16, "file_type": 255,
+    "name": 255, "sha256": 64, "status": 255, "result": 255, "claimed_at": 24, "expires_at": 24, "settled_at": 24,
+    "uploaded_at": 24, "dag_id": 250, "run_id": 250, "task_id": 250, "host": 255, "origin": 16, "settled_by": 255,
+}  # fmt: skip
+_OUR_WORDS = frozenset({
+    "file_id", "owner", "state", "outcome", "origin", "sha256", "resolves",
+    "claimed_at", "expires_at", "settled_at", "uploaded_at",
+})  # fmt: skip
+_INTEGERS = {"attempt": sa.Integer, "size": sa.BigInteger, "map_index": sa.Integer, "try_number": sa.Integer}
+_NULLABLE = frozenset({"outcome", "status", "result", "message", "settled_at", "uploaded_at", "settled_by", "reason"})
+KEY = ("environment", "client_no", "file_id", "attempt")
+_INDEXES = (
+    ("size", ("environment", "client_no", "size")),
+    ("outcome", ("environment", "client_no", "outcome", "claimed_at")),
+    ("name", ("environment", "client_no", "name")),
+    ("run", ("dag_id", "run_id", "task_id")),
+)
+_values = attrgetter(*FIELDS)
+key_of = attrgetter(*KEY)
+"""Returns the key of an attempt's row."""
+_FREE_TEXT = {field: _LENGTHS.get(field, 16_000) for field in FIELDS if field not in {*_INTEGERS, *_OUR_WORDS}}
+
+
+def attempts_table(name: str = DEFAULT_TABLE, schema: str | None = None) -> sa.Table:
+    """
+    Return the ledger's table: one row an attempt, a column for each field of ``Attempt``.
+
+    :param name: its name.
+    :param schema: its schema; None for the connection's own.
+    """
+    columns = [
+        sa.Column(
+            field,
+            _INTEGERS.get(field) or (_text(_LENGTHS[field]) if field in _LENGTHS else _text()),
+            primary_key=field in KEY,
+            nullable=field in _NULLABLE,
+            autoincrement=False,
+        )
+        for field in FIELDS
+    ]
+    indexes = [sa.Index(f"{name}_{short}", *fields) for short, fields in _INDEXES]
+    # Binary collation: MySQL's own would take two names that differ in case for one.
+    mysql: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+    return sa.Table(name, sa.MetaData(), *columns, *indexes, schema=schema, **mysql)
+
+
+def _text(length: int | None = None) -> Any:
+    return sa.String(length) if length else sa.Text()
+
+
+def row_of(attempt: Attempt) -> dict[str, Any]:
+    """Return an attempt as its columns hold it."""
+    row: dict[str, Any] = dict(zip(FIELDS, _values(attempt), strict=True))
+    row["state"], row["origin"] = attempt.state.value, attempt.origin.value
+    row["outcome"] = attempt.outcome and attempt.outcome.value
+    row["resolves"] = ",".join(map(str, attempt.resolves))
+    return _fitted(row)
+
+
+def _fitted(row: dict[str, Any]) -> dict[str, Any]:
+    """Make what text holds fit its column: no longer than it, and no characters that a database refuses."""
+    for field, length in _FREE_TEXT.items():
+        text = row.get(field)
+        if text and not (text.isascii() and len(text) <= length and "\x00" not in text):
+            text = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+            row[field] = text[:length]
+    return row
+
+
+def attempt_of(row: Any) -> Attempt:
+    """Return what a row says; of one that cannot be believed, an attempt whose outcome is not known."""
+    values = dict(zip(FIELDS, row, strict=False))
+    try:
+        values["outcome"] = None if values["outcome"] is None else Outcome(values["outcome"])
+        values["state"], values["origin"] = AttemptState(values["state"]), Origin(values["origin"])
+        values["resolves"] = tuple(int(n) for n in values["resolves"].split(",") if n)
+        check_state(values["state"], values["outcome"])
+    except ValueError as error:
+        # Changed by hand. Whether Amili has the file cannot be told from it.
+        values |= {"state": AttemptState.CLAIMED, "outcome": None, "expires_at": "", "origin": Origin.DELIVERY}
+        values |= {"resolves": (), "message": one_line(f"its row cannot be read: {error}")}
+    return Attempt(**values)
