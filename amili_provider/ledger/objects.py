@@ -19,8 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
-import tenacity
-
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.attempts import FORMAT, Attempt, attempt_from, timestamp
 from amili_provider.ledger.stores import Found, Identity, Query, another_ledger
@@ -46,7 +44,6 @@ class ObjectStore:
     :param url: the prefix as messages name it, without secrets.
     :param said: returns an error's words without secrets.
     :param clock: seconds since the epoch.
-    :param sleep: how to wait between tries.
     """
 
     def __init__(
@@ -57,7 +54,6 @@ class ObjectStore:
         *,
         said: Callable[[BaseException], str] = one_line,
         clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._fs = fs
         self._path = path.rstrip("/")
@@ -66,7 +62,6 @@ class ObjectStore:
         self._said = said
         self._opened: Identity | None = None
         self._clock = clock
-        self._sleep = sleep
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="amili-ledger")
 
     # Creating and opening
@@ -258,7 +253,7 @@ class ObjectStore:
 
     def _read(self, key: str) -> bytes | None:
         try:
-            return self._persistently("read", key, lambda: bytes(self._fs.cat_file(self._at(key), **self._in_one)))
+            return self._ask("read", key, lambda: bytes(self._fs.cat_file(self._at(key), **self._in_one)))
         except FileNotFoundError:
             return None
 
@@ -280,13 +275,13 @@ class ObjectStore:
                 raise
 
         try:
-            self._persistently("write", key, create)
+            self._ask("write", key, create)
         except FileExistsError:
             return False
         return True
 
     def _replace(self, key: str, data: bytes) -> None:
-        self._persistently("write", key, lambda: self._fs.pipe_file(self._at(key), data))
+        self._ask("write", key, lambda: self._fs.pipe_file(self._at(key), data))
 
     def _names(self, under: str) -> Iterator[str]:
         self._fs.invalidate_cache()
@@ -295,7 +290,7 @@ class ObjectStore:
             folder = folders.pop()
             try:
                 # ls and not find: find takes every error for an empty folder.
-                entries = self._persistently("list", under, partial(self._fs.ls, folder, detail=True))
+                entries = self._ask("list", under, partial(self._fs.ls, folder, detail=True))
             except FileNotFoundError:
                 continue
             for entry in entries:
@@ -305,17 +300,10 @@ class ObjectStore:
                 else:
                     yield path.lstrip("/").removeprefix(self._path.lstrip("/")).lstrip("/")
 
-    def _persistently(self, what: str, key: str, operation: Callable[[], T]) -> T:
-        """Try *operation* a few times. That an object exists, or does not, is an answer and no failure."""
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_not_exception_type((FileNotFoundError, FileExistsError, PermissionError)),
-            wait=tenacity.wait_exponential(multiplier=0.2, max=2.0) + tenacity.wait_random(0, 0.2),
-            stop=tenacity.stop_after_attempt(4),
-            sleep=self._sleep,
-            reraise=True,
-        )
+    def _ask(self, what: str, key: str, operation: Callable[[], T]) -> T:
+        """Do *operation*, which the store's library tries again. That an object exists, or does not, is an answer."""
         try:
-            return retrying(operation)
+            return operation()
         except (FileNotFoundError, FileExistsError) as error:
             if what == "write" and isinstance(error, FileNotFoundError):
                 raise self._unavailable(what, key, error) from None

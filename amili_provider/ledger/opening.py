@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -69,16 +67,13 @@ def ledger_from(named: str | None, settings: AmiliSettings, *, client_no: str | 
     )
 
 
-def store_from(
-    named: str | None, settings: AmiliSettings, *, create: bool = False, sleep: Callable[[float], None] = time.sleep
-) -> LedgerStore:
+def store_from(named: str | None, settings: AmiliSettings, *, create: bool = False) -> LedgerStore:
     """
     Return the store that is meant, not opened yet.
 
     :param named: as for :func:`ledger_from`; None is the connection's.
     :param settings: what the connection says.
     :param create: whether it is to be created.
-    :param sleep: how to wait between tries.
     :raises ValueError: if no ledger is named, or the name cannot be understood.
     :raises AmiliLedgerUnavailable: if its database or bucket cannot be reached as its connection says.
     """
@@ -94,9 +89,9 @@ def store_from(
         )
     scheme = split_url(url)[0]
     if url.startswith("sqlite:"):
-        return _sqlite(url.removeprefix("sqlite:///"), create=create, sleep=sleep)
+        return _sqlite(url.removeprefix("sqlite:///"), create=create)
     if scheme is None and _TABLE.fullmatch(url or "amili_attempts"):
-        return _database(url or "amili_attempts", settings, create=create, sleep=sleep)
+        return _database(url or "amili_attempts", settings, create=create)
     kind = BY_SCHEME.get(scheme or "")
     if kind is None or not kind.object_store:
         raise ValueError(
@@ -105,7 +100,7 @@ def store_from(
         )
     location = open_location(url, conn_id_for(url, settings))
     words = partial(said, connection=location.storage.connection)
-    return ObjectStore(location.fs, location.path, location.url, said=words, sleep=sleep)
+    return ObjectStore(location.fs, location.path, location.url, said=words)
 
 
 def create_in_file(path: str | Path) -> str:
@@ -116,7 +111,7 @@ def create_in_file(path: str | Path) -> str:
     :raises AmiliLedgerUnavailable: if it cannot be created.
     """
     name = f"sqlite:///{path}"
-    store = _sqlite(str(path), create=True, sleep=time.sleep)
+    store = _sqlite(str(path), create=True)
     try:
         store.create()
     finally:
@@ -140,7 +135,7 @@ def conn_id_for(url: str, settings: AmiliSettings) -> str | None:
     return None
 
 
-def _database(table: str, settings: AmiliSettings, *, create: bool, sleep: Callable[[float], None]) -> LedgerStore:
+def _database(table: str, settings: AmiliSettings, *, create: bool) -> LedgerStore:
     conn_id = settings.ledger_conn_id
     if not conn_id:
         raise ValueError(
@@ -155,7 +150,7 @@ def _database(table: str, settings: AmiliSettings, *, create: bool, sleep: Calla
             f"from being sent twice. A ledger can be {WHAT_WORKS}."
         )
     if connection.conn_type == "sqlite":
-        return _sqlite(connection.host or "", table=table, create=create, sleep=sleep)
+        return _sqlite(connection.host or "", table=table, create=create)
     from amili_provider.ledger.sql import SqlStore
 
     shown = f"{connection.conn_type}://{connection.host or ''}/{connection.schema or ''}"
@@ -171,10 +166,10 @@ def _database(table: str, settings: AmiliSettings, *, create: bool, sleep: Calla
             f"The ledger {shown} cannot be opened: {type(error).__name__}: {said(error, connection)}. Install its "
             f"driver: pip install '{DISTRIBUTION}[{extra}]', and check connection {conn_id!r}."
         ) from None
-    return SqlStore(engine, shown=shown, table=table, said=partial(said, connection=connection), sleep=sleep)
+    return SqlStore(engine, shown=shown, table=table, said=partial(said, connection=connection))
 
 
-def _sqlite(path: str, *, table: str = "amili_attempts", create: bool, sleep: Callable[[float], None]) -> LedgerStore:
+def _sqlite(path: str, *, table: str = "amili_attempts", create: bool) -> LedgerStore:
     from amili_provider.ledger.sql import SqlStore, sqlite_engine
 
     if not path.startswith("/") or path == "/":
@@ -199,7 +194,7 @@ def _sqlite(path: str, *, table: str = "amili_attempts", create: bool, sleep: Ca
             f"The ledger does not exist: the folder of {path} is not there. Nothing was sent. Mount the disk, create "
             f"the folder, or correct the path."
         ) from None
-    return SqlStore(sqlite_engine(path, create=create), shown=f"sqlite:///{path}", table=table, path=path, sleep=sleep)
+    return SqlStore(sqlite_engine(path, create=create), shown=f"sqlite:///{path}", table=table, path=path)
 
 
 def _remote_mount(path: str) -> str | None:

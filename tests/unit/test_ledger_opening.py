@@ -102,7 +102,7 @@ def test_a_file_that_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
     """Not taken for an empty ledger, and not written over."""
     (tmp_path / "x.db").write_text("name;amount\n" * 500)
     for create in (True, False):
-        store = store_from(f"sqlite:///{tmp_path}/x.db", _settings(), create=create, sleep=lambda _: None)
+        store = store_from(f"sqlite:///{tmp_path}/x.db", _settings(), create=create)
         with pytest.raises(AmiliLedgerUnavailable, match="not a database"):
             store.create() if create else store.open()
         store.close()

@@ -67,7 +67,7 @@ class LedgerHome:
 
     def store(self, *, create: bool = False) -> LedgerStore:
         """Return the store as a task gets it, with connections of its own, not opened; :meth:`end` closes it."""
-        store = store_from(None, self.settings(), create=create, sleep=lambda _: None)
+        store = store_from(None, self.settings(), create=create)
         self._stores.append(store)
         return store
 
