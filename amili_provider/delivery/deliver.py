@@ -6,7 +6,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 from amili_provider import fault_points
@@ -160,23 +160,27 @@ class DeliveryRun:
             self._log.info("Ledger: %s (%s)", ledger.store.shown, ledger.who)
         fault_points.reached("opened")
         self._has_ledger = ledger is not None
-        try:
+        with ExitStack() as closing:
+            closing.callback(self._close_ledger, ledger)
             with wrong_arguments_are_permanent():
                 if self._order.source:
                     self._sources = open_sources(self._order.source, self._order.source_conn_id)
+                    closing.callback(self._sources.close)
                 if ledger is not None:
                     keep_apart(ledger.store, self._sources.locations)
                 self._items = self._prepare(self._list(), plan)
                 self._listed = True
                 moving = Moving(self._order, self._items, log=self._log)
+                closing.callback(moving.close)
                 if ledger is not None:
                     keep_apart(ledger.store, folders=moving.targets)
             gc.freeze()  # the items of a large run are what there would be most of to look through
             self._deliver(plan, ledger)
             moving.move(self.failure(), has_ledger=self._has_ledger)
-        finally:
-            if ledger is not None and not self._abandoned:
-                ledger.close()
+
+    def _close_ledger(self, ledger: Ledger | None) -> None:
+        if ledger is not None and not self._abandoned:
+            ledger.close()
 
     def _plan(self, settings: AmiliSettings) -> Plan:
         order = self._order

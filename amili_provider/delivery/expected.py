@@ -25,6 +25,10 @@ def nothing_there(sources: Sources, skipped: Sequence[Skipped]) -> str:
     """
     if not skipped:
         missing = "".join(f" {folder} does not exist." for folder in sources.missing)
+        for name in sources.other_case[:1]:
+            missing += f" {one_line(name, 80)} is there: patterns tell upper case from lower."
+        if any("\\" in location.path for location in sources.locations):
+            missing += " A backslash is a character of names there: write / between folders."
         return f"No files match {sources.shown}.{missing}"
     all_of_them = "The one file that matches" if len(skipped) == 1 else f"All {len(skipped)} files that match"
     was = "was" if len(skipped) == 1 else "were"

@@ -34,12 +34,20 @@ class Moving:
         self._dry_run = order.dry_run
         self._expects = bool(order.expect or order.min_files)
         files = [item.file for item in items]
-        self._movers = {
-            parameter: Mover.open(parameter, url, order.source_conn_id, files)
-            for parameter, url in (("archive_to", order.archive_to), ("reject_to", order.reject_to))
-            # Whose connection a folder is on is the files' to say; without any there is nothing to move.
-            if url is not None and files
-        }
+        self._movers: dict[str, Mover] = {}
+        try:
+            for parameter, url in (("archive_to", order.archive_to), ("reject_to", order.reject_to)):
+                # Whose connection a folder is on is the files' to say; without any there is nothing to move.
+                if url is not None and files:
+                    self._movers[parameter] = Mover.open(parameter, url, order.source_conn_id, files)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connections to the folders' storages."""
+        for target in self.targets:
+            target.storage.close()
 
     @property
     def targets(self) -> list[Location]:

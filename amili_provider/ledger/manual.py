@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from amili_provider.ledger.questions import Row, unknown
 from amili_provider.ledger.state import History, LedgerState
 from amili_provider.ledger.stores import Query
 from amili_provider.models import Outcome, Verdict, escaped, one_line
-from amili_provider.storage.listing import StorageFile, list_files
+from amili_provider.storage.listing import StorageFile, list_files, open_sources
 
 if TYPE_CHECKING:
     from amili_provider.client import AmiliClient
@@ -224,13 +225,16 @@ def adopt(
     """
     if not file_type.strip():
         raise ValueError("'File type' is empty. Name the type as which the files were delivered.")
-    files = list_files(source, source_conn_id, max_files=max_files)
     one = partial(_adopt_one, ledger, person, file_type.strip(), dry_run)
-    pool = ThreadPoolExecutor(_READERS, thread_name_prefix="amili-adopt")
-    try:
-        return list(pool.map(one, files))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with closing(open_sources(source, source_conn_id)) as sources:
+        files = list_files(sources, max_files=max_files)
+        if sources.missing:
+            raise FileNotFoundError(f"{', '.join(sources.missing)} does not exist. Correct the path.")
+        pool = ThreadPoolExecutor(_READERS, thread_name_prefix="amili-adopt")
+        try:
+            return list(pool.map(one, files))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _adopt_one(ledger: Ledger, person: Person, file_type: str, dry_run: bool, file: StorageFile) -> Row:

@@ -90,6 +90,8 @@ class AmiliFileBucketsOperator(SourceOperator):
             return self._buckets(context)
 
     def _buckets(self, context: Context) -> list[list[str]]:
+        from contextlib import closing
+
         from amili_provider.delivery.buckets import Bounds, balanced_buckets
         from amili_provider.delivery.expected import nothing_there
         from amili_provider.exceptions import AmiliStorageSettingsError
@@ -108,7 +110,8 @@ class AmiliFileBucketsOperator(SourceOperator):
         source = arguments.source_of(self.source)
 
         sources = open_sources(source, conn_id) if source else Sources([])
-        listed = list_files(sources, max_files=max_files)
+        with closing(sources):
+            listed = list_files(sources, max_files=max_files)
         self.log.info("Found %d file(s) in %s", len(listed), sources.shown)
         files, skipped = self._without_skipped(listed, context)
         if not files:

@@ -18,6 +18,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from amili_provider.models import one_line
 from amili_provider.storage.connections import StorageConnection
 from amili_provider.storage.entries import broken_link
 from amili_provider.storage.ftp_lines import read_facts, read_list, read_mlsd, read_moment
@@ -27,11 +28,30 @@ from amili_provider.storage.troubles import MISSING, WrongSettings
 _SECONDS = 120.0
 _NO = frozenset({"false", "0", "no", "off", "none", ""})
 _REFUSED = re.compile(r"permission|denied|not allowed|privilege|access is", re.IGNORECASE)
+_NOTHING = re.compile(r"no files?\b|no such|not found|empty|no matching|0 files", re.IGNORECASE)
+"""How servers refuse to list a folder that can be entered, and has nothing in it."""
+_FULL = re.compile(r"maximum|too many|limit|already (connected|logged)|try again|busy", re.IGNORECASE)
+"""How servers refuse a login that they would let in at another time."""
+_IN_USE = re.compile(r"another process|in use|being used|sharing violation|locked|busy|being written", re.IGNORECASE)
+"""How servers refuse to give a file that its writer holds."""
+_GREETING_SECONDS = 30.0
+_IMPLICIT_TLS = 990
+_IMPLICIT_SECONDS = 5.0
 _CUT_OFF = re.compile(r"truncat|incomplete|aborted|too many", re.IGNORECASE)
 """What servers add to the success of a listing that does not name everything."""
 
 
-class _Ftps(ftplib.FTP_TLS):
+class _Ftp(ftplib.FTP):
+    """FTP that does not take the greeting of an SSH server for the first of several lines."""
+
+    def getline(self) -> str:
+        line: str = super().getline()
+        if line.startswith("SSH-"):
+            raise ftplib.error_proto(line)  # noqa: S321 - an error of it
+        return line
+
+
+class _Ftps(_Ftp, ftplib.FTP_TLS):
     """FTPS whose data connections resume the session of the control connection, as many servers demand."""
 
     def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
@@ -56,7 +76,9 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
     def __init__(self, connection: StorageConnection, *, tls: bool) -> None:
         if not connection.host:
             raise WrongSettings("the connection names no host. Add it")
-        super().__init__(connection.host, connection.port or ftplib.FTP_PORT, connection.login, ftplib.FTP_PORT)
+        super().__init__(
+            connection.host, connection.port or ftplib.FTP_PORT, connection.login, ftplib.FTP_PORT, connection.extra
+        )
         self._password = connection.password
         self._passive = str(connection.extra.get("passive", True)).strip().lower() not in _NO
         self._encoding = str(connection.extra.get("encoding") or "utf-8")
@@ -73,7 +95,7 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
         if self._tls:
             ftp = _Ftps(context=ssl.create_default_context(), timeout=_SECONDS, encoding=self._encoding)
         else:
-            ftp = ftplib.FTP(timeout=_SECONDS, encoding=self._encoding)  # noqa: S321 - the connection says so
+            ftp = _Ftp(timeout=_SECONDS, encoding=self._encoding)
         try:
             self._log_in(ftp, where)
         except BaseException as error:
@@ -88,8 +110,28 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
             raise
         return ftp
 
+    def _greet(self, ftp: ftplib.FTP, where: str) -> None:
+        """Connect, and wait for the server's greeting; what does not greet like FTP is none."""
+        implicit = self._port == _IMPLICIT_TLS
+        try:
+            ftp.connect(self._host, self._port, timeout=_IMPLICIT_SECONDS if implicit else _GREETING_SECONDS)
+        except (ftplib.error_proto, ftplib.error_reply, EOFError, TimeoutError) as error:
+            if isinstance(error, TimeoutError) and ftp.sock is None:
+                raise  # not even a connection
+            said = one_line(error, 60) if isinstance(error, ftplib.Error) else "nothing"
+            if said.startswith("SSH-"):
+                advice = "That is SSH: use a connection of type sftp, and sftp:// in the path"
+            elif implicit:
+                advice = "Port 990 is for implicit TLS, which is not supported: use the port of explicit TLS, mostly 21"
+            else:
+                advice = "Correct the port of the connection"
+            raise WrongSettings(f"{where} does not greet as an FTP server does, it says {said}. {advice}") from None
+        ftp.timeout = _SECONDS
+        assert ftp.sock is not None
+        ftp.sock.settimeout(_SECONDS)
+
     def _log_in(self, ftp: ftplib.FTP, where: str) -> None:
-        ftp.connect(self._host, self._port)
+        self._greet(ftp, where)
         if isinstance(ftp, ftplib.FTP_TLS):
             try:
                 ftp.auth()
@@ -98,6 +140,8 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
         try:
             ftp.login(self._login, self._password)
         except ftplib.error_perm as error:
+            if _FULL.search(str(error)):
+                raise OSError(f"{where} lets nobody else in now: {error}") from None
             raise WrongSettings(
                 f"{where} refuses the login of {self._login or 'anonymous'!r} ({error}). Correct the login or password"
                 + ("" if self._tls else ", or use ftps:// if the server demands TLS")
@@ -147,7 +191,7 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
                 return found
         # A server without MLSD lists a missing folder as an empty one; entering it is what tells them apart.
         _answered(lambda: connection.cwd(path), path)
-        lines = _answered(lambda: _lines(connection, "LIST"), path)
+        lines = _answered(lambda: _lines_or_none(connection), path)
         return [self._known(connection, details) for line in lines if (details := read_list(line, path))]
 
     def _known(self, connection: ftplib.FTP, details: dict[str, Any]) -> dict[str, Any]:
@@ -258,6 +302,16 @@ def _asked(connection: ftplib.FTP, command: str) -> str:
         return str(error)
 
 
+def _lines_or_none(connection: ftplib.FTP) -> list[str]:
+    """Return what ``LIST`` says of the folder that was entered; some servers refuse to list an empty one."""
+    try:
+        return _lines(connection, "LIST")
+    except (ftplib.error_perm, ftplib.error_temp) as error:
+        if str(error)[:3] in ("450", "550") and _NOTHING.search(str(error)):
+            return []
+        raise
+
+
 def _answered(work: Callable[[], Any], path: str) -> Any:
     """Do *work*; the server's refusals come out as the errors that Python has for them."""
     try:
@@ -272,6 +326,8 @@ def _answered(work: Callable[[], Any], path: str) -> Any:
 
 def _refusal(error: ftplib.error_perm, path: str) -> OSError:
     words = str(error)
+    if words[:3] in ("450", "550") and _IN_USE.search(words):
+        return OSError(f"it cannot be read now: {words}")
     if words[:3] in ("530", "532", "553") or _REFUSED.search(words):
         return PermissionError(words)
     if words[:3] == "550" or (words[:3] == "501" and MISSING.search(words)):

@@ -8,14 +8,23 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-# What "ls -l" prints; every server without MLSD answers LIST like that, or like DOS.
+# What "ls -l" prints; every server without MLSD answers LIST like that, or like DOS, or as IBM i does. Owner and group
+# may have blanks in them, and months are written in the server's language.
+_CLOCK = r"(?:\d{1,2}:\d\d(?::\d\d)?|\d{4})"
+_MONTH = r"(?:[^\W\d_]{1,10}\.?|\d{1,2}月)"
 _UNIX_LINE = re.compile(
-    r"(?P<type>[-dlbcps])[-rwxsStT+.@]{9,11}\s+\d+\s+\S+\s+\S+\s+(?P<size>\d+)\s+"
-    r"(?P<date>\w{3}\s+\d+\s+[\d:]+) (?P<name>.+)"
+    r"(?P<type>[-dlbcps])[-rwxsStTlL+.@]{9,11}\s+\d+\s+\S.*?\s+(?P<size>\d+)\s+"
+    rf"(?P<date>{_MONTH}\s*\d{{1,2}}[.日]?\s+{_CLOCK}|\d{{1,2}}\.?\s+{_MONTH}\s+{_CLOCK}|"
+    rf"\d{{4}}-\d\d-\d\d\s+{_CLOCK}) (?P<name>.+)"
 )
 _DOS_LINE = re.compile(
-    r"(?P<date>\d\d-\d\d-\d{2,4}\s+\d\d:\d\d(?:[AP]M)?)\s+(?:(?P<folder><DIR>)|(?P<size>\d+))\s+(?P<name>.+)"
+    r"(?P<date>\d\d-\d\d-\d{2,4}\s+\d\d:\d\d(?:[AP]M)?)\s+(?:(?P<kind><[A-Z]+>)|(?P<size>\d+))\s+(?P<name>.+)"
 )
+_IBM_LINE = re.compile(
+    r"\S+\s+(?P<size>\d+)?\s+(?P<date>\d\d/\d\d/\d\d\s+\d\d:\d\d:\d\d)\s+\*(?P<kind>[A-Z]+)\s+(?P<name>.+?)/?"
+)
+_TOTAL = re.compile(r"(?:tot\w*|insgesamt|итого|合計|总用量)\s*:?\s+\d+\S*", re.IGNORECASE)
+"""How ls sums up, in the server's language."""
 
 
 def read_mlsd(line: str, folder: str) -> dict[str, Any] | None:
@@ -55,9 +64,13 @@ def read_list(line: str, folder: str) -> dict[str, Any] | None:
         kind = {"d": "directory", "-": "file", "l": "unknown"}.get(match["type"], "other")
         name = match["name"].partition(" -> ")[0] if match["type"] == "l" else match["name"]
     elif match := _DOS_LINE.fullmatch(line):
-        kind, name = ("directory" if match["folder"] else "file"), match["name"]
+        # A junction, or a link, leads to what is asked for.
+        kind = {None: "file", "<DIR>": "directory"}.get(match["kind"], "unknown")
+        name = re.sub(r" \[[^\]]*\]$", "", match["name"]) if kind == "unknown" else match["name"]
+    elif match := _IBM_LINE.fullmatch(line):
+        kind, name = {"STMF": "file", "DIR": "directory"}.get(match["kind"], "unknown"), match["name"]
     else:
-        if not line.strip() or line.startswith("total "):
+        if not line.strip() or _TOTAL.fullmatch(line.strip()):
             return None
         raise OSError(f"a line of the server's listing cannot be read: {line[:80]!r}")
     if name in (".", ".."):
@@ -66,7 +79,7 @@ def read_list(line: str, folder: str) -> dict[str, Any] | None:
     return {
         "name": posixpath.join(folder, name),
         "type": kind,
-        "islink": line.startswith("l"),
+        "islink": line.startswith("l") or kind == "unknown",
         "size": size,
         "etag": f"{match['date']} {size}",
     }

@@ -54,6 +54,10 @@ class HttpFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
             raise WrongSettings(f"the connection cannot be used for HTTP ({error})") from None
         return cls(session, hook.base_url)
 
+    def close(self) -> None:
+        """Close the connections; who asks again opens new ones."""
+        self._session.close()
+
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
         # The scheme is part of the address.

@@ -15,7 +15,9 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
 
 from amili_provider.exceptions import AmiliStorageSettingsError
 from amili_provider.models import unescaped
@@ -49,10 +51,17 @@ class Sources:
 
     :param locations: one for each path.
     :param missing: folders that were not there when they were listed, as people see them.
+    :param other_case: of a pattern that matched nothing, a name that it would match if case did not count.
     """
 
     locations: Sequence[Location]
     missing: list[str] = field(default_factory=list)
+    other_case: list[str] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Close the connections to the storages."""
+        for storage in {id(location.storage): location.storage for location in self.locations}.values():
+            storage.close()
 
     @property
     def shown(self) -> str:
@@ -66,7 +75,7 @@ class Sources:
 
 def open_sources(source: str | Sequence[str], conn_id: str | None) -> Sources:
     """
-    Open the storages that *source* names. Only from the task's own thread.
+    Open the storages that *source* names; close them when their files were read. Only from the task's own thread.
 
     :param source: a file, a folder (its own files; ``**`` goes deeper), a pattern, or a list of these. What is called
         like the pattern is listed with what the pattern matches; ``exact:`` before a path names it alone.
@@ -76,14 +85,19 @@ def open_sources(source: str | Sequence[str], conn_id: str | None) -> Sources:
     """
     storages: dict[tuple[str | None, ...], Storage] = {}
     locations = []
-    for one in _paths(source):
-        exact = one.startswith(EXACT)
-        url, conn = split_conn_id(unescaped(one.removeprefix(EXACT)) if exact else one, conn_id or None)
-        scheme, rest = split_url(url)
-        key = (scheme, conn, split_host(rest)[0] if scheme in ("http", "https") else None)
-        if key not in storages:
-            storages[key] = open_storage(url, conn)
-        locations.append(storages[key].locate(url, exact=exact))
+    try:
+        for one in _paths(source):
+            exact = one.startswith(EXACT)
+            url, conn = split_conn_id(unescaped(one.removeprefix(EXACT)) if exact else one, conn_id or None)
+            scheme, rest = split_url(url)
+            key = (scheme, conn, split_host(rest)[0] if scheme in ("http", "https") else None)
+            if key not in storages:
+                storages[key] = open_storage(url, conn)
+            locations.append(storages[key].locate(url, exact=exact))
+    except BaseException:
+        for storage in storages.values():
+            storage.close()
+        raise
     return Sources(locations)
 
 
@@ -105,21 +119,26 @@ def list_files(
     :raises ValueError: if the path cannot be understood.
     """
     if isinstance(source, Sources):
-        sources, missing = source, source.missing
-        missing.clear()
+        sources, known = source, source
+        sources.missing.clear()
+        sources.other_case.clear()
     else:
-        sources, missing = open_sources(source, conn_id), None
+        sources, known = open_sources(source, conn_id), None
     found: dict[tuple[str, str | None, str], StorageFile] = {}
-    for listing in _looked_ahead([_Listing(location, missing) for location in sources.locations]):
+    for listing in _looked_ahead([_Listing(location, known, max_files) for location in sources.locations]):
         location = listing.location
         for file in _list_one(listing):
             found.setdefault((location.protocol, location.conn_id, file.path), file)
             if len(found) > max_files:
-                raise AmiliStorageSettingsError(
-                    f"{location.url} matches more than max_files={max_files} files, and nothing was sent. "
-                    f"Narrow the path, or raise max_files if so many are meant."
-                )
+                raise _too_many(location, max_files)
     return list(found.values())
+
+
+def _too_many(location: Location, max_files: int) -> AmiliStorageSettingsError:
+    return AmiliStorageSettingsError(
+        f"{location.url} matches more than max_files={max_files} files, and nothing was sent. Narrow the path, or "
+        f"raise max_files if so many are meant."
+    )
 
 
 def _list_one(listing: _Listing) -> Iterator[StorageFile]:
@@ -177,18 +196,28 @@ def _in_order(file: StorageFile) -> tuple[object, str]:
     return natural_key(file.path)
 
 
+def _taken_apart(listed: list[Any]) -> Iterator[Any]:
+    """Yield what was listed, and let go of it: a large folder is not kept twice."""
+    listed.reverse()
+    while listed:
+        yield listed.pop()
+
+
 class _Listing:
     """
     One path, listed.
 
     :param location: the path as the user wrote it, on its filesystem.
-    :param missing: takes up a folder that is not there; None to raise that.
+    :param sources: takes up a folder that is not there; None to raise that.
+    :param most: more files than this end the walk.
     """
 
-    def __init__(self, location: Location, missing: list[str] | None = None) -> None:
+    def __init__(self, location: Location, sources: Sources | None, most: int) -> None:
         self.location = location
-        self._missing = missing
+        self._sources = sources
+        self._most = most
         self._fs = location.fs
+        self._scans = hasattr(location.fs, "scan")
         self._looked: Future[Entry | None] | None = None
         self._storage = location.storage
         self.at_url = location.url
@@ -208,7 +237,8 @@ class _Listing:
         path = self.location.path
         bare = path.rstrip("/") or "/"
         if not self._storage.kind.lists:
-            return [self._file(read_entry(self._fs.info(path)), literal=True)]
+            # An address is read as it was written, also with a slash at its end.
+            return [self._file(replace(read_entry(self._fs.info(path)), path=path), literal=True)]
         entry = self._look(bare) if self._looked is None else self._looked.result()
         if not self.location.is_pattern:
             return self._nothing_there(path, bare) if entry is None else self._named(path, bare, entry)
@@ -262,7 +292,7 @@ class _Listing:
         A share that is not mounted, or a server that says so of folders without rights, is no empty day.
         """
         above, name = posixpath.split(folder)
-        if self._missing is None or self._storage.kind.object_store or not above or not name:
+        if self._sources is None or self._storage.kind.object_store or not above or not name:
             return False
         try:
             there = {comparable(posixpath.basename(read_entry(one).path)) for one in self._fs.ls(above, detail=True)}
@@ -270,7 +300,7 @@ class _Listing:
             return False
         if comparable(name) in there:
             return False
-        self._missing.append(self._storage.show(folder))
+        self._sources.missing.append(self._storage.show(folder))
         return True
 
     def _pattern(self, path: str) -> list[StorageFile]:
@@ -279,10 +309,23 @@ class _Listing:
             segments[-1] = "*"  # a pattern of folders: the files in them
         fixed = next(i for i, segment in enumerate(segments) if is_pattern(segment))
         base = "/".join(segments[:fixed]) or "/"
-        return self._sorted(self._walk(base, [segment for segment in segments[fixed:] if segment]))
+        wanted = [segment for segment in segments[fixed:] if segment]
+        found = self._sorted(self._walk(base, wanted))
+        if not found and self._sources is not None and not self._sources.missing:
+            # It helps to know, and changes nothing: a failure here was none of the listing.
+            with contextlib.suppress(Exception):
+                self._sources.other_case.extend(
+                    posixpath.basename(entry.path) for entry in islice(self._walk(base, wanted, any_case=True), 1)
+                )
+        return found
 
     def _sorted(self, entries: Iterator[Entry]) -> list[StorageFile]:
-        return sorted((self._file(entry, literal=False) for entry in entries), key=_in_order)
+        found: list[StorageFile] = []
+        for entry in entries:
+            found.append(self._file(entry, literal=False))
+            if len(found) > self._most:
+                raise _too_many(self.location, self._most)
+        return sorted(found, key=_in_order)
 
     def _file(self, entry: Entry, *, literal: bool) -> StorageFile:
         return StorageFile(
@@ -299,13 +342,13 @@ class _Listing:
             changed=entry.changed,
         )
 
-    def _walk(self, base: str, segments: list[str]) -> Iterator[Entry]:
+    def _walk(self, base: str, segments: list[str], *, any_case: bool = False) -> Iterator[Entry]:
         """
         Yield the files below *base* that match *segments*, listing each folder once.
 
         :param segments: one pattern per level; ``**`` stands for any number of levels.
         """
-        pattern = Levels(segments)
+        pattern = Levels(segments, any_case=any_case)
         folders = [(base, pattern.start())]
         while folders:
             folder, states = folders.pop()
@@ -333,7 +376,7 @@ class _Listing:
     def _ls(self, folder: str) -> Iterator[Entry]:
         self.at_url = self._storage.show(folder)
         try:
-            listed = self._fs.ls(folder, detail=True)
+            listed = self._fs.scan(folder) if self._scans else _taken_apart(self._fs.ls(folder, detail=True))
         except FileNotFoundError as error:
             if not self._storage.kind.object_store:
                 raise
@@ -343,9 +386,8 @@ class _Listing:
             # A filesystem keeps what it listed; a large listing is not kept twice, and never used again.
             self._fs.invalidate_cache()
         bare = folder.rstrip("/")
-        listed.reverse()
-        while listed:
-            entry = read_entry(listed.pop())
+        for details in listed:
+            entry = read_entry(details)
             if entry.path == bare:
                 if entry.is_file and not self._storage.kind.object_store:
                     raise NotADirectoryError(folder)

@@ -8,14 +8,23 @@ Here a rename replaces nothing, and links are followed as every other program do
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import stat
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
 from amili_provider.storage.entries import broken_link
+
+_HERE = -100
+"""``AT_FDCWD``: paths are as the process sees them."""
+_NO_REPLACE = 1
+"""``RENAME_NOREPLACE`` of renameat2(2)."""
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
 
 
 class LocalFiles(LocalFileSystem):  # type: ignore[misc] # fsspec is not typed
@@ -30,21 +39,21 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc] # fsspec is not typed
 
     def ls(self, path: str, detail: bool = False, **_: Any) -> list[Any]:
         """Return what is in the folder *path*; of a file itself."""
-        name = self._strip_protocol(path)
-        status = os.stat(name)  # noqa: PTH116
-        if not stat.S_ISDIR(status.st_mode):
-            found = [self.info(name)]
-        else:
-            found = []
-            with os.scandir(name) as entries:
-                for entry in entries:
-                    with contextlib.suppress(FileNotFoundError):  # gone since
-                        found.append(_followed(entry.path, entry.stat(follow_symlinks=False)))
+        found = list(self.scan(path))
         return found if detail else [details["name"] for details in found]
+
+    def scan(self, path: str) -> Iterator[dict[str, Any]]:
+        """Do as :meth:`ls`, one by one: a folder may hold more names than fit into memory."""
+        name = self._strip_protocol(path)
+        if not stat.S_ISDIR(os.stat(name).st_mode):  # noqa: PTH116
+            return iter([self.info(name)])
+        return _scanned(os.scandir(name))
 
     def rename(self, old: str, new: str) -> None:
         """Rename; :class:`FileExistsError` if *new* exists, ``EXDEV`` if it is on another disk."""
         old, new = self._strip_protocol(old), self._strip_protocol(new)
+        if _rename_in_one_step(old, new):
+            return
         try:
             os.link(old, new, follow_symlinks=False)
         except OSError as error:
@@ -56,6 +65,25 @@ class LocalFiles(LocalFileSystem):  # type: ignore[misc] # fsspec is not typed
             os.rename(old, new)  # noqa: PTH104
         else:
             os.unlink(old)  # noqa: PTH108
+
+
+def _rename_in_one_step(old: str, new: str) -> bool:
+    """Rename and refuse to replace in one call of the system; return whether it has such a call for this disk."""
+    if _renameat2 is None:
+        return False
+    if _renameat2(_HERE, os.fsencode(old), _HERE, os.fsencode(new), _NO_REPLACE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP):
+        return False
+    raise OSError(number, os.strerror(number), old, None, new)
+
+
+def _scanned(entries: Any) -> Iterator[dict[str, Any]]:
+    with entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # gone since
+                yield _followed(entry.path, entry.stat(follow_symlinks=False))
 
 
 def _followed(name: str, status: os.stat_result) -> dict[str, Any]:

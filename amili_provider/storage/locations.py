@@ -84,6 +84,11 @@ class Storage:
     base: str
     prefix: str
 
+    def close(self) -> None:
+        """Close the connections to a server; who uses it again opens new ones."""
+        if self.kind.own:
+            self.fs.close()
+
     def show(self, path: str) -> str:
         """Return *path* as a URL for people: one safe line, which names one path only."""
         if self.kind.protocol == "http":
@@ -103,6 +108,10 @@ class Storage:
         :param exact: whether its wildcards are just characters of names.
         :raises ValueError: if it is of another storage, or leaves the connection's base path.
         """
+        if self.kind.protocol == "smb":
+            # As Windows writes it; there no name can hold a backslash.
+            url = url.replace("\\", "/")
+            url = f"smb:{url}" if url.startswith("//") else url
         scheme, rest = split_url(url)
         path = self._without_scheme(url) if scheme is None else self._with_scheme(url, scheme, rest)
         if self.kind.object_store and (not path.partition("/")[0] or (scheme and rest.startswith("/"))):

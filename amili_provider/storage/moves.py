@@ -15,7 +15,9 @@ import hashlib
 import logging
 import os
 import posixpath
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -32,6 +34,7 @@ from amili_provider.storage.troubles import explain
 log = logging.getLogger(__name__)
 
 _BLOCK = 1024 * 1024
+_DAY_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +79,20 @@ class Mover:
         scheme, _ = split_url(url)
         if named is None and (scheme is None or _same_kind(scheme, files)):
             named = conn_id
-        storage = open_storage(url, named)
-        if not storage.kind.lists:
-            raise ValueError(f"{parameter}={url!r}: files cannot be moved to an HTTP address.")
-        target = storage.locate(url)
-        mover = cls(target.at(target.path.rstrip("/") or "/"))
-        for file in files:
-            if mover._found_again(file):
-                raise ValueError(
-                    f"{parameter}={url!r} is inside the source {file.location_root.url}: what is moved there would be "
-                    f"found again. Name a folder that the source does not match."
-                )
+        with ExitStack() as unless_good:
+            storage = open_storage(url, named)
+            unless_good.callback(storage.close)
+            if not storage.kind.lists:
+                raise ValueError(f"{parameter}={url!r}: files cannot be moved to an HTTP address.")
+            target = storage.locate(url)
+            mover = cls(target.at(target.path.rstrip("/") or "/"))
+            for file in files:
+                if mover._found_again(file):
+                    raise ValueError(
+                        f"{parameter}={url!r} is inside the source {file.location_root.url}: what is moved there would "
+                        f"be found again. Name a folder that the source does not match."
+                    )
+            unless_good.pop_all()
         return mover
 
     def _on_same_storage(self, file: StorageFile) -> bool:
@@ -142,7 +148,7 @@ class Mover:
                 continue
             try:
                 if there is None:
-                    renamed = self._rename(file, path)
+                    renamed = self._rename(file, path, sha256)
                     if renamed is not None:
                         return renamed
                     self._copy(file, path, sha256)
@@ -183,7 +189,7 @@ class Mover:
             digest.update(block)
         return digest.hexdigest()
 
-    def _rename(self, file: StorageFile, path: str) -> Moved | None:
+    def _rename(self, file: StorageFile, path: str, sha256: str) -> Moved | None:
         """Rename within one storage. None where that cannot be done: then it is copied."""
         rename = getattr(self.target.fs, "rename", None)
         if not self._on_same_storage(file) or self.target.storage.kind.object_store or rename is None:
@@ -198,10 +204,15 @@ class Mover:
             raise
         # Somebody may have put a new file there in the very moment: then that one goes back.
         arrived = look_at(self.target, path)
-        if (arrived.size, arrived.fingerprint) == (file.size, file.fingerprint):
+        same = (arrived.size, arrived.fingerprint) == (file.size, file.fingerprint)
+        if same and (not _has_coarse_time(file) or self._digest(arrived) == sha256):
             return Moved(self.target.storage.show(path))
-        rename(path, file.path)
-        return Moved(None, f"{file.url} stays: it was replaced while it was being moved.")
+        replaced = "it was replaced while it was being moved, and the new content was not sent."
+        try:
+            rename(path, file.path)
+        except FileExistsError:  # and replaced once more
+            return Moved(None, f"{file.url}: {replaced} It is in {self.target.storage.show(path)}; put it back.")
+        return Moved(None, f"{file.url} stays: {replaced}")
 
     def _copy(self, file: StorageFile, path: str, sha256: str) -> None:
         """Copy, read back, compare. A copy that is not the delivered file is deleted again."""
@@ -229,6 +240,18 @@ class Mover:
             why = explain("delete", file.url, file.location_root.storage.connection, error)
             return Moved(None, f"{why} Its copy is in {url}; delete the original.")
         return Moved(url)
+
+
+def _has_coarse_time(file: StorageFile) -> bool:
+    """
+    Return whether a correction of the same length can have the time that was listed.
+
+    FTP and SFTP tell times in whole seconds, or minutes. Of a file that was a day old when it was listed a correction
+    shows all the same, even if the server's clock is wrong by hours.
+    """
+    if file.location_root.protocol not in ("ftp", "sftp"):
+        return False
+    return file.modified is None or file.modified > time.time() - _DAY_SECONDS
 
 
 @functools.lru_cache(maxsize=256)

@@ -51,7 +51,7 @@ def _server(kind: Kind, scheme: str | None, connection: StorageConnection) -> St
     if kind.protocol == "sftp":
         from amili_provider.storage.sftp import SftpFiles
 
-        fs = SftpFiles.from_connection(connection.conn_id)
+        fs = SftpFiles.from_connection(connection)
     elif kind.protocol == "ftp":
         from amili_provider.storage.ftp import FtpFiles
 

@@ -41,11 +41,13 @@ class Levels:
     A pattern of several levels, as a small automaton: a state is how many levels are matched.
 
     :param segments: one pattern per level; ``**`` stands for any number of levels.
+    :param any_case: whether upper and lower case count as equal.
     """
 
-    def __init__(self, segments: list[str]) -> None:
+    def __init__(self, segments: list[str], *, any_case: bool = False) -> None:
+        flags = re.IGNORECASE if any_case else re.NOFLAG
         self._segments = [
-            None if segment == "**" else re.compile(fnmatch.translate(unicodedata.normalize("NFC", segment)))
+            None if segment == "**" else re.compile(fnmatch.translate(unicodedata.normalize("NFC", segment)), flags)
             for segment in segments
         ]
 

@@ -14,7 +14,7 @@ import logging
 import posixpath
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from fsspec import AbstractFileSystem
@@ -29,7 +29,21 @@ _PAUSES = (0.2, 0.8)
 """Seconds before a connection that was refused is tried again."""
 _QUICK_SECONDS = 5.0
 """A refusal that took longer is not a busy server's, and is not tried again."""
+_SESSIONS = 8
+"""How many connections to a server there are at once, unless its connection says otherwise or it lets in fewer."""
+_MOST_SESSIONS = 64
 T = TypeVar("T")
+
+
+def _sessions(said: object) -> int:
+    if said in (None, ""):
+        return _SESSIONS
+    number = str(said).strip()
+    if number.isdecimal() and 1 <= int(number) <= _MOST_SESSIONS:
+        return int(number)
+    raise WrongSettings(
+        f"the extra 'max_sessions' is {number[:20]!r}, not a number from 1 to {_MOST_SESSIONS}. Correct it"
+    )
 
 
 def quiet(logger: str, level: int = logging.WARNING) -> None:
@@ -47,18 +61,22 @@ class ServerFiles(ServerOperations[C], AbstractFileSystem):  # type: ignore[misc
     :param port: its port.
     :param login: who logs in.
     :param default_port: the port that need not be shown.
+    :param extra: of the connection; ``max_sessions`` is how many connections there may be at once.
+    :raises WrongSettings: if *extra* says something else there than a number from 1 to 64.
     """
 
     cachable = False
     root_marker = "/"
 
-    def __init__(self, host: str, port: int, login: str, default_port: int) -> None:
+    def __init__(self, host: str, port: int, login: str, default_port: int, extra: Mapping[str, Any]) -> None:
         super().__init__()
         self._host = host
         self._port = port
         self._login = login
         self._shown_port = "" if port == default_port else f":{port}"
-        self._pool: Pool[C] = Pool(self._connect_patiently, self._disconnect, self._alive)
+        self._pool: Pool[C] = Pool(
+            self._connect_patiently, self._disconnect, self._alive, most=_sessions(extra.get("max_sessions"))
+        )
         weakref.finalize(self, self._pool.close)
 
     def _connect_patiently(self) -> C:
@@ -139,7 +157,7 @@ class ServerFiles(ServerOperations[C], AbstractFileSystem):  # type: ignore[misc
             return result
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close all connections, those in use when they are given back; who asks again opens new ones."""
         self._pool.close()
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:

@@ -11,13 +11,15 @@ import copy
 import io
 import logging
 import posixpath
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import paramiko
 from airflow.providers.ssh.hooks.ssh import SSHHook
 
+from amili_provider.storage.connections import StorageConnection
 from amili_provider.storage.entries import broken_link
 from amili_provider.storage.servers import ServerFiles, quiet
 from amili_provider.storage.troubles import WrongSettings
@@ -31,35 +33,50 @@ _WINDOW_BYTES = 4 * 1024 * 1024
 _Connection = tuple[paramiko.SSHClient, paramiko.SFTPClient]
 
 
+def _advice(extra: Mapping[str, Any]) -> str:
+    """Return what to correct in a connection that Airflow's hook cannot read."""
+    advice = []
+    key = str(extra.get("private_key") or "")
+    if key and not re.match(r"\s*-----BEGIN [A-Z ]*PRIVATE KEY-----\r?\n", key):
+        advice.append(
+            "the extra 'private_key' must be the key itself, from -----BEGIN on, with its line breaks (in JSON "
+            "\\n, with one backslash); a path goes into the extra 'key_file'"
+        )
+    if (host_key := str(extra.get("host_key") or "").strip()) and " " not in host_key:
+        advice.append("the extra 'host_key' must be algorithm and key, as in known_hosts: ssh-ed25519 AAAA…")
+    return "Correct it: " + "; ".join(advice) if advice else "Correct its host, login, key and extra"
+
+
 class SftpFiles(ServerFiles[_Connection]):
     """
     The files of an SFTP server.
 
     :param hook: Airflow's hook, with the connection already read. Each connection uses a copy of it.
+    :param extra: of the Airflow connection.
     """
 
     protocol = "sftp"
 
-    def __init__(self, hook: SSHHook) -> None:
-        super().__init__(hook.remote_host, int(hook.port or 22), hook.username or "", 22)
+    def __init__(self, hook: SSHHook, extra: Mapping[str, Any]) -> None:
+        super().__init__(hook.remote_host, int(hook.port or 22), hook.username or "", 22, extra)
         self._hook = hook
         # It reports every connection, and with a traceback every one that fails, which is raised anyway.
         quiet("paramiko.transport", logging.CRITICAL)
 
     @classmethod
-    def from_connection(cls, conn_id: str) -> SftpFiles:
+    def from_connection(cls, connection: StorageConnection) -> SftpFiles:
         """Return the files behind an Airflow connection. Only from the task's own thread: it is looked up here."""
         try:
-            hook = SSHHook(ssh_conn_id=conn_id)
+            hook = SSHHook(ssh_conn_id=connection.conn_id)
         except Exception as error:  # noqa: BLE001 - the hook's versions differ in what they raise
             raise WrongSettings(
-                f"the connection cannot be used for SSH ({error}). Correct its host, login, key and extra"
+                f"the connection cannot be used for SSH ({error}). {_advice(connection.extra)}"
             ) from None
         if hook.conn_timeout is None:
             hook.conn_timeout = _CONNECT_SECONDS
         # One attempt: the task's own retries are there for the rest, and a wrong password must not lock an account.
         hook.conn_retry_attempts = 1
-        return cls(hook)
+        return cls(hook, connection.extra)
 
     def _connect(self) -> _Connection:
         hook = copy.copy(self._hook)

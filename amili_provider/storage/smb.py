@@ -52,7 +52,7 @@ class SmbFiles(ServerFiles[_Connection]):
     def __init__(self, connection: StorageConnection) -> None:
         if not connection.host:
             raise WrongSettings("the connection names no host. Add it")
-        super().__init__(connection.host, connection.port or _PORT, connection.login, _PORT)
+        super().__init__(connection.host, connection.port or _PORT, connection.login, _PORT, connection.extra)
         # It reports every packet.
         quiet("smbprotocol")
         self._password = connection.password

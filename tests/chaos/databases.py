@@ -162,7 +162,8 @@ time.sleep(float(sys.argv[4]))
 
 def _lock(plan: dict[str, Any], server: _Server | None) -> None:
     """Let another process hold the ledger for some seconds."""
-    ledger = json.loads(json.loads(os.environ["AIRFLOW_CONN_AMILI_DEFAULT"])["extra"])["ledger"]
+    extra = json.loads(os.environ["AIRFLOW_CONN_AMILI_DEFAULT"])["extra"]
+    ledger = (json.loads(extra) if isinstance(extra, str) else extra)["ledger"]
     where = server.dsn if server else ledger.removeprefix("sqlite:///")
     holder = subprocess.Popen(
         [sys.executable, "-c", _HOLD, "postgres" if server else "sqlite", where, ledger, str(plan["seconds"])],

@@ -11,6 +11,7 @@ from amili_provider.exceptions import AmiliError, AmiliStorageError, AmiliStorag
 from amili_provider.storage.listing import StorageFile, list_files, open_sources
 from amili_provider.storage.stability import unstable_files
 from tests.storage.backends.base import Backend, OnDisk
+from tests.storage.backends.smb import Smb
 
 _DENIED = r"Cannot list .*locked with the connection 'partner': permission denied.*Give its login the right to list it"
 
@@ -334,3 +335,15 @@ def test_a_file_that_grows_between_two_listings_is_not_finished(store: Backend) 
     store.remove("gone.csv")
     reasons = unstable_files(before, _list(store), 30)
     assert {url.rpartition("/")[2] for url in reasons} == {"growing.csv", "gone.csv"}
+
+
+def test_windows_own_spelling_is_read(store: Backend) -> None:
+    """Backslashes between folders, and the address of a share; a name there can hold none."""
+    if not isinstance(store, Smb):
+        pytest.skip("on other storages a backslash is a character of names")
+    store.put("out/a.csv", b"a")
+    store.put("out/b.csv", b"b")
+    day = rf"{store.day}\out"
+    for path in (rf"smb:///{day}\*.csv", rf"{day}\*.csv", rf"\\127.0.0.1\partner\{day}\*.csv"):
+        assert _names(list_files(path, "partner")) == ["a.csv", "b.csv"], path
+    assert [file.name for file in list_files(rf"{store.day}\out\a.csv", "partner")] == ["a.csv"]

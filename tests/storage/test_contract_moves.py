@@ -260,3 +260,34 @@ def test_a_target_that_cannot_be_written_is_reported(store: Backend) -> None:
     assert "a.csv" in str(moved.reason)
     assert "'partner'" in str(moved.reason)
     assert store.read("in/a.csv") == b"x"
+
+
+def test_a_correction_that_looks_the_same_goes_back(store: Backend) -> None:
+    """A server that tells whole seconds cannot show a correction of the same length; what arrived is read."""
+    if store.name not in ("sftp", "ftp", "ftp-list", "ftps"):
+        pytest.skip("its times are finer, or its versions have names")
+    store.put("in/a.csv", b"wrong!")
+    assert isinstance(store, OnDisk)
+    path = store.on_disk("in/a.csv")
+    second = int(path.stat().st_mtime)
+    os.utime(path, (second, second))
+    [file] = _listed(store)
+    store.put("in/a.csv", b"right!")
+    os.utime(path, (second, second))
+    moved = _move(store, file, b"wrong!")
+    assert moved.url is None
+    assert "stays: it was replaced while it was being moved, and the new content was not sent" in str(moved.reason)
+    assert store.read("in/a.csv") == b"right!"
+    assert store.read("archive/a.csv") is None
+
+
+def test_an_old_file_is_not_read_again(store: Backend) -> None:
+    """A correction of one that was a day old shows in its time."""
+    if store.name not in ("sftp", "ftp"):
+        pytest.skip("it tells no day, or finer times")
+    store.put("in/a.csv", b"old")
+    assert isinstance(store, OnDisk)
+    os.utime(store.on_disk("in/a.csv"), (1_700_000_000, 1_700_000_000))
+    [file] = _listed(store)
+    mover = Mover.open("archive_to", store.url("archive"), "partner", [file])
+    assert mover.move(file, file_id=_ID, sha256="0" * 64).url is not None  # the hash of something else

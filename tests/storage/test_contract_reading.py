@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pytest_mock import MockerFixture
 
 from amili_provider.exceptions import AmiliError, AmiliStorageError
 from amili_provider.storage.files import StorageFile
-from amili_provider.storage.listing import list_files
+from amili_provider.storage.listing import list_files, open_sources
 from amili_provider.storage.reading import read_content
 from tests.storage.backends.base import Backend
 from tests.storage.backends.ftp import Ftp
@@ -206,3 +207,30 @@ def test_a_socket_that_smbprotocol_has_just_closed_does_no_harm(store: Backend, 
     with file.open() as stream:
         assert stream.read() == b"invoice"
     dead.assert_called()
+
+
+def test_nothing_stays_open(store: Backend) -> None:
+    """After sources are closed this process has as many sockets to the server as before, also after a second time."""
+    if store.object_store:
+        pytest.skip("its library keeps connections of its own")
+    if store.name == "file":
+        pytest.skip("there is no server")
+    store.put("a.csv", b"data")
+
+    def sockets() -> int:
+        port = store.connection()["port"]
+        lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+        return sum(line.split()[2].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines)
+
+    before = sockets()
+    for _ in range(2):
+        sources = open_sources(store.url("*.csv"), "partner")
+        files = list_files(sources)
+        with files[0].open() as stream:
+            assert stream.read() == b"data"
+        assert sockets() > before
+        sources.close()
+        deadline = time.monotonic() + 10
+        while sockets() > before and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert sockets() == before

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
+from amili_provider.storage import ftp
 from amili_provider.storage.listing import StorageFile, list_files
 from amili_provider.storage.names import KINDS_IGNORED, reason_to_ignore
 from tests.storage.backends.scripted_ftp import ScriptedFtp
@@ -158,4 +159,55 @@ def test_a_folder_that_is_listed_as_empty_must_let_us_in(serve: Serve, mlsd: boo
     """Servers leave out every name of a folder that may be read but not entered."""
     serve(mlsd=mlsd, replies={"CWD /out": "550 Permission denied"})
     with pytest.raises(AmiliStorageError, match="permission denied"):
+        _listed()
+
+
+@pytest.mark.parametrize("answer", ["550 No files found.", "450 No files found", "550 No such file or directory."])
+def test_an_empty_folder_that_cannot_be_listed_is_empty(serve: Serve, answer: str) -> None:
+    """It can be entered, and the server refuses to list nothing; a folder that cannot be entered is not there."""
+    server = serve(mlsd=False, replies={"LIST": answer, "CWD /gone": "550 No such file or directory"})
+    assert _listed() == {}
+    with pytest.raises(FileNotFoundError):
+        _listed("ftp:///gone/*.csv")
+    server.replies["LIST"] = "550 Permission denied"
+    with pytest.raises(AmiliStorageError, match="permission denied"):
+        _listed()
+
+
+def test_a_file_that_its_writer_holds_is_retried(serve: Serve) -> None:
+    """The server's 550 says why, and it is not that the file is missing."""
+    words = "550 The process cannot access the file because it is being used by another process."
+    serve("type=file;size=4; a.csv", replies={"RETR /out/a.csv": words})
+    with pytest.raises(AmiliStorageError, match="cannot be read now: 550 The process") as caught:
+        _listed()["a.csv"].open()
+    assert not isinstance(caught.value, AmiliStorageSettingsError)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "words"),
+    [
+        ("SSH-2.0-OpenSSH_9.2", r"it says SSH-2\.0-OpenSSH_9\.2\. That is SSH: use a connection of type sftp"),
+        ("HTTP/1.1 400 Bad Request", "it says HTTP/1.1 400 Bad Request. Correct the port"),
+    ],
+)
+def test_a_server_that_greets_otherwise_is_none(serve: Serve, greeting: str, words: str) -> None:
+    """The sentence says what it looks like, and no retry would change it."""
+    serve(greeting=greeting)
+    with pytest.raises(AmiliStorageSettingsError, match=words):
+        _listed()
+
+
+@pytest.mark.parametrize(
+    ("port", "words"), [("21", "Correct the port"), ("990", "implicit TLS, which is not supported")]
+)
+def test_a_server_that_does_not_greet_is_none(
+    serve: Serve, port: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that waits for TLS to begin: after seconds, with the reason."""
+    server = serve(greeting=None)
+    monkeypatch.setattr(ftp, "_GREETING_SECONDS", 0.3)
+    if port == "990":
+        monkeypatch.setattr(ftp, "_IMPLICIT_TLS", server.port)
+        monkeypatch.setattr(ftp, "_IMPLICIT_SECONDS", 0.3)
+    with pytest.raises(AmiliStorageSettingsError, match=f"it says nothing.*{words}"):
         _listed()

@@ -282,3 +282,13 @@ def test_a_wrong_connection_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("AIRFLOW_CONN_BUCKET", json.dumps({"conn_type": "aws"}))
     with pytest.raises(AmiliStorageSettingsError, match="https:// needs a connection of type http"):
         list_files("https://127.0.0.1/x.csv", "bucket")
+
+
+@pytest.mark.parametrize("address", ["/folder/", "/a.csv?path=x/", "/a.csv/"])
+def test_an_address_is_asked_as_it_was_written(pages: tuple[str, type[_Pages]], address: str) -> None:
+    """Also with a slash at its end."""
+    base, handler = pages
+    [file] = list_files(f"{base}{address}", "site")
+    with file.open() as stream:
+        assert stream.read() == _INVOICE
+    assert {path for _, path, _ in handler.seen} == {address}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from typing import Any
 
 import pytest
@@ -183,3 +184,21 @@ def test_a_token_service_that_is_not_reached_may_be_tried_again() -> None:
         (unreached, AmiliStorageError),
     ):
         assert type(explain("list", "gs://b/x", None, error)) is kind
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (
+            {"private_key": "-----BEGIN OPENSSH PRIVATE KEY-----\\nkey-canary\\n"},
+            "'private_key' must be the key itself.*line",
+        ),
+        ({"private_key": "-----BEGIN RSA PRIVATE KEY----- key-canary"}, "'private_key' must be the key itself.*line"),
+        ({"private_key": "/home/airflow/.ssh/id_canary"}, "a path goes into the extra 'key_file'"),
+        ({"host_key": "not-a-key"}, "'host_key' must be algorithm and key, as in known_hosts: ssh-ed25519 AAAA"),
+    ],
+)
+def test_a_key_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], words: str) -> None:
+    """The field, and how it is to be written; never the key."""
+    _connect(monkeypatch, "partner", conn_type="sftp", host="127.0.0.1", login="p", extra=extra)
+    assert re.search(words, _sentence("sftp:///out/*.csv", "partner"))

@@ -18,9 +18,22 @@ from amili_provider.storage.ftp_lines import read_list, read_mlsd
         ("lrwxrwxrwx    1 0 0 7 Nov 22 13:00 link -> target", "link", "unknown", 7),
         ("11-22-26  01:00PM                 1234 a b.csv", "a b.csv", "file", 1234),
         ("11-22-2026  13:00       <DIR>          sub", "sub", "directory", 0),
+        ("-rw-r--r-- 1 p Domain Users 12 Nov 26 10:00 a 5 b.csv", "a 5 b.csv", "file", 12),
+        ("-rw-r--r-- 1 My User Domain Users 12 Nov 26  2025 a.csv", "a.csv", "file", 12),
+        ("-rw-r--r-- 1 p g 12 2026-11-26 10:00 a.csv", "a.csv", "file", 12),
+        ("-rw-r--r-- 1 p g 12 26 nov. 10:00 a.csv", "a.csv", "file", 12),
+        ("-rw-r--r-- 1 p g 12 26. Nov 10:00 a.csv", "a.csv", "file", 12),
+        ("-rw-r--r-- 1 p g 12 août 26 10:00 a.csv", "a.csv", "file", 12),
+        ("-rw-r--r-- 1 p g 12 11月 26 10:00 a.csv", "a.csv", "file", 12),
+        ("-rw-r--r-- 1 p g 12 Nov 26 10:00 34 Nov 27 11:00 x.csv", "34 Nov 27 11:00 x.csv", "file", 12),
+        ("11-22-26  01:00PM  <JUNCTION>     later [C:\\data\\later]", "later", "unknown", 0),
+        ("11-22-26  01:00PM  <SYMLINK>      a.csv [b.csv]", "a.csv", "unknown", 0),
+        ("QTMFTP         1234 26/11/21 10:00:00 *STMF      a b.csv", "a b.csv", "file", 1234),
+        ("QTMFTP         4096 26/11/21 10:00:00 *DIR       sub/", "sub", "directory", 4096),
+        ("QTMFTP              26/11/21 10:00:00 *MEM       FILE.MBR", "FILE.MBR", "unknown", 0),
     ],
 )
-def test_lines_of_unix_and_dos(line: str, name: str, kind: str, size: int) -> None:
+def test_lines_of_unix_dos_and_ibm(line: str, name: str, kind: str, size: int) -> None:
     """Name, kind and size come out; the name keeps its blanks."""
     details = read_list(line, "/in")
     assert details is not None
@@ -28,7 +41,7 @@ def test_lines_of_unix_and_dos(line: str, name: str, kind: str, size: int) -> No
     assert details["etag"]
 
 
-@pytest.mark.parametrize("line", ["total 12", "", "drwxr-xr-x 2 0 0 4096 Nov 22 13:00 ."])
+@pytest.mark.parametrize("line", ["total 12", "totalt 8", "insgesamt 8", "", "drwxr-xr-x 2 0 0 4096 Nov 22 13:00 ."])
 def test_lines_that_are_no_files(line: str) -> None:
     """Totals, blank lines and the folder itself are left out."""
     assert read_list(line, "/in") is None
@@ -36,8 +49,9 @@ def test_lines_that_are_no_files(line: str) -> None:
 
 def test_a_line_that_cannot_be_read_is_an_error() -> None:
     """A file is never left out because its line is strange."""
-    with pytest.raises(OSError, match="cannot be read"):
-        read_list("something else entirely", "/in")
+    for line in ("something else entirely", "files 12", "-rw-r--r-- 1 p g 12 yesterday a.csv"):
+        with pytest.raises(OSError, match=f"cannot be read: '{line}"):
+            read_list(line, "/in")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import socketserver
 import threading
@@ -17,6 +18,8 @@ class ScriptedFtp(socketserver.ThreadingTCPServer):
     :param ended: how a listing is closed.
     :param replies: what is answered to a whole command line; ``CWD`` of anything else succeeds, the rest is refused.
     :param files: content by path.
+    :param greeting: the first line; None says nothing at all.
+    :param most: how many sessions are let in at once; others are told *full* after their password.
     """
 
     daemon_threads = True
@@ -29,10 +32,16 @@ class ScriptedFtp(socketserver.ThreadingTCPServer):
         ended: str = "226 Done",
         replies: dict[str, str] | None = None,
         files: dict[str, bytes] | None = None,
+        greeting: str | None = "220 Here",
+        most: int = 1000,
+        full: str = "",
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Conversation)
         self.lines, self.mlsd, self.ended = lines, mlsd, ended
         self.replies, self.files = replies or {}, files or {}
+        self.greeting, self.most, self.full = greeting, most, full
+        self.sessions = self.most_seen = self.turned_away = 0
+        self.counting = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
@@ -51,14 +60,35 @@ class _Conversation(socketserver.StreamRequestHandler):
 
     server: ScriptedFtp
     data: socket.socket | None = None
+    counted = False
 
     def handle(self) -> None:
         """Answer each command."""
-        self._say("220 Here")
-        for line in self.rfile:
-            self._answer(line.decode("utf-8", "surrogateescape").strip("\r\n"))
-            if self.data is not None and not line.startswith(b"PASV"):
-                self.data.close()
+        if self.server.greeting is not None:
+            self._say(self.server.greeting)
+        with contextlib.suppress(ConnectionError):
+            for line in self.rfile:
+                if line.startswith(b"PASS") and not self._let_in():
+                    self._say(self.server.full)
+                    return
+                self._answer(line.decode("utf-8", "surrogateescape").strip("\r\n"))
+                if self.data is not None and not line.startswith(b"PASV"):
+                    self.data.close()
+
+    def finish(self) -> None:
+        """Count one session less."""
+        with self.server.counting:
+            self.server.sessions -= self.counted
+        super().finish()
+
+    def _let_in(self) -> bool:
+        script = self.server
+        with script.counting:
+            self.counted = script.sessions < script.most
+            script.sessions += self.counted
+            script.turned_away += not self.counted
+            script.most_seen = max(script.most_seen, script.sessions)
+        return self.counted
 
     def _say(self, words: str) -> None:
         self.wfile.write(words.encode() + b"\r\n")
