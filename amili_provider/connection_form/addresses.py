@@ -85,7 +85,7 @@ def identity_of(address: Address) -> str:
     for name, environment in ENVIRONMENTS.items():
         if address.host == environment.api.host and address.port in _PORTS.values():
             return name
-    return f"{address.host_in_url}:{address.port}{address.path}"
+    return f"{address.host_in_url}:{address.port}{address.path}".casefold()  # as file ids have it
 
 
 def read_host(host: Any, port: Any, schema: Any) -> Address | None:

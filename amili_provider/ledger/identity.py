@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
 from amili_provider.storage.names import comparable
 
 FILE_ID_CHARACTERS = 32
+_FILE_ID = re.compile(rf"[0-9a-f]{{{FILE_ID_CHARACTERS}}}")
 _as_text = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
@@ -53,3 +55,8 @@ def same_name(one: str, other: str) -> bool:
     :param other: another.
     """
     return not one or not other or comparable(one) == comparable(other)
+
+
+def is_file_id(text: str) -> bool:
+    """Return whether *text* can be a file's identity."""
+    return _FILE_ID.fullmatch(text) is not None

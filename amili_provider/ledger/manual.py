@@ -7,7 +7,6 @@ The command ``amili-ledger`` and the form of the DAG ``amili_ledger`` are made o
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from amili_provider.exceptions import AmiliAuthenticationError, AmiliConnectionError, AmiliError
 from amili_provider.ledger.asking import ask_amili
 from amili_provider.ledger.attempts import ClaimFacts, Origin, Run
+from amili_provider.ledger.identity import is_file_id
 from amili_provider.ledger.ledger import ClaimLost, Ledger
 from amili_provider.ledger.questions import Row, unknown
 from amili_provider.ledger.state import History, LedgerState
@@ -28,7 +28,6 @@ from amili_provider.storage.listing import StorageFile, list_files, open_sources
 if TYPE_CHECKING:
     from amili_provider.client import AmiliClient
 
-_FILE_ID = re.compile(r"[0-9a-f]{32}")
 _NAMED = 5
 _READERS = 4
 _READ_BYTES = 1024 * 1024
@@ -96,7 +95,10 @@ def settle(
         )
     word = "It arrived" if arrived else "It did not arrive"
     verdict = Verdict(Outcome.UPLOADED if arrived else Outcome.NOT_SENT, message=f"{word}, a person says.")
-    open_ones = [known[i] for i in ids if known[i].state is LedgerState.UNKNOWN]
+    if not arrived:
+        # What did not arrive with one request may have arrived with another, whose answer was lost, too.
+        known |= {i: _only(known[i], request, run) for i in ids}
+    open_ones = [known[i] for i in ids if known[i].state is LedgerState.UNKNOWN and known[i].unknown]
     try:
         ledger.resolve_all(
             [(h, verdict, _facts_of(h, person), (h.told.claimed_at or None) if arrived else None) for h in open_ones],
@@ -115,10 +117,29 @@ def settle(
             "file_id": i,
             "name": known[i].told.name,
             "outcome": str(verdict.outcome),
-            "note": "settled now" if i in now else f"settled before: {known[i].attempts[-1].describe()}",
+            "note": _note(known[i], i in now),
         }
         for i in ids
     ]
+
+
+def _only(known: History, request: str | None, run: tuple[str, str] | None) -> History:
+    """Return *known* with those of its unknown attempts that were made by a request, or a run, if one is named."""
+    chosen = tuple(
+        a.attempt
+        for a in known.attempts
+        if a.attempt in known.unknown and request in (None, a.request) and (run is None or run == (a.dag_id, a.run_id))
+    )
+    return replace(known, unknown=chosen)
+
+
+def _note(known: History, now: bool) -> str:
+    if not now:
+        return f"settled before: {known.attempts[-1].describe()}"
+    resolved = {n for a in known.attempts if a.has_end for n in a.resolves}
+    left = [a for a in known.attempts if not a.has_end and a.attempt not in (*known.unknown, *resolved)]
+    others = ", ".join(dict.fromkeys(a.request or a.run_id for a in left))
+    return f"settled now; it stays unknown, for it was also sent with {others}" if left else "settled now"
 
 
 def _chosen(ledger: Ledger, file_ids: Sequence[str], request: str | None, run: tuple[str, str] | None) -> list[str]:
@@ -126,7 +147,7 @@ def _chosen(ledger: Ledger, file_ids: Sequence[str], request: str | None, run: t
     if sum(map(bool, (ids, request, run))) != 1:
         raise ValueError("Name what to settle in one way: by file ids, by a request, or by a DAG and its run.")
     if ids:
-        if wrong := [i for i in ids if not _FILE_ID.fullmatch(i)]:
+        if wrong := [i for i in ids if not is_file_id(i)]:
             raise ValueError(f"{wrong[0][:80]!r} is not the id of a file: ids have 32 characters, 0 to 9 and a to f.")
         return ids
     what = f"request {request!r}" if request else f"DAG {run[0]!r}, run {run[1]!r}" if run else ""

@@ -217,6 +217,8 @@ class ObjectStore:
         for attempt in attempts:
             try:
                 if self._is_ours(attempt):
+                    # Also of one that resolves others, which it then does not.
+                    attempt.resolves, attempt.uploaded_at = (), None
                     attempt.settle(Verdict(Outcome.NOT_SENT, message="Given back before anything was sent."))
                     self.settle([attempt])
             except AmiliLedgerUnavailable:
@@ -232,8 +234,13 @@ class ObjectStore:
     def restore(self, attempts: Sequence[Attempt]) -> AbstractSet[tuple[str, int]]:
         """Create attempts exactly as they are; see ``LedgerStore.restore``."""
         self._remember_sizes(attempts)
-        made = self._each(lambda attempt: self._create(_key(attempt), _data(attempt)), attempts)
+        made = self._each(self._restore, attempts)
         return {(a.file_id, a.attempt) for a, new in zip(attempts, made, strict=True) if not new}
+
+    def _restore(self, attempt: Attempt) -> bool:
+        key, data = _key(attempt), _data(attempt)
+        # A store may refuse to create what another is creating, and fails to create, at this moment.
+        return self._create(key, data) or (self._read(key) is None and self._create(key, data))
 
     def _remember_sizes(self, attempts: Sequence[Attempt]) -> None:
         for below, size in {(_below(a.environment, a.client_no), a.size) for a in attempts if a.size > LARGE_BYTES}:

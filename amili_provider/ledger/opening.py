@@ -6,10 +6,13 @@ These look up Airflow connections: call them from a task's own thread.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
@@ -19,7 +22,7 @@ from amili_provider.ledger.ledger import Ledger
 from amili_provider.ledger.objects import ObjectStore
 from amili_provider.ledger.stores import LedgerStore
 from amili_provider.models import one_line
-from amili_provider.storage.connections import look_up, said
+from amili_provider.storage.connections import StorageConnection, look_up, said
 from amili_provider.storage.filesystems import open_location
 from amili_provider.storage.kinds import BY_SCHEME, DISTRIBUTION, shown, split_url
 
@@ -31,6 +34,11 @@ WHAT_WORKS = (
     "abfs://)"
 )
 _TABLE = re.compile(r"(?:[A-Za-z_]\w{0,62}\.)?[A-Za-z_]\w{0,55}")
+_LIBPQ = re.compile(
+    r"ssl\w+|gss\w+|krb\w+|keepalives\w*|tcp_user_timeout|options|application_name|connect_timeout|"
+    r"target_session_attrs|channel_binding|require_auth|passfile"
+)
+"""Extras of a connection to PostgreSQL that its driver understands."""
 _REMOTE = re.compile(r"nfs|cifs|smb|afs$|ceph|gluster|lustre|9p|fuse(?!blk)|beegfs|gpfs|ocfs|davfs")
 
 
@@ -151,15 +159,14 @@ def _database(table: str, settings: AmiliSettings, *, create: bool) -> LedgerSto
         )
     if connection.conn_type == "sqlite":
         return _sqlite(connection.host or "", table=table, create=create)
+    from sqlalchemy.pool import NullPool
+
     from amili_provider.ledger.sql import SqlStore
 
     shown = f"{connection.conn_type}://{connection.host or ''}/{connection.schema or ''}"
+    options = {"poolclass": NullPool, "future": True, "connect_args": _connect_args(connection)}
     try:
-        engine = (
-            BaseHook.get_connection(conn_id)
-            .get_hook()
-            .get_sqlalchemy_engine(engine_kwargs={"pool_size": 4, "max_overflow": 28, "future": True})
-        )
+        engine = BaseHook.get_connection(conn_id).get_hook().get_sqlalchemy_engine(engine_kwargs=options)
     except Exception as error:  # noqa: BLE001 - a provider that is not installed, a URI that cannot be read
         extra = SQL_CONN_TYPES[connection.conn_type]
         raise AmiliLedgerUnavailable(
@@ -167,6 +174,18 @@ def _database(table: str, settings: AmiliSettings, *, create: bool) -> LedgerSto
             f"driver: pip install '{DISTRIBUTION}[{extra}]', and check connection {conn_id!r}."
         ) from None
     return SqlStore(engine, shown=shown, table=table, said=partial(said, connection=connection))
+
+
+def _connect_args(connection: StorageConnection) -> dict[str, Any]:
+    """Return what the connection's extra says to the driver, and Airflow's hook leaves out of an engine."""
+    extra = connection.extra
+    if connection.conn_type == "postgres":
+        return {name: value for name, value in extra.items() if _LIBPQ.fullmatch(name) and not isinstance(value, dict)}
+    tls = extra.get("ssl")
+    if isinstance(tls, str):
+        with contextlib.suppress(ValueError):
+            tls = json.loads(tls)
+    return {"ssl": tls} if isinstance(tls, dict) else {}
 
 
 def _sqlite(path: str, *, table: str = "amili_attempts", create: bool) -> LedgerStore:

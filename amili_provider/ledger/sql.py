@@ -3,7 +3,7 @@ The ledger in a database: PostgreSQL, MySQL or MariaDB, SQLite. One table, Core 
 
 The database decides who was first: the key of an attempt is unique, and the claims of a request are one transaction,
 its rows in the order of their keys, so that two requests wait for each other and do not deadlock. Its clock dates
-everything. A connection to a server is kept from one look-up to the next only: a task that waits for Amili holds none.
+everything.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -30,8 +31,8 @@ from amili_provider import fault_points
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.attempts import FIELDS, FORMAT, Attempt, AttemptState, epoch
 from amili_provider.ledger.stores import Found, Identity, Query, another_ledger
-from amili_provider.ledger.table import DEFAULT_TABLE, KEY, attempt_of, attempts_table, key_of, row_of
-from amili_provider.models import Outcome, one_line
+from amili_provider.ledger.table import DEFAULT_TABLE, INTEGERS, KEY, attempt_of, attempts_table, key_of, row_of
+from amili_provider.models import Outcome, Verdict, one_line
 
 DIALECTS = frozenset({"postgresql", "mysql", "mariadb", "sqlite"})
 """Databases that keep a unique key whatever happens."""
@@ -45,6 +46,9 @@ _LOCK_SECONDS = 10
 _TOGETHER = 500
 """File ids in one statement."""
 _PAGE = 1000
+_PACKET_BYTES = 500_000
+_ALL_KINDS = "Æ€😀'\\%"
+"""Characters of one to four bytes, and those that statements are made of."""
 _SAID = ("state", "outcome", "status", "result", "message", "settled_at", "uploaded_at")
 """What the settling of an attempt writes."""
 _ending = attrgetter("owner", *_SAID)
@@ -96,7 +100,8 @@ class SqlStore:
     """
     Attempts in one table of a database.
 
-    :param engine: of SQLAlchemy, 1.4 (``future=True``) or 2.
+    :param engine: of SQLAlchemy, 1.4 (``future=True``) or 2; of a server with a ``NullPool``, so that no connection is
+        held while a task waits, and a session to a server that failed over is not used again.
     :param shown: the database as messages name it, without secrets.
     :param table: the table's name, perhaps with its schema before a dot.
     :param path: SQLite's file.
@@ -125,7 +130,8 @@ class SqlStore:
                 f"MariaDB and SQLite are known to enforce the unique key that keeps a file from being sent twice."
             )
         schema, _, name = table.rpartition(".")
-        self._table = attempts_table(name, schema or None)
+        self._named = name, schema or None
+        self._table = attempts_table(*self._named)
         self._now = sa.literal_column(_NOW[self._dialect], sa.String())
         self._sleep = sleep
         self.shown = f"{shown}, table {table}"
@@ -135,10 +141,11 @@ class SqlStore:
         names = engine.dialect.identifier_preparer
         columns_sql = ", ".join(names.quote(field) for field in FIELDS)
         its_name = names.format_table(self._table)
+        its_types = ", ".join(f"{names.quote(f)} {'bigint' if f in INTEGERS else 'text'}" for f in FIELDS)
         rows_sql = {
             "sqlite": f"VALUES {_values_sql('?')}",
             # Thousands of values in a statement take it longer to read than to write.
-            "postgresql": f"SELECT {columns_sql} FROM json_populate_recordset(NULL::{its_name}, CAST(%s AS json))",  # noqa: S608 - quoted
+            "postgresql": f"SELECT * FROM json_to_recordset(CAST(%s AS json)) AS r({its_types})",  # noqa: S608 - quoted
             "mysql": "VALUES ",
         }
         self._insert_sql = f"INSERT INTO {its_name} ({columns_sql}) {rows_sql[self._dialect]}"
@@ -177,6 +184,13 @@ class SqlStore:
             self._refuse_unfit(connection)
             if not self._has_table(connection, self._table.name):
                 self._table.create(connection)
+            elif self._dialect == "mysql":
+                # Its statements that create are no part of a transaction: a table may be there without its indexes.
+                there = {index["name"] for index in sa.inspect(connection).get_indexes(*self._named)}
+                for index in self._table.indexes:
+                    if index.name not in there:
+                        index.create(connection)
+            self._try_out(connection)
             known = self._identity(connection)
             if known is not None:
                 return known, False
@@ -188,9 +202,9 @@ class SqlStore:
 
         try:
             return self._transact("be created", work, writes=True, claims=True)
-        except IntegrityError:  # created by another at the same moment
-            return self.open(), False
-        except _Failed as error:
+        except (IntegrityError, _Failed) as error:
+            with suppress(AmiliLedgerUnavailable):  # created by another at the same moment
+                return self.open(), False
             if self._dialect == "sqlite":
                 raise
             raise AmiliLedgerUnavailable(
@@ -204,7 +218,8 @@ class SqlStore:
         indexes = sorted(self._table.indexes, key=lambda index: str(index.name))
         statements: list[Any] = [CreateTable(self._table), *map(CreateIndex, indexes)]
         written = [str(s.compile(dialect=dialect)).strip().replace("\t", "    ") for s in statements]
-        written.append(f"GRANT SELECT, INSERT, UPDATE ON {self._table.fullname} TO <login of the connection>")
+        name = dialect.identifier_preparer.format_table(self._table)
+        written.append(f"GRANT SELECT, INSERT, UPDATE ON {name} TO <login of the connection>")
         return "".join(f"{statement};\n" for statement in written)
 
     def open(self) -> Identity:
@@ -217,14 +232,7 @@ class SqlStore:
             known = self._identity(connection)
             if known is None:
                 raise NoSuchTableError(self._table.fullname)
-            # What a claim and its settling do, and then as if it had not been.
-            trial = connection.begin_nested()
-            row = row_of(Attempt(attempt=0, owner="", **_IDENTITY | {"file_id": secrets.token_hex(16)}))
-            connection.execute(sa.insert(self._table), [row])
-            # By the whole key: MySQL locks what it looks at, and others open the ledger at the same moment.
-            mine = sa.and_(*(self._table.c[field] == row[field] for field in KEY))
-            connection.execute(sa.update(self._table).where(mine).values(message="may be written"))
-            trial.rollback()
+            self._try_out(connection)
             return known
 
         try:
@@ -240,8 +248,48 @@ class SqlStore:
             f"create it once: amili-ledger create --conn-id <the amili connection>, or the DAG amili_ledger."
         )
 
+    def _try_out(self, connection: sa.engine.Connection) -> None:
+        """
+        Claim and settle a file as a delivery does, and then let it be as if it had not been.
+
+        :raises ValueError: if the table takes a key twice, or does not keep what is written.
+        """
+        trial = connection.begin_nested()
+        attempt = Attempt(
+            attempt=0, owner=secrets.token_hex(16), **_IDENTITY | {"file_id": secrets.token_hex(16)}, name=_ALL_KINDS
+        )
+        self._insert(connection, [attempt])
+        attempt.settle(Verdict(Outcome.UPLOADED, _ALL_KINDS, "", _ALL_KINDS))
+        attempt.stamp_settled(0.0)
+        row = row_of(attempt)
+        # By the whole key: MySQL locks what it looks at, and others open the ledger at the same moment.
+        mine = sa.and_(*(self._table.c[field] == row[field] for field in KEY))
+        said = {name: row[name] for name in _SAID}
+        done = connection.execute(sa.update(self._table).where(mine).values(said))
+        found = connection.execute(self._select.where(mine)).all()
+        if done.rowcount != 1 or [tuple(one) for one in found] != [tuple(row.values())]:
+            raise ValueError(
+                f"The ledger cannot be kept in {self.shown}: it does not keep what is written. Remove triggers, rules "
+                f"and policies from its table, and let the database, the table and the connection keep every character "
+                f"of Unicode (UTF8; MySQL: utf8mb4, and as charset in the connection's extra)."
+            )
+        try:
+            with connection.begin_nested():
+                self._insert(connection, [attempt])
+        except IntegrityError:
+            trial.rollback()
+        else:
+            raise ValueError(
+                f"The ledger cannot be kept in {self.shown}: its table takes a key twice, so two tasks could send one "
+                f"file. Give it back its primary key ({', '.join(KEY)}), or create another ledger and import this one."
+            )
+
     def _refuse_unfit(self, connection: sa.engine.Connection) -> None:
-        if all(self._has_table(connection, name) for name in ("task_instance", "dag_run")):
+        inspector = sa.inspect(connection)
+        if any(
+            all(inspector.has_table(name, schema=schema) for name in ("task_instance", "dag_run"))
+            for schema in {None, self._table.schema}
+        ):
             raise ValueError(
                 f"The ledger cannot be kept in Airflow's own metadata database ({self.shown}): it is migrated, cleaned "
                 f"and reset by Airflow. Give the ledger a database of its own, on the same server if you like."
@@ -261,7 +309,8 @@ class SqlStore:
         inspector = sa.inspect(connection)
         if self._dialect == "mysql":
             # It refuses to describe a table to who has no right on it, also one that does not exist.
-            return name in inspector.get_table_names(schema=self._table.schema)
+            names = inspector.get_table_names(schema=self._table.schema)
+            return name in names or name.lower() in names  # as a server keeps it that folds the names of tables
         return bool(inspector.has_table(name, schema=self._table.schema))
 
     def _identity(self, connection: sa.engine.Connection) -> Identity | None:
@@ -394,17 +443,22 @@ class SqlStore:
     def _insert(self, connection: sa.engine.Connection, attempts: Sequence[Attempt]) -> None:
         # As the driver takes it: SQLAlchemy would build each row's parameters once more.
         rows = [row_of(attempt) for attempt in attempts]
+        written = 0
         if self._dialect == "sqlite":
-            connection.exec_driver_sql(self._insert_sql, [tuple(row.values()) for row in rows])
-            return
-        for start in range(0, len(rows), _TOGETHER):
-            some = rows[start : start + _TOGETHER]
+            written = connection.exec_driver_sql(self._insert_sql, [tuple(row.values()) for row in rows]).rowcount
+        elif self._dialect == "postgresql":
             # One statement: a driver may send many one by one, or prepare them, which PgBouncer has to know.
-            if self._dialect == "postgresql":
-                connection.exec_driver_sql(self._insert_sql, (json.dumps(some),))
-            else:
+            written = connection.exec_driver_sql(self._insert_sql, (json.dumps(rows),)).rowcount
+        else:
+            for some in _in_packets(rows):
                 values = ", ".join([_values_sql("%s")] * len(some))
-                connection.exec_driver_sql(self._insert_sql + values, tuple(chain(*(row.values() for row in some))))
+                done = connection.exec_driver_sql(self._insert_sql + values, tuple(chain(*(r.values() for r in some))))
+                written += done.rowcount
+        if written != len(rows):
+            raise AmiliLedgerUnavailable(
+                f"The ledger {self.shown} took {written} of {len(rows)} rows: a trigger or a rule of its table "
+                f"swallows the others. Nothing is sent without them. Remove it."
+            )
 
     def _owners(self, attempts: Sequence[Attempt]) -> tuple[set[str], set[str]]:
         """Return whose attempt others have, and whose is ours, written by a try whose answer was lost."""
@@ -463,15 +517,19 @@ class SqlStore:
             columns = self._table.c
             keys = sa.select(*(columns[field] for field in KEY)).where(self._of_files)
             known: set[tuple[Any, ...]] = set()
+            new: dict[tuple[Any, ...], Attempt] = {}
             # Client by client, which is how the key begins: else every row would be looked at.
             for environment, client_no in {(a.environment, a.client_no) for a in attempts}:
                 ids = {a.file_id for a in attempts if (a.environment, a.client_no) == (environment, client_no)}
                 asked = self._asked(environment, client_no, list(ids))
                 known |= {tuple(row) for row in connection.execute(keys, asked)}
-            new = sorted((a for a in attempts if key_of(a) not in known), key=key_of)
-            taken.update((a.file_id, a.attempt) for a in attempts if key_of(a) in known)
+            for attempt in attempts:
+                if key_of(attempt) in known:
+                    taken.add((attempt.file_id, attempt.attempt))
+                else:
+                    new[key_of(attempt)] = attempt
             if new:
-                self._insert(connection, new)
+                self._insert(connection, [new[key] for key in sorted(new)])
 
         self._transact("be written", work, writes=True)
         return taken
@@ -513,28 +571,27 @@ class SqlStore:
             return retrying(lambda: self._once(work, writes=writes))
         except NoSuchTableError:
             raise
-        except SQLAlchemyError as error:
+        # Of a driver that is given settings, or characters, that it does not understand, errors come as they are.
+        except (SQLAlchemyError, OSError, UnicodeError, TypeError, AttributeError, OverflowError) as error:
             if claims and isinstance(error, IntegrityError):
                 raise
             raise self._unavailable(what, error) from None
 
     def _once(self, work: Callable[[sa.engine.Connection], T], *, writes: bool) -> T:
-        if not writes and self._dialect == "postgresql":
-            options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}  # one question: no BEGIN, no COMMIT
-        else:
-            options = {"amili_writes": writes}
+        options: dict[str, Any] = {"amili_writes": writes}
+        if self._dialect == "postgresql":
+            # One question needs no BEGIN; and claims of different files do not disturb each other, whatever the
+            # server's default is.
+            options["isolation_level"] = "READ COMMITTED" if writes else "AUTOCOMMIT"
         with self._engine.connect().execution_options(**options) as connection, connection.begin():
             result = work(connection)
             if writes:
                 fault_points.reached("before commit")
         if writes:
             fault_points.reached("committed")
-        if writes and self._dialect != "sqlite":
-            # What follows a claim, or an outcome, may be a long wait for Amili: no connection is kept meanwhile.
-            self._engine.dispose()
         return result
 
-    def _unavailable(self, what: str, error: SQLAlchemyError) -> _Failed:
+    def _unavailable(self, what: str, error: Exception) -> _Failed:
         # The driver's own words: SQLAlchemy's hold the statement and its values.
         said = self._said(getattr(error, "orig", None) or error).rstrip(".")
         remedy = "the database is reachable and has room, and that the login may SELECT, INSERT and UPDATE"
@@ -552,6 +609,18 @@ def _may_pass(error: BaseException) -> bool:
         return False
     refused = isinstance(error, sa.exc.ProgrammingError | sa.exc.DataError | sa.exc.NotSupportedError)
     return bool(error.connection_invalidated) or not refused
+
+
+def _in_packets(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
+    """Yield rows in statements that every server of MySQL takes, however small its ``max_allowed_packet`` is."""
+    start = size = 0
+    for number, row in enumerate(rows):
+        its_size = sum(4 * len(value) if isinstance(value, str) else 16 for value in row.values())
+        if number > start and (size + its_size > _PACKET_BYTES or number - start >= _TOGETHER):
+            yield rows[start:number]
+            start, size = number, 0
+        size += its_size
+    yield rows[start:]
 
 
 def _values_sql(placeholder: str) -> str:

@@ -24,7 +24,7 @@ _OUR_WORDS = frozenset({
     "file_id", "owner", "state", "outcome", "origin", "sha256", "resolves",
     "claimed_at", "expires_at", "settled_at", "uploaded_at",
 })  # fmt: skip
-_INTEGERS = {"attempt": sa.Integer, "size": sa.BigInteger, "map_index": sa.Integer, "try_number": sa.Integer}
+INTEGERS = {"attempt": sa.Integer, "size": sa.BigInteger, "map_index": sa.Integer, "try_number": sa.Integer}
 _NULLABLE = frozenset({"outcome", "status", "result", "message", "settled_at", "uploaded_at", "settled_by", "reason"})
 KEY = ("environment", "client_no", "file_id", "attempt")
 _INDEXES = (
@@ -36,7 +36,7 @@ _INDEXES = (
 _values = attrgetter(*FIELDS)
 key_of = attrgetter(*KEY)
 """Returns the key of an attempt's row."""
-_FREE_TEXT = {field: _LENGTHS.get(field, 16_000) for field in FIELDS if field not in {*_INTEGERS, *_OUR_WORDS}}
+_FREE_TEXT = {field: _LENGTHS.get(field, 16_000) for field in FIELDS if field not in {*INTEGERS, *_OUR_WORDS}}
 
 
 def attempts_table(name: str = DEFAULT_TABLE, schema: str | None = None) -> sa.Table:
@@ -49,7 +49,7 @@ def attempts_table(name: str = DEFAULT_TABLE, schema: str | None = None) -> sa.T
     columns = [
         sa.Column(
             field,
-            _INTEGERS.get(field) or (_text(_LENGTHS[field]) if field in _LENGTHS else _text()),
+            INTEGERS.get(field) or (_text(_LENGTHS[field]) if field in _LENGTHS else _text()),
             primary_key=field in KEY,
             nullable=field in _NULLABLE,
             autoincrement=False,

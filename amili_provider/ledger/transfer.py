@@ -9,12 +9,14 @@ from itertools import islice
 from typing import Any
 
 from amili_provider.ledger.attempts import FORMAT, Attempt, AttemptState, attempt_from, timestamp
+from amili_provider.ledger.identity import is_file_id
 from amili_provider.ledger.questions import histories, key_of
 from amili_provider.ledger.state import LedgerState
 from amili_provider.ledger.stores import LedgerStore, Query
 
 _TOGETHER = 500
 _NAMED = 5
+_TOO_LARGE = 2**63
 _SAME = ("owner", "state", "outcome", "settled_at", "resolves")
 """What is equal in two entries of one attempt: a ledger may keep a long name or message shorter than another."""
 
@@ -83,6 +85,7 @@ def import_lines(store: LedgerStore, lines: Iterable[str]) -> Imported:
     :raises AmiliLedgerUnavailable: if it cannot be written.
     """
     done, read = Imported(), 0
+    repeated: dict[tuple[str, str, str], Attempt] = {}
     entries = _entries(lines)
     if (newest := next(entries, {}).get("format")) != FORMAT:
         raise ValueError(
@@ -96,12 +99,31 @@ def import_lines(store: LedgerStore, lines: Iterable[str]) -> Imported:
         attempts = [_attempt(entry, read + index + 2) for index, entry in enumerate(some)]
         read += len(attempts)
         _write(store, attempts, done)
+        for attempt in attempts:
+            if attempt.attempt > 1 and attempt.attempt > getattr(repeated.get(key_of(attempt)), "attempt", 1):
+                repeated[key_of(attempt)] = attempt
     if not ended or number != read:
         raise ValueError(
             f"The export is not whole: it ends after {read} attempt(s), before its last line, which counts them. Those "
             f"that it has are imported; export again, and import the whole."
         )
+    _look_again(store, list(repeated.values()))
     return done
+
+
+def _look_again(store: LedgerStore, attempts: Sequence[Attempt]) -> None:
+    """Raise ValueError if the last attempt at a file cannot be found: a bucket is asked for one after the other."""
+    lost = []
+    for start in range(0, len(attempts), _TOGETHER):
+        some = attempts[start : start + _TOGETHER]
+        found = histories(store, some)
+        lost += [a.file_id for a in some if a.attempt not in {one.attempt for one in found[key_of(a)].attempts}]
+    if lost:
+        raise ValueError(
+            f"Attempts at {len(lost)} file(s) cannot be found again in {store.shown} ({', '.join(lost[:_NAMED])}): "
+            f"earlier attempts at them were deleted where they come from. Those files could be sent twice. Keep this "
+            f"ledger in a database."
+        )
 
 
 def _entries(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -119,12 +141,22 @@ def _entries(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 def _attempt(entry: dict[str, Any], number: int) -> Attempt:
     try:
-        return attempt_from(entry)
+        attempt = attempt_from(entry)
     except ValueError as error:
         raise ValueError(f"Line {number} is no attempt of a ledger: {error}.") from None
+    named = attempt.environment and attempt.client_no and is_file_id(attempt.file_id) and attempt.attempt > 0
+    if not named or not 0 <= attempt.size < _TOO_LARGE:
+        raise ValueError(f"Line {number} is no attempt of a ledger: it names no client, file, attempt and size.")
+    return attempt
 
 
 def _write(store: LedgerStore, attempts: Sequence[Attempt], done: Imported) -> None:
+    each: dict[tuple[str, int], Attempt] = {}
+    for attempt in attempts:  # a line that stands twice
+        if _is_same(each.setdefault((attempt.file_id, attempt.attempt), attempt), attempt):
+            continue
+        done.differing.append(f"{attempt.file_id}.{attempt.attempt}")
+    attempts = list(each.values())
     taken = store.restore(attempts)
     there = {
         (attempt.file_id, attempt.attempt): attempt
@@ -135,7 +167,11 @@ def _write(store: LedgerStore, attempts: Sequence[Attempt], done: Imported) -> N
     for attempt in attempts:
         if (key := (attempt.file_id, attempt.attempt)) not in taken:
             continue
-        if all(getattr(there.get(key), name, None) == getattr(attempt, name) for name in _SAME):
+        if _is_same(there.get(key), attempt):
             done.same += 1
         else:
             done.differing.append(f"{attempt.file_id}.{attempt.attempt}")
+
+
+def _is_same(one: Attempt | None, other: Attempt) -> bool:
+    return all(getattr(one, name, None) == getattr(other, name) for name in _SAME)

@@ -23,6 +23,7 @@ from pathlib import Path
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="amili-ledger-cost-"))
 
 import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
 
 from amili_provider.ledger import Ledger
 from amili_provider.ledger.objects import ObjectStore
@@ -59,7 +60,7 @@ def postgres(path: str | None) -> Iterator[Place]:
             url = f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"
 
             def place(name: str) -> LedgerStore:
-                engine = sa.create_engine(url, pool_size=4, future=True)
+                engine = sa.create_engine(url, poolclass=NullPool, future=True)
                 return SqlStore(engine, shown=name, table=name.replace("-", "_"))
 
             yield place
