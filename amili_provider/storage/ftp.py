@@ -115,7 +115,11 @@ class FtpFiles(ServerFiles[ftplib.FTP]):
         implicit = self._port == _IMPLICIT_TLS
         try:
             ftp.connect(self._host, self._port, timeout=_IMPLICIT_SECONDS if implicit else _GREETING_SECONDS)
-        except (ftplib.error_proto, ftplib.error_reply, EOFError, TimeoutError) as error:
+        except EOFError:
+            raise OSError(f"{where} closes the connection without a greeting") from None
+        except (ftplib.error_temp, ftplib.error_perm) as error:
+            raise OSError(f"{where} lets nobody in now: {error}") from None
+        except (ftplib.error_proto, ftplib.error_reply, TimeoutError) as error:
             if isinstance(error, TimeoutError) and ftp.sock is None:
                 raise  # not even a connection
             said = one_line(error, 60) if isinstance(error, ftplib.Error) else "nothing"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from amili_provider.exceptions import AmiliStorageSettingsError
+from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
 from amili_provider.sandbox.server import SandboxServer
 from tests.storage.backends.scripted_ftp import ScriptedFtp
 from tests.wire.conftest import Upload
@@ -45,18 +45,20 @@ def _until_all_are_closed(server: ScriptedFtp) -> None:
 
 @pytest.mark.parametrize("most", [1, 2])
 @pytest.mark.parametrize(
-    "full",
+    ("full", "at_the_door"),
     [
-        "530 Sorry, the maximum number of clients (1) for this user are already connected.",
-        "421 There are too many connected users, please try later.",
-        "530 Login incorrect.",
+        ("530 Sorry, the maximum number of clients (1) for this user are already connected.", False),
+        ("421 There are too many connected users, please try later.", False),
+        ("530 Login incorrect.", False),
+        ("421 There are too many connections from your internet address.", True),
+        ("", True),
     ],
 )
 def test_a_login_with_few_sessions_delivers_every_file(
-    serve: Serve, upload: Upload, amili_sandbox: SandboxServer, most: int, full: str
+    serve: Serve, upload: Upload, amili_sandbox: SandboxServer, most: int, full: str, at_the_door: bool
 ) -> None:
     """A session that is refused while ours are open means that these are all there are, however it is said."""
-    server = serve(most=most, full=full)
+    server = serve(most=most, full=full, at_the_door=at_the_door)
     receipts = upload(source="ftp:///out/*.csv", source_conn_id="partner")
     assert {r["outcome"] for r in receipts} == {"uploaded"}
     assert len(amili_sandbox.uploads) == len(receipts) == len(_FILES)
@@ -89,6 +91,17 @@ def test_a_login_that_is_refused_at_once_is_not_repeated(serve: Serve, upload: U
     with pytest.raises(AmiliStorageSettingsError, match="refuses the login"):
         upload(source="ftp:///out/*.csv", source_conn_id="partner")
     assert server.turned_away == 1
+
+
+@pytest.mark.parametrize(
+    "full", ["", "421 Too many connections", "530 Sorry, the maximum number of clients is reached"]
+)
+def test_a_server_that_is_full_of_others_is_retried(serve: Serve, upload: Upload, full: str) -> None:
+    """By Airflow: it may let us in later."""
+    serve(most=0, full=full, at_the_door=True)
+    with pytest.raises(AmiliStorageError, match="closes the connection|lets nobody") as caught:
+        upload(source="ftp:///out/*.csv", source_conn_id="partner")
+    assert not isinstance(caught.value, AmiliStorageSettingsError)
 
 
 def test_a_run_that_fails_closes_its_sessions(serve: Serve, upload: Upload, tmp_path: Path) -> None:

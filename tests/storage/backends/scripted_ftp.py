@@ -20,6 +20,7 @@ class ScriptedFtp(socketserver.ThreadingTCPServer):
     :param files: content by path.
     :param greeting: the first line; None says nothing at all.
     :param most: how many sessions are let in at once; others are told *full* after their password.
+    :param at_the_door: tell it in place of the greeting.
     """
 
     daemon_threads = True
@@ -35,11 +36,12 @@ class ScriptedFtp(socketserver.ThreadingTCPServer):
         greeting: str | None = "220 Here",
         most: int = 1000,
         full: str = "",
+        at_the_door: bool = False,
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Conversation)
         self.lines, self.mlsd, self.ended = lines, mlsd, ended
         self.replies, self.files = replies or {}, files or {}
-        self.greeting, self.most, self.full = greeting, most, full
+        self.greeting, self.most, self.full, self.at_the_door = greeting, most, full, at_the_door
         self.sessions = self.most_seen = self.turned_away = 0
         self.counting = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -64,11 +66,15 @@ class _Conversation(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         """Answer each command."""
+        if self.server.at_the_door and not self._let_in():
+            if self.server.full:
+                self._say(self.server.full)
+            return
         if self.server.greeting is not None:
             self._say(self.server.greeting)
         with contextlib.suppress(ConnectionError):
             for line in self.rfile:
-                if line.startswith(b"PASS") and not self._let_in():
+                if line.startswith(b"PASS") and not self.counted and not self._let_in():
                     self._say(self.server.full)
                     return
                 self._answer(line.decode("utf-8", "surrogateescape").strip("\r\n"))
