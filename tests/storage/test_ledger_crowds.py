@@ -6,14 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from amili_provider.ledger.attempts import AttemptState
+from amili_provider.ledger.attempts import Attempt, AttemptState
 from amili_provider.ledger.stores import LedgerStore, Query
 from amili_provider.models import Outcome
-from tests.ledger_cases import Clock, facts, file_id_of, memory_ledger
+from tests.ledger_cases import ACCEPTED, Clock, an_attempt, facts, file_id_of, memory_ledger
 from tests.storage.backends.ledgers import CONN_ID, LedgerHome, Server
 from tests.storage.ledger_workers import REQUEST, content_of
 from tests.storage.test_ledger_contract import _home, _server, _store, _until  # noqa: F401 - fixtures
@@ -63,3 +64,26 @@ def test_a_killed_process_leaves_no_request_half_claimed(home: LedgerHome, store
             assert states <= {(AttemptState.CLAIMED, None), (AttemptState.SETTLED, Outcome.UPLOADED)}
             claimed += bool(found)
     assert claimed > 12, "some requests were claimed before the kill"
+
+
+@pytest.mark.parametrize("server", ["postgres", "mariadb"], indirect=True)
+def test_a_thousand_tasks_that_wait_for_amili_hold_no_connection(home: LedgerHome, store: LedgerStore) -> None:
+    """Each has a store of its own, as mapped tasks have, and a claim; the server lets in two hundred connections."""
+    assert isinstance(home, Server)
+    store.close()
+    attempts = [an_attempt(f"{number}".encode()) for number in range(1000)]
+    stores = [home.store() for _ in attempts]
+
+    def claim(its: LedgerStore, attempt: Attempt) -> None:
+        its.open()
+        its.look_up("staging", "10042", [attempt.file_id])
+        assert its.claim([attempt], 600) == set()
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(claim, stores, attempts))
+        _until(lambda: home.open_connections() == 0)
+        for attempt in attempts:
+            attempt.settle(ACCEPTED)
+        list(pool.map(lambda its, attempt: its.settle([attempt]), stores, attempts))
+    _until(lambda: home.open_connections() == 0)
+    assert {a.outcome for a in home.store().history(Query())} == {Outcome.UPLOADED}
