@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import partial
 from typing import Any
 
 import pytest
@@ -190,14 +191,15 @@ def test_a_folder_that_its_own_folder_names_never_counts_as_empty(
     store.put("outbound/locked/a.csv", b"x")
     sources = open_sources(store.url("outbound/locked/*.csv"), "partner")
     fs = sources.locations[0].fs
-    honest = fs.ls
 
-    def lying(path: str, *args: Any, **more: Any) -> Any:
+    def lying(honest: Any, path: str, *args: Any, **more: Any) -> Any:
         if path.endswith("/locked"):
             raise FileNotFoundError(path)
         return honest(path, *args, **more)
 
-    monkeypatch.setattr(fs, "ls", lying)
+    for name in ("ls", "scan"):
+        if hasattr(fs, name):
+            monkeypatch.setattr(fs, name, partial(lying, getattr(fs, name)))
     with pytest.raises(FileNotFoundError, match="locked"):
         list_files(sources)
 
