@@ -143,7 +143,12 @@ class Ledger:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Ledger {self.store.shown} of client {self.client_no} in {self.environment}>"
+        return f"<Ledger {self.shown}>"
+
+    @property
+    def shown(self) -> str:
+        """The ledger as messages name it, without secrets."""
+        return f"{self.store.shown} of client {self.client_no} in {self.environment}"
 
     def close(self) -> None:
         """Close connections and end threads."""
@@ -318,7 +323,7 @@ class Ledger:
         :param origin: how it was found out.
         :param settled_by: who found out, if it was a person.
         :param reason: why, in that person's words.
-        :param uploaded_at: when Amili accepted it; default: now.
+        :param uploaded_at: when Amili accepted it; default: when it was last sent without an answer, else now.
         """
         return self.resolve_all(
             [(known, verdict, facts, uploaded_at)], origin=origin, settled_by=settled_by, reason=reason
@@ -350,7 +355,10 @@ class Ledger:
             attempt = self._attempt(known, facts, owner)
             attempt.settle(verdict)
             attempt.origin, attempt.settled_by, attempt.reason = origin, settled_by, reason
-            attempt.resolves, attempt.uploaded_at = known.unknown, uploaded_at
+            attempt.resolves = known.unknown
+            if verdict.outcome is Outcome.UPLOADED:
+                # It arrived when it was sent, whenever that is found out.
+                attempt.uploaded_at = uploaded_at or (known.told.claimed_at if known.unknown else None) or None
             attempts.append(attempt)
         fault_points.reached("before resolve")
         taken = self.store.claim(attempts, 0.0)

@@ -90,7 +90,7 @@ def settle(
     if wrong:
         more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         raise ValueError(
-            f"Nothing was settled: {len(wrong)} of {len(ids)} file(s) cannot be, in {ledger!r}. "
+            f"Nothing was settled: {len(wrong)} of {len(ids)} file(s) cannot be, in the ledger {ledger.shown}. "
             f"{'; '.join(wrong[:_NAMED])}{more}."
         )
     word = "It arrived" if arrived else "It did not arrive"
@@ -101,7 +101,7 @@ def settle(
     open_ones = [known[i] for i in ids if known[i].state is LedgerState.UNKNOWN and known[i].unknown]
     try:
         ledger.resolve_all(
-            [(h, verdict, _facts_of(h, person), (h.told.claimed_at or None) if arrived else None) for h in open_ones],
+            [(h, verdict, _facts_of(h, person), None) for h in open_ones],
             origin=Origin.PERSON,
             settled_by=person.on_record,
             reason=person.reason.strip(),
@@ -159,7 +159,9 @@ def _chosen(ledger: Ledger, file_ids: Sequence[str], request: str | None, run: t
     if not ids:
         if next(ledger.store.history(query), None) is not None:
             raise ValueError(f"No file of {what} was left without an outcome.")
-        raise ValueError(f"There is no attempt of {what} in {ledger!r}. Check the spelling, and the client number.")
+        raise ValueError(
+            f"There is no attempt of {what} in the ledger {ledger.shown}. Check the spelling, and the client number."
+        )
     return sorted(ids)
 
 

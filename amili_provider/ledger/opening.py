@@ -163,7 +163,8 @@ def _database(table: str, settings: AmiliSettings, *, create: bool) -> LedgerSto
 
     from amili_provider.ledger.sql import SqlStore
 
-    shown = f"{connection.conn_type}://{connection.host or ''}/{connection.schema or ''}"
+    port = f":{connection.port}" if connection.port else ""
+    shown = f"{connection.conn_type}://{connection.host}{port}/{connection.schema}"
     options = {"poolclass": NullPool, "future": True, "connect_args": _connect_args(connection)}
     try:
         engine = BaseHook.get_connection(conn_id).get_hook().get_sqlalchemy_engine(engine_kwargs=options)
@@ -173,7 +174,7 @@ def _database(table: str, settings: AmiliSettings, *, create: bool) -> LedgerSto
             f"The ledger {shown} cannot be opened: {type(error).__name__}: {said(error, connection)}. Install its "
             f"driver: pip install '{DISTRIBUTION}[{extra}]', and check connection {conn_id!r}."
         ) from None
-    return SqlStore(engine, shown=shown, table=table, said=partial(said, connection=connection))
+    return SqlStore(engine, shown=shown, table=table, conn_id=conn_id, said=partial(said, connection=connection))
 
 
 def _connect_args(connection: StorageConnection) -> dict[str, Any]:
@@ -196,6 +197,8 @@ def _sqlite(path: str, *, table: str = "amili_attempts", create: bool) -> Ledger
             f"The ledger {_shown(path)!r} is no absolute path of a file. A file of SQLite takes four slashes: "
             f"'sqlite:////var/lib/amili/ledger.db'; it must be the same for every task and every worker."
         )
+    if os.path.isdir(path):  # noqa: PTH112 - no right to look is said below
+        raise ValueError(f"The ledger {path} is a folder. Name a file in it: 'sqlite:///{path.rstrip('/')}/ledger.db'.")
     if kind := _remote_mount(path):
         raise ValueError(
             f"The ledger {path} is on a mount of kind {kind}, where SQLite's locks do not hold between machines. "

@@ -105,6 +105,7 @@ class SqlStore:
     :param shown: the database as messages name it, without secrets.
     :param table: the table's name, perhaps with its schema before a dot.
     :param path: SQLite's file.
+    :param conn_id: the Airflow connection of a server.
     :param said: returns an error's words without secrets.
     :param sleep: how to wait between tries.
     """
@@ -116,11 +117,13 @@ class SqlStore:
         shown: str,
         table: str = DEFAULT_TABLE,
         path: str | None = None,
+        conn_id: str = "",
         said: Callable[[BaseException], str] = one_line,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._engine = engine
         self._path = path
+        self._conn_id = conn_id
         self._said = said
         self._opened: tuple[Identity, tuple[int, int] | None] | None = None
         self._dialect = "mysql" if engine.dialect.name == "mariadb" else engine.dialect.name
@@ -231,7 +234,11 @@ class SqlStore:
                 raise NoSuchTableError(self._table.fullname)
             known = self._identity(connection)
             if known is None:
-                raise NoSuchTableError(self._table.fullname)
+                raise AmiliLedgerUnavailable(
+                    f"The ledger does not exist: the table is there in {self.shown}, but not its row that says which "
+                    f"ledger it is. Nothing was sent. If it is new, run amili-ledger create once more. If files were "
+                    f"sent with it before, it was emptied: restore it."
+                )
             self._try_out(connection)
             return known
 
@@ -594,7 +601,10 @@ class SqlStore:
     def _unavailable(self, what: str, error: Exception) -> _Failed:
         # The driver's own words: SQLAlchemy's hold the statement and its values.
         said = self._said(getattr(error, "orig", None) or error).rstrip(".")
-        remedy = "the database is reachable and has room, and that the login may SELECT, INSERT and UPDATE"
+        remedy = (
+            f"connection {self._conn_id!r} is right and its server reachable, that the database has room, and that the "
+            f"login may SELECT, INSERT and UPDATE"
+        )
         if self._path is not None:
             remedy = "the disk has room, and that the user who runs the tasks may write the folder and all files in it"
         return _Failed(

@@ -229,6 +229,27 @@ def test_statements_for_the_dba_can_be_run() -> None:
     assert 'GRANT SELECT, INSERT, UPDATE ON "Fin"."Order" TO' in store.ddl()
 
 
+@on("server", homes(SQL), indirect=True)
+def test_a_table_that_was_emptied_is_told_from_one_that_is_missing(home: LedgerHome, store: LedgerStore) -> None:
+    """It is there, and its row that says which ledger it is is not."""
+    assert isinstance(home, SqlHome)
+    home.run(f"DELETE FROM {home.table}")
+    with pytest.raises(AmiliLedgerUnavailable, match=r"the table is there .* but not its row.*restore it"):
+        home.store().open()
+    home.store(create=True).create()
+    home.store().open()
+
+
+@on("server", homes(SERVERS), indirect=True)
+def test_a_server_is_named_with_its_port_and_connection(home: LedgerHome, store: LedgerStore) -> None:
+    """Two servers on one host are two; and what is wrong with it is mended in its connection."""
+    assert isinstance(home, Server)
+    assert f"://127.0.0.1:{home.port}/" in store.shown
+    home.run(f"DROP TABLE {home.table}")
+    with pytest.raises(AmiliLedgerUnavailable, match=f"Check that connection '{CONN_ID}' is right"):
+        store.has_size("staging", "10042", 1)
+
+
 # What a person says
 
 
@@ -286,6 +307,19 @@ def test_a_word_about_a_request_is_about_no_other(store: LedgerStore) -> None:
     [row] = manual.settle(ledger, Person("kari", "asked"), arrived=False, request="second")
     assert row["note"] == "settled now"
     assert ledger.look_up([file_id])[file_id].state is LedgerState.FREE
+
+
+@on("server", homes(["memory", "sqlite"]), indirect=True)
+def test_what_is_found_out_later_arrived_when_it_was_sent(store: LedgerStore) -> None:
+    """By Amili's result endpoint as by a person: a report counts it on its own day."""
+    ledger = _ledger(store)
+    [file_id] = _unknown(ledger, "a.csv")
+    known = ledger.look_up([file_id])[file_id]
+    found = ledger.resolve(known, ACCEPTED, facts(b"a.csv", name="a.csv"))
+    assert found.uploaded_at == known.attempts[0].claimed_at
+    [new] = ledger.look_up([file_id_of(ledger, facts(b"b.csv", name="b.csv"))]).values()
+    adopted = ledger.resolve(new, ACCEPTED, facts(b"b.csv", name="b.csv"))
+    assert adopted.uploaded_at == adopted.settled_at
 
 
 @on("server", homes(["s3"]), indirect=True)

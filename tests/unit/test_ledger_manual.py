@@ -203,7 +203,7 @@ def test_all_or_nothing_is_settled(
         ({"file_ids": ["a" * 32], "request": "x"}, "in one way"),
         ({"file_ids": ["invoice.csv"]}, "'invoice.csv' is not the id of a file"),
         ({"file_ids": ["../../etc/passwd"]}, "is not the id of a file"),
-        ({"request": "nope"}, "no attempt of request 'nope' in <Ledger memory of client 10042 in staging>"),
+        ({"request": "nope"}, "no attempt of request 'nope' in the ledger memory of client 10042 in staging"),
         ({"run": ("etl", "yesterday")}, "no attempt of DAG 'etl', run 'yesterday'"),
         ({"run": ("etl", "2026-11-22")}, "No file of DAG 'etl', run '2026-11-22' was left without an outcome"),
     ],
