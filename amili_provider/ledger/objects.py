@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
+import tenacity
+
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.attempts import FORMAT, Attempt, attempt_from, timestamp
 from amili_provider.ledger.stores import Found, Identity, Query, another_ledger
@@ -308,9 +310,16 @@ class ObjectStore:
                     yield path.lstrip("/").removeprefix(self._path.lstrip("/")).lstrip("/")
 
     def _ask(self, what: str, key: str, operation: Callable[[], T]) -> T:
-        """Do *operation*, which the store's library tries again. That an object exists, or does not, is an answer."""
+        """Do *operation*, twice at most. That an object exists, or does not, is an answer and no failure."""
+        # The library tries again, too, but not after a time-out of its own: a busy worker must not lose an outcome.
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_not_exception_type((FileNotFoundError, FileExistsError, PermissionError)),
+            wait=tenacity.wait_random(0.2, 1.0),
+            stop=tenacity.stop_after_attempt(2),
+            reraise=True,
+        )
         try:
-            return operation()
+            return retrying(operation)
         except (FileNotFoundError, FileExistsError) as error:
             if what == "write" and isinstance(error, FileNotFoundError):
                 raise self._unavailable(what, key, error) from None

@@ -780,6 +780,7 @@ def test_a_server_that_is_gone_is_unavailable(home: LedgerHome, monkeypatch: pyt
 # What goes wrong with a bucket
 
 
+@pytest.mark.long  # its library tries for half a minute
 @on("server", homes(OBJECTS), indirect=True)
 def test_a_bucket_that_is_away_claims_nothing(home: LedgerHome, store: LedgerStore) -> None:
     """An error that names the ledger; once it is back, the file is free and can be claimed."""
