@@ -311,7 +311,7 @@ class ObjectStore:
 
     def _ask(self, what: str, key: str, operation: Callable[[], T]) -> T:
         """Do *operation*, twice at most. That an object exists, or does not, is an answer and no failure."""
-        # The library tries again, too, but not after a time-out of its own: a busy worker must not lose an outcome.
+        # The library tries again, too, but a worker whose processor is busy can outlast all of its time-outs.
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_not_exception_type((FileNotFoundError, FileExistsError, PermissionError)),
             wait=tenacity.wait_random(0.2, 1.0),
