@@ -30,7 +30,7 @@ _NO = frozenset({"false", "0", "no", "off", "none", ""})
 _REFUSED = re.compile(r"permission|denied|not allowed|privilege|access is", re.IGNORECASE)
 _NOTHING = re.compile(r"no files?\b|no such|not found|empty|no matching|0 files", re.IGNORECASE)
 """How servers refuse to list a folder that can be entered, and has nothing in it."""
-_FULL = re.compile(r"maximum|too many|limit|already (connected|logged)|try again|busy", re.IGNORECASE)
+_FULL = re.compile(r"maximum|too many \w*\s?(users|connect|clients|sessions)|already (connected|logged)", re.IGNORECASE)
 """How servers refuse a login that they would let in at another time."""
 _IN_USE = re.compile(r"another process|in use|being used|sharing violation|locked|busy|being written", re.IGNORECASE)
 """How servers refuse to give a file that its writer holds."""
