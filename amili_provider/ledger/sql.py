@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -29,7 +30,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from amili_provider import fault_points
 from amili_provider.exceptions import AmiliLedgerUnavailable
-from amili_provider.ledger.attempts import FIELDS, FORMAT, Attempt, AttemptState, epoch
+from amili_provider.ledger.attempts import FIELDS, FORMAT, Attempt, AttemptState, epoch, timestamp
 from amili_provider.ledger.stores import Found, Identity, Query, another_ledger
 from amili_provider.ledger.table import DEFAULT_TABLE, INTEGERS, KEY, attempt_of, attempts_table, key_of, row_of
 from amili_provider.models import Outcome, Verdict, one_line
@@ -280,9 +281,12 @@ class SqlStore:
                 f"and policies from its table, and let the database, the table and the connection keep every character "
                 f"of Unicode (UTF8; MySQL: utf8mb4, and as charset in the connection's extra)."
             )
+        # In all but the key another's: a key that holds more, as of a table in partitions, would take it.
+        others = replace(attempt, owner=secrets.token_hex(16), claimed_at=timestamp(0.0), settled_at=None, name="b")
+        others = replace(others, uploaded_at=None, size=1, file_type="b", dag_id="b", run_id="b", request="b")
         try:
             with connection.begin_nested():
-                self._insert(connection, [attempt])
+                self._insert(connection, [others])
         except IntegrityError:
             trial.rollback()
         else:

@@ -39,6 +39,17 @@ def test_a_table_without_its_key_is_refused(home: LedgerHome, store: LedgerStore
     assert home.run(f"SELECT count(*) FROM {t}")[0][0] == 1
 
 
+@on("server", homes(SERVERS), indirect=True)
+def test_a_table_whose_key_holds_more_is_refused(home: LedgerHome, store: LedgerStore) -> None:
+    """As a table in partitions by day has it: the second task claims at another moment, and is let in."""
+    assert isinstance(home, SqlHome)
+    drop = f"CONSTRAINT {home.table}_pkey" if home.name == "postgres" else "PRIMARY KEY"
+    key = "environment, client_no, file_id, attempt, claimed_at"
+    home.run(f"ALTER TABLE {home.table} DROP {drop}", f"ALTER TABLE {home.table} ADD PRIMARY KEY ({key})")
+    with pytest.raises(ValueError, match="takes a key twice"):
+        home.store().open()
+
+
 def _trigger(home: SqlHome, when: str, body: str) -> list[str]:
     name = f"t_{uuid4().hex[:8]}"
     if home.name == "postgres":
