@@ -186,7 +186,7 @@ class SqlStore:
 
         def work(connection: sa.engine.Connection) -> tuple[Identity, bool]:
             self._refuse_unfit(connection)
-            if not self._has_table(connection, self._table.name):
+            if not self._has_table(connection, *self._named):
                 self._table.create(connection)
             elif self._dialect == "mysql":
                 # Its statements that create are no part of a transaction: a table may be there without its indexes.
@@ -231,7 +231,7 @@ class SqlStore:
 
         def work(connection: sa.engine.Connection) -> Identity:
             self._refuse_unfit(connection)
-            if not self._has_table(connection, self._table.name):
+            if not self._has_table(connection, *self._named):
                 raise NoSuchTableError(self._table.fullname)
             known = self._identity(connection)
             if known is None:
@@ -296,9 +296,8 @@ class SqlStore:
             )
 
     def _refuse_unfit(self, connection: sa.engine.Connection) -> None:
-        inspector = sa.inspect(connection)
         if any(
-            all(inspector.has_table(name, schema=schema) for name in ("task_instance", "dag_run"))
+            all(self._has_table(connection, name, schema) for name in ("task_instance", "dag_run"))
             for schema in {None, self._table.schema}
         ):
             raise ValueError(
@@ -316,13 +315,13 @@ class SqlStore:
                     f"The ledger {self.shown} is read-only: a replica, or a server in recovery. Name the primary."
                 )
 
-    def _has_table(self, connection: sa.engine.Connection, name: str) -> bool:
+    def _has_table(self, connection: sa.engine.Connection, name: str, schema: str | None) -> bool:
         inspector = sa.inspect(connection)
         if self._dialect == "mysql":
             # It refuses to describe a table to who has no right on it, also one that does not exist.
-            names = inspector.get_table_names(schema=self._table.schema)
+            names = inspector.get_table_names(schema=schema)
             return name in names or name.lower() in names  # as a server keeps it that folds the names of tables
-        return bool(inspector.has_table(name, schema=self._table.schema))
+        return bool(inspector.has_table(name, schema=schema))
 
     def _identity(self, connection: sa.engine.Connection) -> Identity | None:
         columns = self._table.c
