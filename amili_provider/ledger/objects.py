@@ -8,7 +8,6 @@ Objects have no clock that can be asked, so attempts are dated by their worker's
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import re
 import secrets
@@ -16,8 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import tenacity
 
@@ -25,6 +24,7 @@ from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.attempts import FORMAT, Attempt, attempt_from, timestamp
 from amili_provider.ledger.stores import Found, Identity, Query, another_ledger
 from amili_provider.models import Outcome, Verdict, one_line
+from amili_provider.storage.objects import ObjectFiles
 
 LARGE_BYTES = 8 * 1024 * 1024
 """The sizes of larger files are kept as objects of their own, so that they can be asked for."""
@@ -41,7 +41,7 @@ class ObjectStore:
     """
     Attempts as objects below a prefix: ``<environment>/<client_no>/<xx>/<file_id>.<n>.json``.
 
-    :param fs: the filesystem of fsspec; safe to use from several threads.
+    :param files: the object store.
     :param path: bucket and prefix.
     :param url: the prefix as messages name it, without secrets.
     :param said: returns an error's words without secrets.
@@ -50,14 +50,14 @@ class ObjectStore:
 
     def __init__(
         self,
-        fs: Any,
+        files: ObjectFiles,
         path: str,
         url: str,
         *,
         said: Callable[[BaseException], str] = one_line,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._fs = fs
+        self._files = files
         self._path = path.rstrip("/")
         self.shown = url.rstrip("/")
         self.places = [(url.partition("://")[0], self._path)]
@@ -117,7 +117,9 @@ class ObjectStore:
         """
         key = f".probe-{secrets.token_hex(8)}"
         try:
-            new, again = self._create(key, b"first"), self._create(key, b"second")
+            # Nobody else has this key: if the answer to its creation was lost, and it was asked for again, it is ours.
+            new = self._create(key, b"first") or self._read(key) == b"first"
+            again = self._create(key, b"second")
             found = self._read(key)
             if not new or again:
                 raise ValueError(
@@ -133,7 +135,7 @@ class ObjectStore:
                 )
         finally:
             with contextlib.suppress(Exception):  # a ledger from which nothing may be deleted is a good ledger
-                self._fs.rm_file(self._at(key))
+                self._files.remove(self._at(key))
 
     # Reading
 
@@ -249,8 +251,9 @@ class ObjectStore:
             self._create(f"{below}/sizes/{size}", b"Files of this size were met.\n")
 
     def close(self) -> None:
-        """End the threads."""
+        """Close the connections, and end the threads."""
         self._threads.shutdown(wait=False)
+        self._files.close()
 
     # The store itself
 
@@ -262,52 +265,28 @@ class ObjectStore:
 
     def _read(self, key: str) -> bytes | None:
         try:
-            return self._ask("read", key, lambda: bytes(self._fs.cat_file(self._at(key), **self._in_one)))
+            return self._ask("read", key, lambda: self._files.read(self._at(key)))
         except FileNotFoundError:
             return None
 
-    @cached_property
-    def _in_one(self) -> dict[str, int]:
-        """What keeps s3fs from asking for the size first, to read large objects in parallel."""
-        known = inspect.signature(getattr(self._fs, "_cat_file", self._fs.cat_file)).parameters
-        return {"max_concurrency": 1} if "max_concurrency" in known else {}
-
     def _create(self, key: str, data: bytes) -> bool:
         """Create an object in one request of the store's own; return whether it is new."""
-
-        def create() -> None:
-            try:
-                self._fs.pipe_file(self._at(key), data, mode="create")
-            except OSError as error:
-                if _is_precondition(error):
-                    raise FileExistsError(key) from error
-                raise
-
         try:
-            self._ask("write", key, create)
+            self._ask("write", key, lambda: self._files.put(self._at(key), data, new=True))
         except FileExistsError:
             return False
         return True
 
     def _replace(self, key: str, data: bytes) -> None:
-        self._ask("write", key, lambda: self._fs.pipe_file(self._at(key), data))
+        try:
+            self._ask("write", key, lambda: self._files.put(self._at(key), data, new=False))
+        except FileExistsError as error:  # a store that lets nothing be written over
+            raise self._unavailable("write", key, error) from None
 
-    def _names(self, under: str) -> Iterator[str]:
-        self._fs.invalidate_cache()
-        folders = [self._at(under) if under else self._path]
-        while folders:
-            folder = folders.pop()
-            try:
-                # ls and not find: find takes every error for an empty folder.
-                entries = self._ask("list", under, partial(self._fs.ls, folder, detail=True))
-            except FileNotFoundError:
-                continue
-            for entry in entries:
-                path = entry["name"].rstrip("/")
-                if entry["type"] == "directory":
-                    folders.append(path)
-                else:
-                    yield path.lstrip("/").removeprefix(self._path.lstrip("/")).lstrip("/")
+    def _names(self, under: str) -> list[str]:
+        folder = f"{self._at(under)}/" if under else f"{self._path}/"
+        found = self._ask("list", under, lambda: list(self._files.scan(folder, flat=True)))
+        return [entry.path.removeprefix(f"{self._path}/") for entry in found]
 
     def _ask(self, what: str, key: str, operation: Callable[[], T]) -> T:
         """Do *operation*, twice at most. That an object exists, or does not, is an answer and no failure."""
@@ -372,11 +351,3 @@ def _attempt(data: bytes, client: tuple[str, str], file_id: str, number: int) ->
         owner="",
         message=one_line(f"its object cannot be read: {why}"),
     )
-
-
-def _is_precondition(error: OSError) -> bool:
-    """Return whether a store's refusal says that the object exists, or is being made at this moment."""
-    # Stores that speak S3 differ in whether they name the condition; s3fs then raises a plain OSError.
-    response = getattr(error.__cause__, "response", None)
-    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-    return code in {"PreconditionFailed", "412", "ConditionalRequestConflict"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ _SECRET_KEY = re.compile(
 _IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@]*@")
 # Azure's errors go on with numbers of the request and the answer's XML, which says the same once more.
 _AZURE_PROTOCOL = re.compile(r"\n(?:RequestId|Time|ErrorCode|Content):")
+# An address's query may be a signature, as Azure's is.
+_QUERY = re.compile(r"\?[^\s?'\"()]*=[^\s'\")]*")
 _SHORTEST_SECRET = 3
 
 
@@ -64,6 +67,8 @@ def look_up(conn_id: str, url: str) -> StorageConnection:
             f"Cannot open {url}: the Airflow connection {conn_id!r} could not be looked up: {type(error).__name__}."
         ) from None
     try:
+        # Airflow 3 takes what cannot be read for nothing.
+        json.loads(found.extra or "{}")
         extra = found.extra_dejson
     except Exception:  # noqa: BLE001 - the message of a JSON error may quote the secret it stumbled over
         extra = None
@@ -105,4 +110,9 @@ def said(error: BaseException, connection: StorageConnection | None) -> str:
     words = _AZURE_PROTOCOL.split(words, maxsplit=1)[0]
     for secret in sorted(connection.secrets if connection else (), key=len, reverse=True):
         words = words.replace(secret, "***")
-    return one_line(_IN_URL.sub(r"\1***@", words)).rstrip(".")
+    return one_line(_QUERY.sub("?***", _IN_URL.sub(r"\1***@", words))).rstrip(".")
+
+
+def is_on(value: object) -> bool:
+    """Return whether what an extra says means yes."""
+    return str(value or "").strip().casefold() in ("true", "1", "yes", "on")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO, cast
 
-from fsspec.asyn import sync
-
 from amili_provider.exceptions import AmiliStorageSettingsError
-from amili_provider.storage.entries import Entry, read_entry
+from amili_provider.storage.base import Entry, NotAsListedError
 from amili_provider.storage.locations import Location
-from amili_provider.storage.streams import BLOCK_BYTES, Blocks, ShortReadError, WholeFile
+from amili_provider.storage.streams import BLOCK_BYTES, WholeFile
 from amili_provider.storage.troubles import explain
 
 
@@ -55,8 +54,7 @@ class StorageFile:
     @property
     def can_be_read_in_parallel(self) -> bool:
         """Whether several ranges of it are on their way at once, so that reading is as fast as the line."""
-        root = self.location_root
-        return root.storage.kind.object_store and bool(root.fs.async_impl)
+        return self.location_root.storage.kind.object_store
 
     def open(self) -> BinaryIO:
         """
@@ -82,46 +80,40 @@ class StorageFile:
         """Return the bytes, and whether it takes several requests to get them."""
         if self.local_path is not None:
             return cast("BinaryIO", builtins.open(self.local_path, "rb", buffering=0)), True  # noqa: PTH123
-        if root.storage.kind.object_store:
-            return cast("BinaryIO", Blocks(root.fs, self.path, self.size)), not 0 < self.size <= BLOCK_BYTES
-        return cast("BinaryIO", root.fs.open(self.path, "rb")), root.storage.kind.lists
+        # Of an object every piece is bound to the fingerprint.
+        in_pieces = root.storage.kind.lists and not root.storage.kind.object_store
+        return cast("BinaryIO", root.fs.open(self.path, self.size, self.fingerprint)), in_pieces
 
     def _check_unchanged(self) -> None:
         now = look_at(self.location_root, self.path)
         if (now.size, now.fingerprint) != (self.size, self.fingerprint):
-            raise ShortReadError("it was replaced or written to since it was listed")
+            raise NotAsListedError("it was replaced or written to since it was listed")
 
 
 def read_together(files: Sequence[StorageFile]) -> list[bytes | Exception]:
     """
-    Read small files of one filesystem at once: for each its bytes, as many as were listed, or why not.
-
-    One hand-over to the thread of the storage's library, instead of one for each file.
+    Read small objects of one storage at once: for each its bytes, as many as were listed, or why not.
 
     :param files: each must say that it :attr:`~StorageFile.can_be_read_together`.
     """
     fs = files[0].location_root.fs
-
-    async def ask() -> list[bytes | BaseException]:
-        # One byte more than listed, so that an object that has grown does not come out as its own beginning.
-        asked = (fs._cat_file(file.path, start=0, end=file.size + 1) for file in files)  # noqa: SLF001 - cat_file, async
-        found: list[bytes | BaseException] = await asyncio.gather(*asked, return_exceptions=True)
-        return found
-
-    return [_whole(file, found) for file, found in zip(files, sync(fs.loop, ask), strict=True)]
+    # One byte more than listed, so that an object that has grown does not come out as its own beginning.
+    asked = [fs.submit(partial(fs.read, file.path, file.fingerprint, (0, file.size + 1))) for file in files]
+    return [_whole(file, one) for file, one in zip(files, asked, strict=True)]
 
 
-def _whole(file: StorageFile, found: bytes | BaseException) -> bytes | Exception:
-    if isinstance(found, BaseException):
-        return file.explained(found)
+def _whole(file: StorageFile, asked: Future[bytes]) -> bytes | Exception:
+    try:
+        found = asked.result()
+    except Exception as error:  # noqa: BLE001 - a dozen libraries, one door
+        return file.explained(error)
     if len(found) < file.size:
-        return file.explained(ShortReadError(f"it ended after {len(found)} of {file.size} bytes"))
+        return file.explained(NotAsListedError(f"it ended after {len(found)} of {file.size} bytes"))
     if len(found) > file.size:
-        return file.explained(ShortReadError(f"more than the {file.size} bytes listed could be read: it has grown"))
+        return file.explained(NotAsListedError(f"more than the {file.size} bytes listed could be read: it has grown"))
     return found
 
 
 def look_at(location: Location, path: str) -> Entry:
-    """Return what the storage says of *path* now, past any cache; its errors come out as they are."""
-    location.fs.invalidate_cache()
-    return read_entry(location.fs.info(path))
+    """Return what the storage says of *path* now; its errors come out as they are."""
+    return cast("Entry", location.fs.info(path))

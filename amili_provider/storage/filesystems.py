@@ -55,7 +55,7 @@ def open_storage(url: str, conn_id: str | None) -> Storage:
     try:
         return open_kind(kind, scheme, connection)
     except Exception as error:  # noqa: BLE001 - a dozen libraries, one door
-        host = connection.host if connection and kind.own else ""
+        host = connection.host if connection and kind.server else ""
         raise explain("open", f"{scheme or kind.protocol}://{host}", connection, error) from None
 
 
@@ -77,7 +77,7 @@ def split_conn_id(url: str, conn_id: str | None) -> tuple[str, str | None]:
             f"The {scheme}:// path has a password in it, which would be logged. Put it in an Airflow connection."
         )
     kind = BY_SCHEME.get(scheme)
-    if kind is None or kind.own or (kind.protocol == "abfs" and "." in after):
+    if kind is None or kind.server or (kind.protocol == "abfs" and "." in after):
         return url, conn_id
     if conn_id not in (None, before):
         raise ValueError(f"{shown(url)} names the connection {before!r}, but the parameter says {conn_id!r}. Keep one.")
@@ -108,7 +108,7 @@ def _kind_of(scheme: str | None, url: str, connection: StorageConnection | None)
 
 def _require(kind: Kind, url: str, connection: StorageConnection | None) -> None:
     """Raise if what this kind of storage needs is not there: its packages, and a connection."""
-    if kind.own and kind.lists and connection is None:
+    if kind.needs_connection and connection is None:
         raise AmiliStorageSettingsError(
             f"Cannot open {shown(url)}: it needs an Airflow connection of type {' or '.join(kind.conn_types)}, and "
             f"none is named. Name one (source_conn_id, or for a ledger ledger_conn_id)."

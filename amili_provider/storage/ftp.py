@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from amili_provider.models import one_line
+from amili_provider.storage.base import broken_link
 from amili_provider.storage.connections import StorageConnection
-from amili_provider.storage.entries import broken_link
 from amili_provider.storage.ftp_lines import read_facts, read_list, read_mlsd, read_moment
 from amili_provider.storage.servers import ServerFiles
 from amili_provider.storage.troubles import MISSING, WrongSettings

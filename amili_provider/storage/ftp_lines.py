@@ -30,6 +30,9 @@ _TOTAL = re.compile(r"(?:tot\w*|insgesamt|итого|合計|总用量)\s*:?\s+\d
 def read_mlsd(line: str, folder: str) -> dict[str, Any] | None:
     """Read one line of ``MLSD``; None for the folder itself and the one above."""
     facts, _, name = line.partition(" ")
+    if not facts.endswith(";") and "; " in name:
+        # Some servers write groups with blanks ("domain users"), which a fact must not hold.
+        facts, _, name = line.partition("; ")
     return read_facts(facts, posixpath.join(folder, name))
 
 

@@ -6,15 +6,16 @@ import io
 from collections.abc import Iterator
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import BinaryIO, cast
 from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
-from fsspec import AbstractFileSystem
 
 from amili_provider.connection_form import environment_proxy
 from amili_provider.models import one_line
+from amili_provider.storage.base import Entry, object_entry
 from amili_provider.storage.connections import StorageConnection
+from amili_provider.storage.sessions import close_session
 from amili_provider.storage.troubles import WrongSettings
 
 _SECONDS = (30, 120)
@@ -24,7 +25,7 @@ _HEADERS = {"Accept-Encoding": "identity"}
 _UNPACKED = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
 
 
-class HttpFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
+class HttpFiles:
     """
     Files that have an address of their own. They can be read, not listed or written.
 
@@ -32,11 +33,7 @@ class HttpFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
     :param base: the address that the connection names; paths without a scheme start there.
     """
 
-    protocol = "http"
-    cachable = False
-
     def __init__(self, session: requests.Session, base: str) -> None:
-        super().__init__()
         self._session = session
         self.base = base
 
@@ -56,12 +53,7 @@ class HttpFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
 
     def close(self) -> None:
         """Close the connections; who asks again opens new ones."""
-        self._session.close()
-
-    @classmethod
-    def _strip_protocol(cls, path: str) -> str:
-        # The scheme is part of the address.
-        return path
+        close_session(self._session)
 
     def path_of(self, scheme: str, rest: str) -> str:
         """Return the address; a host there must be the connection's."""
@@ -80,7 +72,7 @@ class HttpFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
         """Return the name of the file at an address."""
         return unquote(urlsplit(path).path.rsplit("/", 1)[-1])
 
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
+    def info(self, path: str) -> Entry:
         """Return size and version of the file at *path*."""
         answer = self._ask("HEAD", path)
         if answer.status_code in (400, 403, 405, 501) or _length(answer) in (None, 0):
@@ -93,30 +85,19 @@ class HttpFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
             if size is None:
                 # The only way to know it is to read it.
                 size = sum(len(block) for block in _blocks(answer))
-            modified = answer.headers.get("Last-Modified")
-            return {
-                "name": path,
-                "type": "file",
-                "size": size,
-                "etag": answer.headers.get("ETag"),
-                "mtime": _moment(modified),
-            }
+            modified = _moment(answer.headers.get("Last-Modified"))
+            version = answer.headers.get("ETag") or (None if modified is None else str(modified))
+            return object_entry(path, size, version, modified)
 
-    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
-        """Return the file itself: an address has no listing."""
-        details = self.info(path)
-        return [details] if detail else [path]
-
-    def _open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
-        if mode != "rb":
-            raise NotImplementedError("files at an HTTP address can only be read")
+    def open(self, path: str, _size: int, _version: str | None, /) -> BinaryIO:
+        """Return a stream of the file at *path*."""
         answer = self._ask("GET", path)
         try:
             self._check(answer, path)
         except BaseException:
             answer.close()
             raise
-        return _Body(answer)
+        return cast("BinaryIO", _Body(answer))
 
     def _ask(self, method: str, path: str) -> requests.Response:
         proxies = self._proxies(path)

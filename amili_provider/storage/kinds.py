@@ -27,7 +27,6 @@ class Kind:
     :param conn_types: the connection types that lead here.
     :param extra: the extra of this package that brings what it needs; None if nothing is needed.
     :param modules: what must be importable.
-    :param own: whether the filesystem is ours (built from the connection) rather than the Airflow provider's.
     :param object_store: whether folders exist only as parts of names.
     :param lists: whether it can be listed at all.
     """
@@ -38,9 +37,18 @@ class Kind:
     conn_types: tuple[str, ...]
     extra: str | None = None
     modules: tuple[str, ...] = field(default=())
-    own: bool = False
     object_store: bool = False
     lists: bool = True
+
+    @property
+    def server(self) -> bool:
+        """Whether it is a server with an address of its own, which its connection names."""
+        return self.protocol != "file" and not self.object_store
+
+    @property
+    def needs_connection(self) -> bool:
+        """Whether nothing can be opened without a connection."""
+        return self.server and self.lists
 
 
 KINDS = (
@@ -51,7 +59,7 @@ KINDS = (
         ("s3", "s3a", "s3n"),
         ("aws", "s3"),
         "s3",
-        ("airflow.providers.amazon", "s3fs"),
+        ("airflow.providers.amazon", "boto3"),
         object_store=True,
     ),
     Kind(
@@ -60,7 +68,7 @@ KINDS = (
         ("gs", "gcs"),
         ("google_cloud_platform",),
         "gcs",
-        ("airflow.providers.google", "gcsfs"),
+        ("airflow.providers.google", "google.cloud.storage"),
         object_store=True,
     ),
     Kind(
@@ -69,7 +77,7 @@ KINDS = (
         ("abfs", "abfss", "az", "wasb", "wasbs"),
         ("wasb", "adls"),
         "azure",
-        ("airflow.providers.microsoft.azure", "adlfs"),
+        ("airflow.providers.microsoft.azure", "azure.storage.blob"),
         object_store=True,
     ),
     Kind(
@@ -79,9 +87,8 @@ KINDS = (
         ("sftp", "ssh"),
         "sftp",
         ("airflow.providers.ssh", "paramiko"),
-        own=True,
     ),
-    Kind("ftp", "FTP and FTPS", ("ftp", "ftps"), ("ftp", "ftps"), "ftp", ("airflow.providers.ftp",), own=True),
+    Kind("ftp", "FTP and FTPS", ("ftp", "ftps"), ("ftp", "ftps"), "ftp", ("airflow.providers.ftp",)),
     Kind(
         "smb",
         "SMB (Windows shares, Samba)",
@@ -89,7 +96,6 @@ KINDS = (
         ("samba",),
         "smb",
         ("airflow.providers.samba",),
-        own=True,
     ),
     Kind(
         "http",
@@ -98,7 +104,6 @@ KINDS = (
         ("http",),
         "http",
         ("airflow.providers.http",),
-        own=True,
         lists=False,
     ),
 )

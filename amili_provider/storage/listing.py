@@ -1,8 +1,8 @@
 """
 What is there: files, folders and patterns, listed without hiding an error.
 
-fsspec's own ``glob`` and ``find`` swallow errors: a bucket that does not exist, a locked folder, a dead server all
-come back as "no files", and a day would be skipped in silence. This walk asks ``ls`` only, and lets every error out.
+A folder that is locked or not mounted, and a server that is dead, must not come back as "no files": a day would be
+skipped in silence.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import cast
 
 from amili_provider.exceptions import AmiliStorageSettingsError
 from amili_provider.models import unescaped
-from amili_provider.storage.absence import folder_may_be_empty
-from amili_provider.storage.entries import Entry, read_entry
+from amili_provider.storage.base import Entry
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.filesystems import open_storage, split_conn_id
+from amili_provider.storage.keys import look_at_key, matching, right_below
 from amili_provider.storage.kinds import split_host, split_url
 from amili_provider.storage.locations import Location, Storage
 from amili_provider.storage.names import comparable
+from amili_provider.storage.objects import THREADS
 from amili_provider.storage.patterns import Levels, is_pattern, natural_key
 from amili_provider.storage.troubles import explain
 
@@ -37,8 +38,6 @@ log = logging.getLogger(__name__)
 
 EXACT = "exact:"
 """What a path begins with that means one file or folder, whatever its name holds; the rest is as receipts show it."""
-_LOOKS_AT_ONCE = 32
-"""Named objects that are asked for at once: each costs a request, and waits most of its time."""
 _MOST_SHOWN = 3
 """Paths of a list that a sentence shows."""
 _PRINTED_LIST = re.compile(r"""\s*[\[(]\s*(['"].*['"]\s*,?)?\s*[\])]\s*""", re.DOTALL)
@@ -158,17 +157,17 @@ def _looked_ahead(listings: Sequence[_Listing]) -> Iterator[_Listing]:
     if len(listings) == 1:
         yield listings[0]
         return
-    pool = ThreadPoolExecutor(_LOOKS_AT_ONCE, thread_name_prefix="amili-list")
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="amili-list")
     ahead: deque[_Listing] = deque()
     try:
         for listing in listings:
             listing.look_ahead(pool)
             ahead.append(listing)
-            if len(ahead) >= 4 * _LOOKS_AT_ONCE:
+            if len(ahead) >= 4 * THREADS:
                 yield ahead.popleft()
         yield from ahead
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)  # whoever is told to stop does not wait for a silent server
 
 
 def _paths(source: str | Sequence[str]) -> list[str]:
@@ -196,13 +195,6 @@ def _in_order(file: StorageFile) -> tuple[object, str]:
     return natural_key(file.path)
 
 
-def _taken_apart(listed: list[Any]) -> Iterator[Any]:
-    """Yield what was listed, and let go of it: a large folder is not kept twice."""
-    listed.reverse()
-    while listed:
-        yield listed.pop()
-
-
 class _Listing:
     """
     One path, listed.
@@ -217,28 +209,25 @@ class _Listing:
         self._sources = sources
         self._most = most
         self._fs = location.fs
-        self._scans = hasattr(location.fs, "scan")
         self._looked: Future[Entry | None] | None = None
         self._storage = location.storage
         self.at_url = location.url
         """Where the listing is, for the message when it fails."""
-        if self._storage.kind.object_store and is_pattern(location.path.partition("/")[0]):
+        self._of_objects = self._storage.kind.object_store
+        if self._of_objects and is_pattern(location.path.partition("/")[0]):
             raise ValueError(f"The bucket of {location.url} is a pattern. Name one bucket; several paths go in a list.")
 
     def look_ahead(self, pool: ThreadPoolExecutor) -> None:
         """Begin to ask what is at the path, where that takes a request and can be done while others are."""
-        bare = self.location.path.rstrip("/")
-        if self._storage.kind.object_store and bare:
-            self._looked = pool.submit(self._look, bare)
+        if self._of_objects:
+            self._looked = pool.submit(self._look, self.location.path)
 
     def files(self) -> list[StorageFile]:
         """Return the files in natural order: what the pattern matches, and what is called like the path itself."""
-        self._fs.invalidate_cache()
         path = self.location.path
-        bare = path.rstrip("/") or "/"
+        bare = path if self._of_objects else path.rstrip("/") or "/"
         if not self._storage.kind.lists:
-            # An address is read as it was written, also with a slash at its end.
-            return [self._file(replace(read_entry(self._fs.info(path)), path=path), literal=True)]
+            return [self._file(self._fs.info(path), literal=True)]
         entry = self._look(bare) if self._looked is None else self._looked.result()
         if not self.location.is_pattern:
             return self._nothing_there(path, bare) if entry is None else self._named(path, bare, entry)
@@ -258,22 +247,24 @@ class _Listing:
     def _named(self, path: str, bare: str, entry: Entry) -> list[StorageFile]:
         """Return the file or the folder's files that *entry*, which the path leads to, stands for."""
         if entry.is_folder:
-            return self._sorted(self._walk(bare, ["*"]))
+            return self._sorted(right_below(self._fs, path) if self._of_objects else self._walk(bare, ["*"]))
         if path.endswith("/"):
             raise OSError(entry.fault) if entry.may_be_folder else NotADirectoryError(bare)
         return [self._file(entry, literal=True)]
 
     def _look(self, path: str) -> Entry | None:
+        if self._of_objects:
+            return look_at_key(self._fs, path)
         try:
-            return read_entry(self._fs.info(path))
+            return cast("Entry", self._fs.info(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def _nothing_there(self, path: str, bare: str) -> list[StorageFile]:
         missing = FileNotFoundError(errno.ENOENT, "no such file", bare)
-        if self._storage.kind.object_store:
-            # If even the bucket is missing, that is what has to be said.
-            folder_may_be_empty(self._fs, self._storage.kind.protocol, bare, missing)
+        if self._of_objects:
+            if path.endswith("/") and (other := self._look(path.rstrip("/"))) is not None and other.is_file:
+                raise NotADirectoryError(path)
         elif not path.endswith("/"):
             # Some servers say of a link without a target that there is none, but list it.
             with contextlib.suppress(FileNotFoundError):
@@ -281,7 +272,7 @@ class _Listing:
                     if entry.path == bare and entry.fault is not None:
                         return [self._file(entry, literal=True)]
             self.at_url = self.location.url
-        if path.endswith("/") and (self._storage.kind.object_store or self._is_missing(bare)):
+        if path.endswith("/") and (self._of_objects or self._is_missing(bare)):
             return []
         raise missing
 
@@ -292,10 +283,10 @@ class _Listing:
         A share that is not mounted, or a server that says so of folders without rights, is no empty day.
         """
         above, name = posixpath.split(folder)
-        if self._sources is None or self._storage.kind.object_store or not above or not name:
+        if self._sources is None or self._of_objects or not above or not name:
             return False
         try:
-            there = {comparable(posixpath.basename(read_entry(one).path)) for one in self._fs.ls(above, detail=True)}
+            there = {comparable(posixpath.basename(one.path)) for one in self._fs.scan(above)}
         except Exception:  # noqa: BLE001 - whatever it is, nothing shows that the folder is only missing
             return False
         if comparable(name) in there:
@@ -304,20 +295,24 @@ class _Listing:
         return True
 
     def _pattern(self, path: str) -> list[StorageFile]:
-        segments = path.split("/")
-        if not segments[-1]:
-            segments[-1] = "*"  # a pattern of folders: the files in them
-        fixed = next(i for i, segment in enumerate(segments) if is_pattern(segment))
-        base = "/".join(segments[:fixed]) or "/"
-        wanted = [segment for segment in segments[fixed:] if segment]
-        found = self._sorted(self._walk(base, wanted))
+        found = self._sorted(self._matching(path))
         if not found and self._sources is not None and not self._sources.missing:
             # It helps to know, and changes nothing: a failure here was none of the listing.
             with contextlib.suppress(Exception):
                 self._sources.other_case.extend(
-                    posixpath.basename(entry.path) for entry in islice(self._walk(base, wanted, any_case=True), 1)
+                    posixpath.basename(entry.path) for entry in islice(self._matching(path, any_case=True), 1)
                 )
         return found
+
+    def _matching(self, path: str, *, any_case: bool = False) -> Iterator[Entry]:
+        segments = path.split("/")
+        segments[-1] = segments[-1] or "*"  # a pattern of folders: the files in them
+        fixed = next(i for i, segment in enumerate(segments) if is_pattern(segment))
+        base = "/".join(segments[:fixed])
+        if self._of_objects:
+            self.at_url = self._storage.show(base)
+            return matching(self._fs, base, segments[fixed:], any_case=any_case)
+        return self._walk(base or "/", [segment for segment in segments[fixed:] if segment], any_case=any_case)
 
     def _sorted(self, entries: Iterator[Entry]) -> list[StorageFile]:
         found: list[StorageFile] = []
@@ -375,21 +370,10 @@ class _Listing:
 
     def _ls(self, folder: str) -> Iterator[Entry]:
         self.at_url = self._storage.show(folder)
-        try:
-            listed = self._fs.scan(folder) if self._scans else _taken_apart(self._fs.ls(folder, detail=True))
-        except FileNotFoundError as error:
-            if not self._storage.kind.object_store:
-                raise
-            folder_may_be_empty(self._fs, self._storage.kind.protocol, folder, error)
-            return
-        finally:
-            # A filesystem keeps what it listed; a large listing is not kept twice, and never used again.
-            self._fs.invalidate_cache()
         bare = folder.rstrip("/")
-        for details in listed:
-            entry = read_entry(details)
+        for entry in self._fs.scan(folder):
             if entry.path == bare:
-                if entry.is_file and not self._storage.kind.object_store:
+                if entry.is_file:
                     raise NotADirectoryError(folder)
                 continue
             name = entry.path.removeprefix(bare + "/")

@@ -1,8 +1,7 @@
 """
 Local files.
 
-fsspec's own local filesystem renames over what is there, and describes symbolic links rather than what they lead to.
-Here a rename replaces nothing, and links are followed as every other program does.
+A rename replaces nothing, and links are followed as every other program does.
 """
 
 from __future__ import annotations
@@ -11,14 +10,13 @@ import contextlib
 import ctypes
 import errno
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO, cast
 
-from fsspec.implementations.local import LocalFileSystem
-
-from amili_provider.storage.entries import broken_link
+from amili_provider.storage.base import Entry, broken_link, read_entry, undone
 
 _HERE = -100
 """``AT_FDCWD``: paths are as the process sees them."""
@@ -27,31 +25,39 @@ _NO_REPLACE = 1
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
 
 
-class LocalFiles(LocalFileSystem):  # type: ignore[misc] # fsspec is not typed
+class LocalFiles:
     """Local files, with a rename that replaces nothing, and links followed."""
 
-    cachable = False
-
-    def info(self, path: str | os.PathLike[str], **_: Any) -> dict[str, Any]:
+    def info(self, path: str) -> Entry:
         """Return what is at *path*, links followed."""
-        name = self._strip_protocol(os.fspath(path))
-        return _followed(name, os.lstat(name))
+        return _followed(path, os.lstat(path))
 
-    def ls(self, path: str, detail: bool = False, **_: Any) -> list[Any]:
-        """Return what is in the folder *path*; of a file itself."""
-        found = list(self.scan(path))
-        return found if detail else [details["name"] for details in found]
+    def scan(self, path: str) -> Iterator[Entry]:
+        """Yield what is in the folder *path*, one by one: it may hold more names than fit into memory."""
+        return _scanned(os.scandir(path))
 
-    def scan(self, path: str) -> Iterator[dict[str, Any]]:
-        """Do as :meth:`ls`, one by one: a folder may hold more names than fit into memory."""
-        name = self._strip_protocol(path)
-        if not stat.S_ISDIR(os.stat(name).st_mode):  # noqa: PTH116
-            return iter([self.info(name)])
-        return _scanned(os.scandir(name))
+    def open(self, path: str, _size: int, _version: str | None, /) -> BinaryIO:
+        """Return a stream of the file at *path*."""
+        return cast("BinaryIO", open(path, "rb", buffering=0))  # noqa: PTH123
+
+    def create(self, path: str, stream: BinaryIO, _size: int, /) -> None:
+        """Write what *stream* gives to *path*; :class:`FileExistsError` if there is something."""
+        with open(path, "xb") as out, undone(lambda: os.unlink(path)):  # noqa: PTH108, PTH123
+            shutil.copyfileobj(stream, out)
+
+    def remove(self, path: str, _version: str | None, /) -> None:
+        """Delete the file at *path*."""
+        os.unlink(path)  # noqa: PTH108
+
+    def make_folders(self, path: str) -> None:
+        """Make the folder *path* and those above it."""
+        os.makedirs(path, exist_ok=True)  # noqa: PTH103
+
+    def close(self) -> None:
+        """Do nothing: there are no connections."""
 
     def rename(self, old: str, new: str) -> None:
         """Rename; :class:`FileExistsError` if *new* exists, ``EXDEV`` if it is on another disk."""
-        old, new = self._strip_protocol(old), self._strip_protocol(new)
         if _rename_in_one_step(old, new):
             return
         try:
@@ -79,31 +85,31 @@ def _rename_in_one_step(old: str, new: str) -> bool:
     raise OSError(number, os.strerror(number), old, None, new)
 
 
-def _scanned(entries: Any) -> Iterator[dict[str, Any]]:
+def _scanned(entries: Any) -> Iterator[Entry]:
     with entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):  # gone since
                 yield _followed(entry.path, entry.stat(follow_symlinks=False))
 
 
-def _followed(name: str, status: os.stat_result) -> dict[str, Any]:
+def _followed(name: str, status: os.stat_result) -> Entry:
     """Return what is at *name*, whose own status is *status*; a link that cannot be followed costs no other file."""
-    if not stat.S_ISLNK(status.st_mode):
-        return _details(name, status, islink=False)
-    try:
-        return _details(name, os.stat(name), islink=True)  # noqa: PTH116 - names may be no text
-    except OSError as error:
-        return broken_link(name, error.strerror)
-
-
-def _details(name: str, status: os.stat_result, *, islink: bool) -> dict[str, Any]:
-    kind = "directory" if stat.S_ISDIR(status.st_mode) else "file" if stat.S_ISREG(status.st_mode) else "other"
-    return {
-        "name": name,
-        "size": status.st_size,
-        "type": kind,
-        "islink": islink,
-        "mtime": status.st_mtime,
-        "etag": f"{status.st_ino:x}-{status.st_mtime_ns:x}",
-        "changed": status.st_ctime_ns,
-    }
+    islink = stat.S_ISLNK(status.st_mode)
+    if islink:
+        try:
+            status = os.stat(name)  # noqa: PTH116 - names may be no text
+        except OSError as error:
+            return read_entry(broken_link(name, error.strerror))
+    is_file, is_folder = stat.S_ISREG(status.st_mode), stat.S_ISDIR(status.st_mode)
+    return Entry(
+        path=name,
+        is_file=is_file,
+        is_folder=is_folder,
+        may_be_folder=is_folder,
+        is_link=islink,
+        size=status.st_size,
+        fault=None if is_file or is_folder else "it is neither a file nor a folder",
+        fingerprint=f"{status.st_ino:x}-{status.st_mtime_ns:x}",
+        modified=status.st_mtime,
+        changed=status.st_ctime_ns,
+    )

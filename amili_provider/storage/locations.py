@@ -5,8 +5,7 @@ from __future__ import annotations
 import posixpath
 import unicodedata
 from dataclasses import dataclass, field, replace
-
-from fsspec import AbstractFileSystem
+from typing import Any
 
 from amili_provider.models import escaped
 from amili_provider.storage.connections import StorageConnection
@@ -28,7 +27,7 @@ class Location:
     :param exact: whether its wildcards are just characters of names.
     """
 
-    fs: AbstractFileSystem = field(repr=False, compare=False)
+    fs: Any = field(repr=False, compare=False)
     path: str
     url: str
     conn_id: str | None
@@ -79,15 +78,14 @@ class Storage:
     """
 
     kind: Kind
-    fs: AbstractFileSystem = field(repr=False, compare=False)
+    fs: Any = field(repr=False, compare=False)
     connection: StorageConnection | None
     base: str
     prefix: str
 
     def close(self) -> None:
-        """Close the connections to a server; who uses it again opens new ones."""
-        if self.kind.own:
-            self.fs.close()
+        """Close the connections; who uses it again opens new ones."""
+        self.fs.close()
 
     def show(self, path: str) -> str:
         """Return *path* as a URL for people: one safe line, which names one path only."""
@@ -137,11 +135,9 @@ class Storage:
                     f"{shown(url)} names the host {host!r}, but local files have none. Write three slashes: file:///path."
                 )
             return path or "/"
-        if self.kind.own:
-            return str(self.fs.path_of(scheme, rest))
         if self.kind.object_store:
-            return self._without_account(url, rest.lstrip("/"))
-        return str(self.fs._strip_protocol(url))  # noqa: SLF001 - fsspec's own reading
+            return self._without_account(url, rest)
+        return str(self.fs.path_of(scheme, rest))
 
     def _without_scheme(self, path: str) -> str:
         if self.kind.object_store:

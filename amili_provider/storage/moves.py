@@ -9,6 +9,7 @@ file itself, seen under another name of its folder.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -19,10 +20,10 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
-from amili_provider.storage.entries import Entry
+from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
+from amili_provider.storage.base import Entry, NotAsListedError
 from amili_provider.storage.files import StorageFile, look_at
 from amili_provider.storage.filesystems import open_storage, split_conn_id
 from amili_provider.storage.kinds import BY_SCHEME, split_url
@@ -137,36 +138,36 @@ class Mover:
             return Moved(None, f"{file.url} cannot be moved: files at an HTTP address can only be read.")
         if (reason := _changed(file)) is not None:
             return Moved(None, reason)
-        self._make_folder()
+        self.target.fs.make_folders(self.target.path)
         name = posixpath.basename(file.path)
         for candidate in (name, with_suffix(name, file_id)):
             path = self._join(candidate)
             there = _look(self.target, path)
             if there is not None and self._is_itself(there, file):
                 return Moved(None, f"{file.url} stays: {self.target.url} is its own folder under another name.")
-            if there is not None and not self._is_copy(there, file, sha256):
-                continue
-            try:
-                if there is None:
-                    renamed = self._rename(file, path, sha256)
-                    if renamed is not None:
+            if there is None:
+                try:
+                    if (renamed := self._rename(file, path, sha256)) is not None:
                         return renamed
                     self._copy(file, path, sha256)
-            except FileExistsError:
-                continue
-            return self._delete(file, path)
+                    return self._delete(file, path)
+                except FileExistsError:
+                    # Another's, or our own, whose answer was lost.
+                    there = _look(self.target, path)
+            if there is not None and self._is_copy(there, file, sha256):
+                return self._delete(file, path)
         return Moved(None, f"{file.url} stays: both its name and {candidate!r} are taken in {self.target.url}.")
-
-    def _make_folder(self) -> None:
-        if not self.target.storage.kind.object_store:
-            self.target.fs.makedirs(self.target.path, exist_ok=True)
 
     def _is_itself(self, there: Entry, file: StorageFile) -> bool:
         """Return whether what is *there* may be the very file, reached by another connection or spelling."""
         if self.target.protocol != file.location_root.protocol:
-            return False
+            # A disk may be served by SFTP, and a bucket by two protocols: then size and second are the same.
+            return (there.size, _second(there)) == (file.size, _second(file))
         if self.target.storage.kind.object_store:
-            return there.path == file.path
+            # A bucket may have several names, and a server may take two keys for one. What has the same content and the
+            # same second may still be a copy, but nothing is deleted on the strength of that.
+            same = (there.size, there.fingerprint, _second(there)) == (file.size, file.fingerprint, _second(file))
+            return same or there.path == file.path
         if (there.size, there.fingerprint) != (file.size, file.fingerprint):
             return False
         if self.target.protocol == "file":
@@ -181,7 +182,11 @@ class Mover:
 
     def _is_copy(self, there: Entry, file: StorageFile, sha256: str) -> bool:
         """Return whether what is *there* is this very file, copied by a task that was killed before it deleted."""
-        return there.is_file and there.size == file.size and self._digest(there) == sha256
+        if not there.is_file or there.size != file.size:
+            return False
+        with contextlib.suppress(AmiliStorageError, AmiliStorageSettingsError, FileNotFoundError):
+            return self._digest(there) == sha256
+        return False  # what cannot be read, as from an archive tier, has the name all the same
 
     def _digest(self, there: Entry) -> str:
         digest = hashlib.sha256()
@@ -215,19 +220,18 @@ class Mover:
         return Moved(None, f"{file.url} stays: {replaced}")
 
     def _copy(self, file: StorageFile, path: str, sha256: str) -> None:
-        """Copy, read back, compare. A copy that is not the delivered file is deleted again."""
-        fs = self.target.fs
-        try:
-            _write_new(self.target, path, _blocks(file))
-            there = look_at(self.target, path)
-            if there.size == file.size and self._digest(there) == sha256:
-                return
-        except FileExistsError:
-            raise
-        except BaseException:
-            _discard(fs, path)
-            raise
-        _discard(fs, path)
+        """
+        Copy, read back, compare. A copy that is not the delivered file is deleted again.
+
+        Nothing else is: what cannot be read back may be another task's copy by now, or be taken for one by it.
+        """
+        with file.open() as stream:
+            self.target.fs.create(path, stream, file.size)
+        there = look_at(self.target, path)
+        if there.size == file.size and self._digest(there) == sha256:
+            return
+        with contextlib.suppress(Exception):  # what it is has to be told, whatever becomes of it
+            self.target.fs.remove(path, there.fingerprint)
         raise OSError(f"its copy in {self.target.url} is not what was delivered, and was deleted")
 
     def _delete(self, file: StorageFile, path: str) -> Moved:
@@ -235,7 +239,13 @@ class Mover:
         if (reason := _changed(file)) is not None:
             return Moved(None, f"{reason} Its delivered content is in {url}.")
         try:
-            file.location_root.fs.rm_file(file.path)
+            file.location_root.fs.remove(file.path, file.fingerprint)
+        except FileNotFoundError:
+            return Moved(url)  # deleted, but the answer was lost, and it was asked for once more
+        except NotAsListedError:
+            if _look(file.location_root, file.path) is None:
+                return Moved(url)  # as above
+            return Moved(None, f"{_replaced(file)} Its delivered content is in {url}.")
         except Exception as error:  # noqa: BLE001 - the copy is made, and this says what is left to do
             why = explain("delete", file.url, file.location_root.storage.connection, error)
             return Moved(None, f"{why} Its copy is in {url}; delete the original.")
@@ -264,13 +274,22 @@ def _same_kind(scheme: str, files: list[StorageFile]) -> bool:
     return any(file.location_root.storage.kind is kind for file in files)
 
 
+def _second(one: Entry | StorageFile) -> int | None:
+    # Stores and servers tell less of one file than in a listing.
+    return None if one.modified is None else int(one.modified)
+
+
+def _replaced(file: StorageFile) -> str:
+    return f"{file.url} stays: it was replaced or written to since it was listed, and the new content was not sent."
+
+
 def _changed(file: StorageFile) -> str | None:
     """Return why *file* is not the one that was listed any more, if so."""
     now = _look(file.location_root, file.path)
     if now is None:
         return f"{file.url} is gone since it was listed."
     if (now.size, now.fingerprint, now.changed) != (file.size, file.fingerprint, file.changed):
-        return f"{file.url} stays: it was replaced or written to since it was listed, and the new content was not sent."
+        return _replaced(file)
     if now.is_link:
         return f"{file.url} stays: it is a link to a file elsewhere."
     return None
@@ -301,21 +320,3 @@ def _blocks(file: StorageFile) -> Iterator[bytes]:
     with file.open() as stream:
         while block := stream.read(_BLOCK):
             yield block
-
-
-def _write_new(target: Location, path: str, blocks: Iterator[bytes]) -> None:
-    """Write *blocks* to a file that does not exist yet."""
-    fs: Any = target.fs
-    if hasattr(fs, "put_stream"):
-        fs.put_stream(path, blocks)
-        return
-    with fs.open(path, "xb") as out:
-        for block in blocks:
-            out.write(block)
-
-
-def _discard(fs: Any, path: str) -> None:
-    try:
-        fs.rm_file(path)
-    except Exception as error:  # noqa: BLE001 - the failure before this one is what has to be told
-        log.debug("%s could not be deleted: %s", path, type(error).__name__)

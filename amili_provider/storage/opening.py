@@ -6,11 +6,12 @@ import logging
 from typing import Any
 
 from amili_provider.exceptions import AmiliStorageSettingsError
-from amili_provider.storage import attached
-from amili_provider.storage.connections import StorageConnection, look_up
+from amili_provider.storage.base import ObjectClient
+from amili_provider.storage.connections import StorageConnection, is_on, look_up
 from amili_provider.storage.kinds import Kind, shown, what_works
 from amili_provider.storage.local import LocalFiles
 from amili_provider.storage.locations import Storage
+from amili_provider.storage.objects import ObjectFiles
 from amili_provider.storage.troubles import explain
 
 log = logging.getLogger(__name__)
@@ -25,8 +26,8 @@ def open_kind(kind: Kind, scheme: str | None, connection: StorageConnection | No
     """
     if kind.protocol == "file":
         return _local(kind, connection)
-    if not kind.own:
-        return _by_airflow(kind, connection)
+    if kind.object_store:
+        return _objects(kind, connection)
     if kind.protocol == "http":
         from amili_provider.storage.http import HttpFiles
 
@@ -55,27 +56,30 @@ def _server(kind: Kind, scheme: str | None, connection: StorageConnection) -> St
     elif kind.protocol == "ftp":
         from amili_provider.storage.ftp import FtpFiles
 
-        asked = str(connection.extra.get("tls", "")).strip().lower() in ("true", "1", "yes", "on")
-        fs = FtpFiles(connection, tls=scheme == "ftps" or connection.conn_type == "ftps" or asked)
+        asked = scheme == "ftps" or connection.conn_type == "ftps" or is_on(connection.extra.get("tls"))
+        fs = FtpFiles(connection, tls=asked)
     else:
         from amili_provider.storage.smb import SmbFiles
 
         fs = SmbFiles(connection)
-    home = fs.home()
-    attached.replace_attached(kind.protocol, connection.conn_id, fs)
-    return Storage(kind, fs, connection, home, fs.prefix())
+    return Storage(kind, fs, connection, fs.home(), fs.prefix())
 
 
-def _by_airflow(kind: Kind, connection: StorageConnection | None) -> Storage:
-    conn_id = connection.conn_id if connection else None
-    options = None
-    if kind.protocol == "abfs" and connection:
-        from amili_provider.storage.azure import azure_options
+def _objects(kind: Kind, connection: StorageConnection | None) -> Storage:
+    client: ObjectClient
+    if kind.protocol == "s3":
+        from amili_provider.storage.s3 import S3Client
 
-        options = azure_options(connection)
-    fs = attached.build(kind.protocol, conn_id, options)
-    attached.replace_attached(kind.protocol, conn_id, fs)
-    return Storage(kind, fs, connection, _base_bucket(kind, connection), f"{kind.protocol}://")
+        client = S3Client.from_connection(connection)
+    elif kind.protocol == "gs":
+        from amili_provider.storage.gcs import GcsClient
+
+        client = GcsClient.from_connection(connection)
+    else:
+        from amili_provider.storage.azure import AzureClient
+
+        client = AzureClient.from_connection(connection)
+    return Storage(kind, ObjectFiles(client), connection, _base_bucket(kind, connection), f"{kind.protocol}://")
 
 
 def _base_bucket(kind: Kind, connection: StorageConnection | None) -> str:
@@ -89,18 +93,17 @@ def _base_bucket(kind: Kind, connection: StorageConnection | None) -> str:
 
 def open_other(scheme: str, url: str, conn_id: str | None) -> Storage:
     """Open a scheme that only Airflow, or whoever attached a filesystem, knows."""
-    kind = Kind(scheme, scheme, (scheme,), ())
-    if not attached.has_fs(scheme):
-        fs = attached.find_attached(scheme, conn_id)
-        if fs is None:
-            through = f", with the connection {conn_id!r} or without" if conn_id else ""
-            raise AmiliStorageSettingsError(
-                f"Nothing here can open {scheme}:// ({shown(url)}){through}. What works: {what_works()}."
-            )
-        return Storage(kind, fs, None, "", f"{scheme}://")
-    connection = look_up(conn_id, shown(url)) if conn_id else None
+    from amili_provider.storage.others import OtherFiles
+
+    connection = look_up(conn_id, shown(url)) if conn_id and OtherFiles.knows(scheme) else None
     log.warning("%s:// is passed through to Airflow's own filesystem; this package does not test it.", scheme)
     try:
-        return Storage(kind, attached.build(scheme, conn_id), connection, "", f"{scheme}://")
+        files = OtherFiles.of(scheme, conn_id)
     except Exception as error:  # noqa: BLE001 - whatever that provider raises
         raise explain("open", f"{scheme}://", connection, error) from None
+    if files is None:
+        through = f", with the connection {conn_id!r} or without" if conn_id else ""
+        raise AmiliStorageSettingsError(
+            f"Nothing here can open {scheme}:// ({shown(url)}){through}. What works: {what_works()}."
+        )
+    return Storage(Kind(scheme, scheme, (scheme,), ()), files, connection, "", f"{scheme}://")

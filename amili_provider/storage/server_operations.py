@@ -16,11 +16,7 @@ C = TypeVar("C")
 
 
 class ServerOperations(Generic[C]):
-    """
-    The operations of a kind of server. A path is absolute; what is missing is a :class:`FileNotFoundError`.
-
-    Not an ABC: fsspec's filesystems, which it is mixed into, have a metaclass of their own.
-    """
+    """The operations of a kind of server. A path is absolute; what is missing is a :class:`FileNotFoundError`."""
 
     def _connect(self) -> C:
         raise NotImplementedError

@@ -8,17 +8,15 @@ that closed an idle connection, is noticed but does no harm.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import posixpath
+import shutil
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, ClassVar, TypeVar, cast
 
-from fsspec import AbstractFileSystem
-
+from amili_provider.storage.base import Entry, read_entry, undone
 from amili_provider.storage.kinds import split_host
 from amili_provider.storage.pool import Pool
 from amili_provider.storage.server_operations import C, ServerOperations
@@ -32,6 +30,7 @@ _QUICK_SECONDS = 5.0
 _SESSIONS = 8
 """How many connections to a server there are at once, unless its connection says otherwise or it lets in fewer."""
 _MOST_SESSIONS = 64
+_BLOCK = 1024 * 1024
 T = TypeVar("T")
 
 
@@ -53,7 +52,7 @@ def quiet(logger: str, level: int = logging.WARNING) -> None:
         found.setLevel(level)
 
 
-class ServerFiles(ServerOperations[C], AbstractFileSystem):  # type: ignore[misc] # fsspec is not typed
+class ServerFiles(ServerOperations[C]):
     """
     What SFTP, FTP and SMB have in common.
 
@@ -65,11 +64,9 @@ class ServerFiles(ServerOperations[C], AbstractFileSystem):  # type: ignore[misc
     :raises WrongSettings: if *extra* says something else there than a number from 1 to 64.
     """
 
-    cachable = False
-    root_marker = "/"
+    protocol: ClassVar[str]
 
     def __init__(self, host: str, port: int, login: str, default_port: int, extra: Mapping[str, Any]) -> None:
-        super().__init__()
         self._host = host
         self._port = port
         self._login = login
@@ -93,22 +90,9 @@ class ServerFiles(ServerOperations[C], AbstractFileSystem):  # type: ignore[misc
                 time.sleep(pause)
         return self._connect()
 
-    def mkdir(self, path: str, **_: Any) -> None:
-        """Make one folder; :class:`FileExistsError` if there is something already, decided by the server."""
-        path = self._strip_protocol(path)
-        try:
-            self.run(lambda connection: self._mkdir(connection, path), again=False)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            # SFTP and FTP have no word of their own for it.
-            if self._is_lost(error) or not self.exists(path):
-                raise
-            raise FileExistsError(path) from None
-
-    def rm_file(self, path: str) -> None:
+    def remove(self, path: str, _version: str | None, /) -> None:
         """Delete a file."""
-        self.run(lambda connection: self._remove(connection, self._strip_protocol(path)), again=False)
+        self.run(lambda connection: self._remove(connection, path), again=False)
 
     def home(self) -> str:
         """Return the folder that the server puts this login into. The first call: it shows whether all is well."""
@@ -160,20 +144,20 @@ class ServerFiles(ServerOperations[C], AbstractFileSystem):  # type: ignore[misc
         """Close all connections, those in use when they are given back; who asks again opens new ones."""
         self._pool.close()
 
-    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
-        """Return what is in the folder *path*."""
-        path = self._strip_protocol(path)
-        found = self.run(lambda connection: self._list(connection, path))
-        return found if detail else [details["name"] for details in found]
+    def scan(self, path: str) -> Iterator[Entry]:
+        """Yield what is in the folder *path*."""
+        listed = self.run(lambda connection: self._list(connection, path))
+        listed.reverse()
+        while listed:  # each is let go of: a large folder is not kept twice
+            yield read_entry(listed.pop())
 
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
+    def info(self, path: str) -> Entry:
         """Return what is at *path*."""
-        path = self._strip_protocol(path)
         if path == "/":
-            return {"name": "/", "type": "directory", "size": 0}
-        return self.run(lambda connection: self._stat(connection, path))
+            return read_entry({"name": "/", "type": "directory"})
+        return read_entry(self.run(lambda connection: self._stat(connection, path)))
 
-    def exists(self, path: str, **_: Any) -> bool:
+    def exists(self, path: str) -> bool:
         """Return whether there is something at *path*. An error is not a no."""
         try:
             self.info(path)
@@ -181,9 +165,8 @@ class ServerFiles(ServerOperations[C], AbstractFileSystem):  # type: ignore[misc
             return False
         return True
 
-    def _open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
-        if mode != "rb":
-            raise NotImplementedError(f"mode {mode!r}")
+    def open(self, path: str, _size: int, _version: str | None, /) -> BinaryIO:
+        """Return a stream of the file at *path*, with a connection of its own."""
         while True:
             connection, reused = self._pool.take()
             try:
@@ -196,28 +179,28 @@ class ServerFiles(ServerOperations[C], AbstractFileSystem):  # type: ignore[misc
                     if reused and self._is_lost(error):
                         continue
                 raise
-            return Download(raw, self._pool, connection)
+            return cast("BinaryIO", Download(raw, self._pool, connection))
 
-    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+    def make_folders(self, path: str) -> None:
         """Make the folder *path* and those above it."""
-        path = self._strip_protocol(path)
-        if path in ("", "/"):
+        if path in ("", "/") or self.exists(path):
             return
-        if self.exists(path):
-            if not exist_ok:
-                raise FileExistsError(path)
-            return
-        self.makedirs(posixpath.dirname(path), exist_ok=True)
-        # Somebody else may have made it at the same moment.
-        with contextlib.suppress(FileExistsError):
-            self.mkdir(path)
+        self.make_folders(posixpath.dirname(path))
+        try:
+            self.run(lambda connection: self._mkdir(connection, path), again=False)
+        except OSError as error:
+            # Somebody else may have made it at the same moment; SFTP and FTP have no word of their own for it.
+            if self._is_lost(error) or not self.exists(path):
+                raise
 
-    def put_stream(self, path: str, chunks: Iterator[bytes]) -> None:
-        """Write *chunks* to a new file at *path*; exclusively where the server can."""
+    def create(self, path: str, stream: BinaryIO, _size: int, /) -> None:
+        """Write *stream* to a new file at *path*; exclusively where the server can."""
 
         def write(connection: C) -> None:
             with self._write(connection, path) as out:
-                for chunk in chunks:
-                    out.write(chunk)
+                begun.append(path)
+                shutil.copyfileobj(stream, out, _BLOCK)
 
-        self.run(write, again=False)
+        begun: list[str] = []  # nothing to undo before
+        with undone(lambda: self.remove(begun[0], None)):
+            self.run(write, again=False)

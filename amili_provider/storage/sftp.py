@@ -19,8 +19,8 @@ from typing import Any
 import paramiko
 from airflow.providers.ssh.hooks.ssh import SSHHook
 
+from amili_provider.storage.base import broken_link
 from amili_provider.storage.connections import StorageConnection
-from amili_provider.storage.entries import broken_link
 from amili_provider.storage.servers import ServerFiles, quiet
 from amili_provider.storage.troubles import WrongSettings
 

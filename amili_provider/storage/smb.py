@@ -23,8 +23,8 @@ from smbprotocol.exceptions import (
 )
 from smbprotocol.session import Session
 
+from amili_provider.storage.base import broken_link
 from amili_provider.storage.connections import StorageConnection
-from amili_provider.storage.entries import broken_link
 from amili_provider.storage.servers import ServerFiles, quiet
 from amili_provider.storage.troubles import WrongSettings
 

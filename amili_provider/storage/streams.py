@@ -7,14 +7,14 @@ it is read in pieces must not come out as a mixture of two.
 
 from __future__ import annotations
 
-import asyncio
 import io
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import BinaryIO
 
-from fsspec import AbstractFileSystem
+from amili_provider.storage.base import NotAsListedError
 
 BLOCK_BYTES = 8 * 1024 * 1024
 """How much is asked for at a time from object storages: a request costs a processor some 2 ms, whatever its size."""
@@ -22,10 +22,6 @@ BLOCKS_AHEAD = 2
 """Blocks that are on their way while one is used."""
 STREAM_MEMORY_BYTES = (BLOCKS_AHEAD + 1) * BLOCK_BYTES
 """Memory that one open stream of a large object takes."""
-
-
-class ShortReadError(OSError):
-    """The stream ended before the listed size, or went on after it."""
 
 
 class WholeFile(io.RawIOBase):
@@ -76,11 +72,11 @@ class WholeFile(io.RawIOBase):
         data = self._inner.read(size)
         self._position += len(data)
         if self._position > self._size:
-            raise ShortReadError(f"more than the {self._size} bytes listed could be read: it has grown")
+            raise NotAsListedError(f"more than the {self._size} bytes listed could be read: it has grown")
         if data or not size:
             return data
         if self._position < self._size:
-            raise ShortReadError(f"it ended after {self._position} of {self._size} bytes")
+            raise NotAsListedError(f"it ended after {self._position} of {self._size} bytes")
         self._ended = True
         if self._still_the_same:
             # Samba goes on telling the old time of a file as long as we have it open.
@@ -113,19 +109,23 @@ class Blocks(io.RawIOBase):
     line. The last request asks for one byte more than was listed, so that an object that has grown cannot come out
     as its own beginning.
 
-    :param fs: an object storage's filesystem.
-    :param path: the object.
-    :param size: its size as listed.
+    :param read: returns the bytes of a span.
+    :param size: of the object as listed.
+    :param submit: does something in a thread.
     """
 
-    def __init__(self, fs: AbstractFileSystem, path: str, size: int) -> None:
+    def __init__(
+        self,
+        read: Callable[[int, int], bytes],
+        size: int,
+        submit: Callable[[Callable[[], bytes]], Future[bytes]],
+    ) -> None:
         super().__init__()
-        self._fs = fs
-        self._path = path
+        self._read = read
         self._size = size
+        self._submit = submit
         self._asked = 0
-        self._ahead: deque[tuple[int, Callable[[], bytes]]] = deque()
-        self._begun: list[Future[bytes]] = []
+        self._ahead: deque[tuple[int, Future[bytes]]] = deque()
         self._block = memoryview(b"")
 
     def readable(self) -> bool:
@@ -137,32 +137,23 @@ class Blocks(io.RawIOBase):
         if not self._block:
             self._ask()
             if self._ahead:
-                start, take = self._ahead.popleft()
-                self._block = memoryview(self._checked(take(), start))
+                start, asked = self._ahead.popleft()
+                self._block = memoryview(self._checked(asked.result(), start))
                 self._ask()
         wanted = len(self._block) if size is None or size < 0 else size
         data, self._block = bytes(self._block[:wanted]), self._block[wanted:]
         return data
 
     def _ask(self) -> None:
-        at_once = BLOCKS_AHEAD if self._fs.async_impl else 1
-        while len(self._ahead) < at_once and self._asked < self._size:
+        while len(self._ahead) < BLOCKS_AHEAD and self._asked < self._size:
             start, end = self._asked, min(self._asked + BLOCK_BYTES, self._size)
             self._asked = end
-            self._ahead.append((start, self._request(start, end + (end == self._size))))
-
-    def _request(self, start: int, end: int) -> Callable[[], bytes]:
-        if not self._fs.async_impl:
-            return lambda: bytes(self._fs.cat_file(self._path, start=start, end=end))
-        asked = self._fs._cat_file(self._path, start=start, end=end)  # noqa: SLF001 - fsspec's name for cat_file, async
-        future = asyncio.run_coroutine_threadsafe(asked, self._fs.loop)
-        self._begun = [*(one for one in self._begun if not one.done()), future]
-        return future.result
+            self._ahead.append((start, self._submit(partial(self._read, start, end + (end == self._size)))))
 
     def _checked(self, data: bytes, start: int) -> bytes:
         end = min(start + BLOCK_BYTES, self._size)
         if start + len(data) < end:
-            raise ShortReadError(f"it ended after {start + len(data)} of {self._size} bytes")
+            raise NotAsListedError(f"it ended after {start + len(data)} of {self._size} bytes")
         return data
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
@@ -173,8 +164,7 @@ class Blocks(io.RawIOBase):
 
     def close(self) -> None:
         """Give up what was asked for and not used."""
-        for future in self._begun:
-            future.cancel()
-        self._begun.clear()
+        for _, asked in self._ahead:
+            asked.cancel()
         self._ahead.clear()
         super().close()

@@ -37,8 +37,10 @@ _WRONG_CREDENTIALS = frozenset(
         "ExpiredTokenException",
         "InvalidToken",
         "DefaultCredentialsError",
+        "InvalidOperation",  # an anonymous one that the server wants renewed
         "RefreshError",
         "HTTP 401",
+        "Unauthorized",
         "MalformedError",
         "ClientAuthenticationError",
         "CredentialUnavailableError",
@@ -51,7 +53,16 @@ _WRONG_CREDENTIALS = frozenset(
 # A service that gives tokens and was not reached, which Google's library reports as a refused login too; a session that
 # is over, where the next try may be given another.
 _PASSING = frozenset({"TransportError", "retryable", "ExpiredToken", "ExpiredTokenException"})
-_NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "InvalidResourceName"})
+_NO_BUCKET = frozenset(
+    {
+        "NoSuchBucket",
+        "ContainerNotFound",
+        "InvalidBucketName",
+        "InvalidResourceName",
+        "ParamValidationError",
+        "BadRequest",
+    }
+)
 _SETTINGS = (
     (_WRONG_CREDENTIALS, " Correct the credentials in the connection."),
     (_NO_BUCKET, " Correct the bucket or container in the path, or choose another connection."),
@@ -121,7 +132,7 @@ def _codes(error: BaseException) -> set[str]:
         if seen is None:
             break
         found.add(type(seen).__name__)
-        found.add(f"HTTP {_status(seen)}")
+        found.add(f"HTTP {getattr(seen, 'status_code', None)}")  # Azure's
         if getattr(seen, "retryable", None) is True:  # google-auth
             found.add("retryable")
         code = getattr(seen, "error_code", None)
@@ -132,11 +143,3 @@ def _codes(error: BaseException) -> set[str]:
             found.add(str(response.get("Error", {}).get("Code", "")))
         seen = seen.__cause__ or seen.__context__
     return found
-
-
-def _status(error: BaseException) -> object:
-    """Return the HTTP status that an object storage's library tells, each in its own way."""
-    if type(error) is OSError and str(error).startswith("Forbidden: "):  # gcsfs
-        return 403
-    # gcsfs again, and Azure's.
-    return getattr(error, "code", None) if type(error).__name__ == "HttpError" else getattr(error, "status_code", None)

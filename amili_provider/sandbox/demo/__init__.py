@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_NEEDED = ("airflow", "s3fs", "boto3", "moto", "flask")
+_NEEDED = ("airflow", "boto3", "moto", "flask")
 
 
 def demo(*, large: bool) -> int:
