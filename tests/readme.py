@@ -90,7 +90,7 @@ def storage_table() -> str:
         schemes = ", ".join(f"`{scheme}://`" for scheme in kind.schemes)
         types = ", ".join(f"`{conn_type}`" for conn_type in kind.conn_types)
         # Where the connection is ours to read, and there is something to list, nothing works without one.
-        types += "" if kind.own and kind.lists else ", or none"
+        types += "" if kind.needs_connection else ", or none"
         rows.append(f"| {kind.title} | {schemes} | {types} | {f'`{kind.extra}`' if kind.extra else ''} |")
     return "\n".join(rows)
 

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ def storage_connection(port: int) -> str:
             "extra": {"endpoint_url": f"http://127.0.0.1:{port}", "region_name": "eu-north-1"},
         }
     )
+
+
+_THREADS = 16
 
 
 def ours(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
@@ -109,9 +113,9 @@ def loop(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
             for path in sorted(Path(asked["source"]).iterdir()):
                 yield path.name, path.read_bytes()
             return
-        fs, folder = _bucket(asked)
-        for path in sorted(fs.ls(folder, detail=False)):
-            yield path.rpartition("/")[2], fs.cat_file(path)
+        client, bucket, prefix = _bucket(asked)
+        for key in _keys(client, bucket, prefix):
+            yield key.rpartition("/")[2], client.get_object(Bucket=bucket, Key=key)["Body"].read()
 
     def run() -> dict[str, Any]:
         outcomes: Counter[str] = Counter()
@@ -125,33 +129,32 @@ def loop(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 
 
 def pull(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
-    """Read everything from the storage, with its own library at its own pace, and throw it away."""
-    fs, folder = _bucket(asked)
-    fs.ls(folder.rpartition("/")[0] or folder)
+    """Read everything from the storage, with its own library, and throw it away; small objects in sixteen threads."""
+    _keys(*_bucket(asked))
 
     def run() -> dict[str, Any]:
-        fs, folder = _bucket(asked)  # the operator opens its filesystem within its time, too
+        client, bucket, prefix = _bucket(asked)  # the operator opens its client within its time, too
         if asked["single"]:
-            with fs.open(folder, "rb", cache_type="readahead", block_size=8 * 1024 * 1024) as stream:
-                return {"outcomes": {"bytes": sum(iter(lambda: len(stream.read(1024 * 1024)), 0))}}
-        paths = fs.ls(folder, detail=False)
-        read = 0
-        for start in range(0, len(paths), 1000):
-            read += sum(map(len, fs.cat(paths[start : start + 1000]).values()))
-        return {"outcomes": {"bytes": read}}
+            body = client.get_object(Bucket=bucket, Key=prefix)["Body"]
+            return {"outcomes": {"bytes": sum(map(len, body.iter_chunks(1024 * 1024)))}}
+
+        def size(key: str) -> int:
+            return len(client.get_object(Bucket=bucket, Key=key)["Body"].read())
+
+        with ThreadPoolExecutor(_THREADS) as threads:
+            return {"outcomes": {"bytes": sum(threads.map(size, _keys(client, bucket, prefix)))}}
 
     return run
 
 
 def download(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     """Download one object to disk, as the storage's library does it: several ranges at once."""
-    fs, _ = _bucket(asked)
-    fs.cat(asked["warm_up"].removeprefix("s3://"))
+    _keys(*_bucket(asked))
 
     def run() -> dict[str, Any]:
-        fs, path = _bucket(asked)
+        client, bucket, key = _bucket(asked)
         with tempfile.NamedTemporaryFile() as target:
-            fs.get_file(path, target.name)
+            client.download_file(bucket, key, target.name)
             return {"outcomes": {"bytes": Path(target.name).stat().st_size}}
 
     return run
@@ -177,17 +180,26 @@ def push(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     return run
 
 
-def _bucket(asked: dict[str, Any]) -> tuple[Any, str]:
-    import s3fs
+def _bucket(asked: dict[str, Any]) -> tuple[Any, str, str]:
+    """Return a client, a bucket, and what the keys that are meant begin with."""
+    import boto3
+    from botocore.config import Config
 
-    fs = s3fs.S3FileSystem(
-        key="key",
-        secret="secret",
+    client = boto3.client(
+        "s3",
+        aws_access_key_id="key",
+        aws_secret_access_key="secret",
         endpoint_url=f"http://127.0.0.1:{asked['storage']}",
-        client_kwargs={"region_name": "eu-north-1"},
-        skip_instance_cache=True,
+        region_name="eu-north-1",
+        config=Config(max_pool_connections=_THREADS),
     )
-    return fs, asked["source"].removeprefix("s3://").removesuffix("/*").rstrip("/")
+    bucket, _, prefix = asked["source"].removeprefix("s3://").removesuffix("*").partition("/")
+    return client, bucket, prefix
+
+
+def _keys(client: Any, bucket: str, prefix: str) -> list[str]:
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return [one["Key"] for page in pages for one in page.get("Contents", ())]
 
 
 CONTESTANTS = {"ours": ours, "obvious": obvious, "loop": loop, "pull": pull, "download": download, "push": push}

@@ -69,13 +69,17 @@ def postgres(path: str | None) -> Iterator[Place]:
 @contextmanager
 def s3(path: str | None) -> Iterator[Place]:
     """Ledgers on an S3 server in a process of its own."""
-    from s3fs import S3FileSystem
+    import boto3
+
+    from amili_provider.storage.objects import ObjectFiles
+    from amili_provider.storage.s3 import S3Client
 
     with in_memory(path) as root, server("objects", str(root)) as port:
         (root / "books").mkdir()
-        where = {"endpoint_url": f"http://127.0.0.1:{port}", "client_kwargs": {"region_name": "us-east-1"}}
-        fs = S3FileSystem(key="key", secret="secret", **where)
-        yield lambda name: ObjectStore(fs, f"books/{name}", f"s3://books/{name}")
+        where = {"endpoint_url": f"http://127.0.0.1:{port}", "region_name": "us-east-1"}
+        client = boto3.client("s3", aws_access_key_id="key", aws_secret_access_key="secret", **where)
+        files = ObjectFiles(S3Client(client))
+        yield lambda name: ObjectStore(files, f"books/{name}", f"s3://books/{name}")
 
 
 STORES = {"sqlite": sqlite, "postgres": postgres, "s3": s3}

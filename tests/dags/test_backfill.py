@@ -113,7 +113,7 @@ def _airflow(home: Path, dags: Path, workers: list[station.Station], s3: Any, am
     assert s3
     assert amili
     if not workers:
-        imports = ("s3fs", "airflow.providers.amazon.aws.hooks.s3")
+        imports = ("boto3", "airflow.providers.amazon.aws.hooks.s3")
         workers.append(station.Station(home, "worker", dags=dags, imports=imports))
     return Backfilled(workers[0], home, dags)
 

@@ -43,7 +43,17 @@ for file in sys.argv[1:]:
     found += [value.dag_id for value in values if isinstance(value, sdk.DAG)]
 print(json.dumps({"done": done, "dags": sorted(found), "imported": sorted(ours)}))
 """
-_HEAVY = ("httpx", "fsspec", "upath", "boto3", "botocore", "s3fs", "starlette", "amili_provider.client")
+_HEAVY = (
+    "httpx",
+    "fsspec",
+    "upath",
+    "boto3",
+    "botocore",
+    "google.cloud",
+    "azure",
+    "starlette",
+    "amili_provider.client",
+)
 
 
 def test_reading_the_examples_asks_nobody_and_writes_nothing() -> None:

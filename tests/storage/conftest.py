@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,9 +18,6 @@ from tests.storage.backends.gcs import Gcs
 from tests.storage.backends.s3 import S3
 from tests.storage.backends.sftp import Sftp
 from tests.storage.backends.smb import Smb
-
-# Read when gcsfs is imported: it would ask the emulator over gRPC, which it does not speak, and retry for minutes.
-os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 BACKENDS: dict[str, type[Backend]] = {one.name: one for one in (Disk, S3, Gcs, Azure, Sftp, Ftp, OldFtp, Ftps, Smb)}
 

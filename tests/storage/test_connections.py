@@ -11,7 +11,6 @@ import pytest
 
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
 from amili_provider.operators.buckets import AmiliFileBucketsOperator
-from amili_provider.storage.filesystems import open_location
 from amili_provider.storage.listing import list_files
 from tests.storage.backends.azure import ACCOUNT, CONTAINER, KEY, Azure
 from tests.storage.backends.base import Backend
@@ -254,19 +253,6 @@ def test_s3_conn_id_in_the_path(filled: Backend) -> None:
         list_files(path, "another")
 
 
-@_only(S3)
-def test_object_storage_path_sees_the_same_filesystem(filled: Backend) -> None:
-    """What we open is what an ObjectStoragePath of the same task uses, also after the first one is gone."""
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    first = open_location(filled.url(), "partner").fs
-    second = open_location(filled.url(), "partner").fs
-    assert first is not second
-    path = ObjectStoragePath(filled.url("a.csv"), conn_id="partner")
-    assert path.fs is second
-    assert path.read_bytes() == b"invoice"
-
-
 @_only(Gcs)
 def test_gcs_through_the_official_connection(filled: Backend) -> None:
     """The endpoint and the anonymous login are the ones that the Google hook reads."""
@@ -352,11 +338,11 @@ def test_a_filesystem_that_somebody_attached_is_used() -> None:
     """A scheme that Airflow does not know works if a filesystem was attached for it."""
     from fsspec.implementations.memory import MemoryFileSystem
 
-    from amili_provider.storage.attached import replace_attached
+    from amili_provider.storage.others import attach
 
     fs = MemoryFileSystem()
     fs.pipe_file("/inbox/a.csv", b"invoice")
-    replace_attached("memory", "shelf", fs)
+    attach(protocol="memory", conn_id="shelf", fs=fs)
     [file] = list_files("memory://inbox/*.csv", "shelf")
     with file.open() as stream:
         assert stream.read() == b"invoice"
@@ -394,14 +380,13 @@ def test_passed_through_schemes_are_said_to_be_untested(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A scheme that only Airflow's providers know is passed to them, with a word in the log."""
-    from amili_provider.storage import attached
+    from amili_provider.storage import others
 
-    monkeypatch.setattr(attached, "has_fs", lambda scheme: scheme == "webhdfs")
-
-    def build(protocol: str, conn_id: str | None, options: dict[str, Any] | None = None) -> Any:
+    def get_fs(protocol: str, conn_id: str | None) -> Any:
         raise ImportError(f"no {protocol} here")
 
-    monkeypatch.setattr(attached, "build", build)
+    monkeypatch.setattr(others, "has_fs", lambda scheme: scheme == "webhdfs")
+    monkeypatch.setattr(others, "get_fs", get_fs)
     with caplog.at_level(logging.WARNING), pytest.raises(AmiliStorageError, match="no webhdfs here"):
         list_files("webhdfs://cluster/x", None)
     assert "does not test it" in caplog.text

@@ -20,11 +20,12 @@ _COUNT = 100_000 if LONG else 3_000
 # In a process of its own: the server keeps its objects in the memory of this one.
 _LIST = """
 import json, sys, tracemalloc
-from amili_provider.storage.listing import list_files
+from amili_provider.storage.listing import list_files, open_sources
 url, count = sys.argv[1], int(sys.argv[2])
 list_files(url + "invoice-000001-of-a-customer.csv", "partner")
+sources = open_sources(url + "*.csv", "partner")
 tracemalloc.start()
-files = list_files(url + "*.csv", "partner", max_files=count)
+files = list_files(sources, max_files=count)
 held, peak = tracemalloc.get_traced_memory()
 print("RESULT", json.dumps([len(files), files[0].name, files[-1].name, held / count, peak / count]))
 """

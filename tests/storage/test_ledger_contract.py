@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,21 @@ from amili_provider.ledger.attempts import AttemptState, Origin, epoch
 from amili_provider.ledger.objects import LARGE_BYTES
 from amili_provider.ledger.state import history
 from amili_provider.ledger.stores import Found, LedgerStore, Query
+from amili_provider.storage.objects import ObjectFiles
+from amili_provider.storage.s3 import S3Client
 from tests.ledger_cases import ACCEPTED, LOST, NOT_SENT, REFUSED, an_attempt
 from tests.readme import ROOT
-from tests.storage.backends.gcs import Gcs
-from tests.storage.backends.ledgers import CONN_ID, HOMES, LedgerHome, ObjectHome, Server, SqlHome, homes, running_home
+from tests.storage.backends.ledgers import (
+    CONN_ID,
+    HOMES,
+    LedgerHome,
+    MotoHome,
+    ObjectHome,
+    Server,
+    SqlHome,
+    homes,
+    running_home,
+)
 
 SQL = ["sqlite", "postgres", "mariadb"]
 SERVERS = ["postgres", "mariadb"]
@@ -800,11 +812,9 @@ def test_a_bucket_that_is_away_claims_nothing(home: LedgerHome, store: LedgerSto
 
 def test_a_store_without_conditional_writes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would let two tasks create one object: neither a new ledger nor an old one can be used there."""
-
-    class _Emulator(ObjectHome):
-        kind = Gcs
-
-    for home in _with_scratch(_Emulator):
+    write = S3Client.write
+    monkeypatch.setattr(S3Client, "write", lambda *given, **_new: write(*given, new=False))
+    for home in _with_scratch(MotoHome):
         assert isinstance(home, ObjectHome)
         home.begin()
         monkeypatch.setenv(f"AIRFLOW_CONN_{CONN_ID.upper()}", json.dumps(home.connection()))
@@ -815,6 +825,24 @@ def test_a_store_without_conditional_writes_is_refused(monkeypatch: pytest.Monke
             who = {"format": 1, "ledger_id": "0" * 32, "created_at": "2026-11-01T00:00:00.000Z"}
             home.backend.put("ledger/ledger.json", json.dumps(who).encode())
         home.end()
+
+
+@on("server", homes(OBJECTS), indirect=True)
+def test_an_answer_to_the_probe_that_is_lost(
+    home: ObjectHome, store: LedgerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library asks once more and is told that the object exists: it is the probe's own, and the store is fit."""
+    assert store
+    put = ObjectFiles.put
+
+    def twice(files: ObjectFiles, path: str, data: bytes, *, new: bool) -> None:
+        put(files, path, data, new=new)
+        if data == b"first":
+            raise FileExistsError(path)
+
+    monkeypatch.setattr(ObjectFiles, "put", twice)
+    with closing(home.store()) as other:
+        assert other.open()
 
 
 @on("server", homes(SQL), indirect=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import hashlib
 import os
+import random
 import threading
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -22,7 +25,7 @@ _ID = "0123456789abcdef0123456789abcdef"
 
 
 def test_a_version_that_is_renamed_into_place_is_never_deleted(tmp_path: Path) -> None:
-    """A partner writes each version beside the file and renames it over it, as often as it can; every one is kept."""
+    """A partner puts a file where there is none, and soon renames a correction over it; every one is kept."""
     inbox, archive = tmp_path / "in", tmp_path / "archive"
     inbox.mkdir()
     there, written, over = inbox / "a.csv", set(), threading.Event()
@@ -30,22 +33,28 @@ def test_a_version_that_is_renamed_into_place_is_never_deleted(tmp_path: Path) -
     def partner() -> None:
         number = 0
         while not over.is_set():
-            if not there.exists():
-                number += 1
-                part = tmp_path / "part"
-                part.write_text(f"version {number:06}")
+            number += 1
+            part = tmp_path / "part"
+            part.write_text(f"version {number:06}")
+            # It replaces nothing: what is taken away and put back at this moment stays.
+            with contextlib.suppress(FileExistsError):
+                there.hardlink_to(part)
                 written.add(part.read_text())
-                part.rename(there)
+                time.sleep(random.random() / 200)
                 late = tmp_path / "late"
                 late.write_text(f"version {number:06} corrected")
                 written.add(late.read_text())
                 late.rename(there)
+            part.unlink()
+            time.sleep(random.random() / 200)
 
     thread = threading.Thread(target=partner)
     thread.start()
     replaced: set[str] = set()
     try:
-        for _ in range(300):
+        for _ in range(20_000):
+            if archive.is_dir() and len(list(archive.iterdir())) > 10:
+                break
             for file in list_files(f"{inbox}/*.csv"):
                 try:
                     data = there.read_bytes()

