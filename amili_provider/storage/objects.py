@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from amili_provider.models import one_line
 from amili_provider.storage.base import Entry, NotAsListedError, ObjectClient, object_entry
-from amili_provider.storage.streams import Blocks
+from amili_provider.storage.streams import BLOCK_BYTES, Blocks
 from amili_provider.storage.troubles import WrongSettings
 
 THREADS = 16
@@ -209,9 +209,12 @@ class _Steady:
         self._stream = stream
         self._at = 0
 
-    def read(self, most: int) -> bytes:
-        """Return the next *most* bytes, fewer only at the end."""
-        data = read_fully(self._stream, most)
+    def read(self, most: int = -1) -> bytes:
+        """Return the next *most* bytes, fewer only at the end; by default all that are left."""
+        if most >= 0:
+            data = read_fully(self._stream, most)
+        else:
+            data = b"".join(iter(lambda: self._stream.read(BLOCK_BYTES), b""))
         self._at += len(data)
         return data
 
