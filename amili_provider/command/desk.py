@@ -148,7 +148,7 @@ class Desk:
     def _reading(self) -> Iterator[tuple[LedgerStore, dict[str, Any]]]:
         settings = self._settings()
         with closing(store_from(self._name(), settings)) as store:
-            store.open()
+            store.open(read_only=True)
             yield store, {"environment": settings.environment, "client_no": self.client_no}
 
     @contextmanager

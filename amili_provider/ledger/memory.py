@@ -37,7 +37,7 @@ class MemoryStore:
             self._identity = self._identity or Identity(secrets.token_hex(16), timestamp(self._clock()))
             return self._identity, new
 
-    def open(self) -> Identity:
+    def open(self, *, read_only: bool = False) -> Identity:  # noqa: ARG002 - every process may write its memory
         """Return who it is."""
         if self._identity is None:
             raise AmiliLedgerUnavailable("The ledger in memory does not exist. Create it, in this process.")

@@ -79,7 +79,7 @@ class ObjectStore:
         made = self._create(_WHO, json.dumps(text, indent=2).encode())
         return (new, True) if made else (self.open(), False)
 
-    def open(self) -> Identity:
+    def open(self, *, read_only: bool = False) -> Identity:
         """Prove that the ledger is there, and that the store creates an object once; see ``LedgerStore.open``."""
         known = self._identity()
         if known is None:
@@ -88,7 +88,8 @@ class ObjectStore:
                 f"correct the bucket and prefix. If it is new, create it once: amili-ledger create --conn-id <the "
                 f"amili connection>, or the DAG amili_ledger."
             )
-        self._probe()
+        if not read_only:
+            self._probe()
         self._opened = known
         return known
 

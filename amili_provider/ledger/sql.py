@@ -122,7 +122,7 @@ class SqlStore:
         said: Callable[[BaseException], str] = one_line,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._engine = engine
+        self.engine = engine
         self._path = path
         self._conn_id = conn_id
         self._said = said
@@ -135,16 +135,16 @@ class SqlStore:
             )
         schema, _, name = table.rpartition(".")
         self._named = name, schema or None
-        self._table = attempts_table(*self._named)
+        self.table = attempts_table(*self._named)
         self._now = sa.literal_column(_NOW[self._dialect], sa.String())
         self._sleep = sleep
         self.shown = f"{shown}, table {table}"
         self.places = [("file", path + suffix) for suffix in ("", "-wal", "-shm")] if path else []
-        columns = self._table.c
+        columns = self.table.c
         self._select = sa.select(*(columns[field] for field in FIELDS))
         names = engine.dialect.identifier_preparer
         columns_sql = ", ".join(names.quote(field) for field in FIELDS)
-        its_name = names.format_table(self._table)
+        its_name = names.format_table(self.table)
         its_types = ", ".join(f"{names.quote(f)} {'bigint' if f in INTEGERS else 'text'}" for f in FIELDS)
         rows_sql = {
             "sqlite": f"VALUES {_values_sql('?')}",
@@ -169,7 +169,7 @@ class SqlStore:
         )
         mine = sa.and_(self._of_files, columns.owner == sa.bindparam("its_owner"))
         self._settle = (
-            sa.update(self._table)
+            sa.update(self.table)
             .where(mine, columns.state == AttemptState.CLAIMED.value)
             .values({columns[name]: sa.bindparam(name) for name in _SAID})
         )
@@ -187,11 +187,11 @@ class SqlStore:
         def work(connection: sa.engine.Connection) -> tuple[Identity, bool]:
             self._refuse_unfit(connection)
             if not self._has_table(connection, *self._named):
-                self._table.create(connection)
+                self.table.create(connection)
             elif self._dialect == "mysql":
                 # Its statements that create are no part of a transaction: a table may be there without its indexes.
                 there = {index["name"] for index in sa.inspect(connection).get_indexes(*self._named)}
-                for index in self._table.indexes:
+                for index in self.table.indexes:
                     if index.name not in there:
                         index.create(connection)
             self._try_out(connection)
@@ -201,7 +201,7 @@ class SqlStore:
             now = self._clock(connection)
             row = row_of(Attempt(attempt=FORMAT, owner=secrets.token_hex(16), **_IDENTITY))
             row |= {"claimed_at": now, "expires_at": now, "message": "Which ledger this is."}
-            connection.execute(sa.insert(self._table), [row])
+            connection.execute(sa.insert(self.table), [row])
             return Identity(row["owner"], now), True
 
         try:
@@ -218,21 +218,22 @@ class SqlStore:
 
     def ddl(self) -> str:
         """Return the statements that create the table and let a login use it."""
-        dialect = self._engine.dialect
-        indexes = sorted(self._table.indexes, key=lambda index: str(index.name))
-        statements: list[Any] = [CreateTable(self._table), *map(CreateIndex, indexes)]
+        dialect = self.engine.dialect
+        indexes = sorted(self.table.indexes, key=lambda index: str(index.name))
+        statements: list[Any] = [CreateTable(self.table), *map(CreateIndex, indexes)]
         written = [str(s.compile(dialect=dialect)).strip().replace("\t", "    ") for s in statements]
-        name = dialect.identifier_preparer.format_table(self._table)
+        name = dialect.identifier_preparer.format_table(self.table)
         written.append(f"GRANT SELECT, INSERT, UPDATE ON {name} TO <login of the connection>")
         return "".join(f"{statement};\n" for statement in written)
 
-    def open(self) -> Identity:
+    def open(self, *, read_only: bool = False) -> Identity:
         """Prove that the table is there and can be read and written; see ``LedgerStore.open``."""
 
         def work(connection: sa.engine.Connection) -> Identity:
-            self._refuse_unfit(connection)
+            if not read_only:
+                self._refuse_unfit(connection)
             if not self._has_table(connection, *self._named):
-                raise NoSuchTableError(self._table.fullname)
+                raise NoSuchTableError(self.table.fullname)
             known = self._identity(connection)
             if known is None:
                 raise AmiliLedgerUnavailable(
@@ -240,12 +241,13 @@ class SqlStore:
                     f"ledger it is. Nothing was sent. If it is new, run amili-ledger create once more. If files were "
                     f"sent with it before, it was emptied: restore it."
                 )
-            self._try_out(connection)
+            if not read_only:
+                self._try_out(connection)
             return known
 
         try:
             if self._path is None or Path(self._path).is_file():
-                who = self._transact("be opened", work, writes=True)
+                who = self._transact("be opened", work, writes=not read_only)
                 self._opened = who, self._file()
                 return who
         except NoSuchTableError:
@@ -271,9 +273,9 @@ class SqlStore:
         attempt.stamp_settled(0.0)
         row = row_of(attempt)
         # By the whole key: MySQL locks what it looks at, and others open the ledger at the same moment.
-        mine = sa.and_(*(self._table.c[field] == row[field] for field in KEY))
+        mine = sa.and_(*(self.table.c[field] == row[field] for field in KEY))
         said = {name: row[name] for name in _SAID}
-        done = connection.execute(sa.update(self._table).where(mine).values(said))
+        done = connection.execute(sa.update(self.table).where(mine).values(said))
         found = connection.execute(self._select.where(mine)).all()
         if done.rowcount != 1 or [tuple(one) for one in found] != [tuple(row.values())]:
             raise ValueError(
@@ -298,7 +300,7 @@ class SqlStore:
     def _refuse_unfit(self, connection: sa.engine.Connection) -> None:
         if any(
             all(self._has_table(connection, name, schema) for name in ("task_instance", "dag_run"))
-            for schema in {None, self._table.schema}
+            for schema in {None, self.table.schema}
         ):
             raise ValueError(
                 f"The ledger cannot be kept in Airflow's own metadata database ({self.shown}): it is migrated, cleaned "
@@ -324,7 +326,7 @@ class SqlStore:
         return bool(inspector.has_table(name, schema=schema))
 
     def _identity(self, connection: sa.engine.Connection) -> Identity | None:
-        columns = self._table.c
+        columns = self.table.c
         mine = sa.and_(*(columns[name] == value for name, value in _IDENTITY.items()))
         found = connection.execute(sa.select(columns.attempt, columns.owner, columns.claimed_at).where(mine)).all()
         if not found:
@@ -351,14 +353,14 @@ class SqlStore:
 
     def has_size(self, environment: str, client_no: str, size: int) -> bool:
         """Return whether any attempt at a file of *size* bytes was made."""
-        columns = self._table.c
+        columns = self.table.c
         mine = sa.and_(columns.environment == environment, columns.client_no == client_no, columns.size == size)
         statement = sa.select(columns.size).where(mine).limit(1)
         return bool(self._rows(statement))
 
     def history(self, query: Query) -> Iterator[Attempt]:
         """Yield attempts, the newest first, page by page; no connection is held between two pages."""
-        columns = self._table.c
+        columns = self.table.c
         order = (columns.claimed_at, columns.file_id, columns.attempt)
         statement = self._select.where(self._matching(query)).order_by(*(c.desc() for c in order)).limit(_PAGE)
         page = statement
@@ -373,7 +375,7 @@ class SqlStore:
             page = statement.where(sa.or_(columns.claimed_at < at, earlier_file, same_file))
 
     def _matching(self, query: Query) -> Any:
-        columns = self._table.c
+        columns = self.table.c
         wanted = [columns.environment != ""]  # all but the row that says which ledger this is
         exact = ("environment", "client_no", "dag_id", "run_id", "request")
         wanted += [columns[field] == value for field in exact if (value := getattr(query, field)) is not None]
@@ -524,7 +526,7 @@ class SqlStore:
 
         def work(connection: sa.engine.Connection) -> None:
             taken.clear()
-            columns = self._table.c
+            columns = self.table.c
             keys = sa.select(*(columns[field] for field in KEY)).where(self._of_files)
             known: set[tuple[Any, ...]] = set()
             new: dict[tuple[Any, ...], Attempt] = {}
@@ -546,7 +548,7 @@ class SqlStore:
 
     def close(self) -> None:
         """Close the connections."""
-        self._engine.dispose()
+        self.engine.dispose()
 
     # Transactions
 
@@ -593,7 +595,7 @@ class SqlStore:
             # One question needs no BEGIN; and claims of different files do not disturb each other, whatever the
             # server's default is.
             options["isolation_level"] = "READ COMMITTED" if writes else "AUTOCOMMIT"
-        with self._engine.connect().execution_options(**options) as connection, connection.begin():
+        with self.engine.connect().execution_options(**options) as connection, connection.begin():
             result = work(connection)
             if writes:
                 fault_points.reached("before commit")

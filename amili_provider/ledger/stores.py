@@ -119,8 +119,12 @@ class LedgerStore(Protocol):
     def create(self) -> tuple[Identity, bool]:
         """Create the ledger, and return who it is and whether it is new; one that is there stays as it is."""
 
-    def open(self) -> Identity:
-        """Prove that the ledger is there, and can be read and written; return who it is."""
+    def open(self, *, read_only: bool = False) -> Identity:
+        """
+        Prove that the ledger is there, and can be read and written; return who it is.
+
+        :param read_only: only read: a login that may not write, and a replica of a database, suffice.
+        """
 
     def look_up(self, environment: str, client_no: str, file_ids: Sequence[str]) -> Found:
         """Return the attempts of files of one client."""

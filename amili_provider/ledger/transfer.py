@@ -44,7 +44,7 @@ def export(store: LedgerStore) -> Iterator[str]:
     :raises ValueError: if uploads are running, whose outcome is yet to come; what was yielded is then of no use.
     :raises AmiliLedgerUnavailable: if it cannot be read.
     """
-    who = store.open()
+    who = store.open(read_only=True)
     unsettled = histories(store, store.history(Query(unsettled=True)))
     live = [known.file_id for known in unsettled.values() if known.state is LedgerState.IN_FLIGHT]
     if live:

@@ -126,7 +126,8 @@ def compare(kind: str, attempts: int, older: int, rounds: int, path: str | None)
         began = time.perf_counter()
         fill(full.store, older)
         if kind == "postgres":
-            with full.store._engine.begin() as connection:  # type: ignore[attr-defined]
+            assert isinstance(full.store, SqlStore)
+            with full.store.engine.begin() as connection:
                 connection.exec_driver_sql("ANALYZE")  # as autovacuum does within a minute
         print(f"{kind}: {older} older attempts put there in {time.perf_counter() - began:.0f} s", flush=True)
         seconds(full, attempts // 10)

@@ -23,6 +23,7 @@ from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger import Attempt, LedgerState
 from amili_provider.ledger.attempts import AttemptState, Origin, epoch
 from amili_provider.ledger.objects import LARGE_BYTES
+from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.state import history
 from amili_provider.ledger.stores import Found, LedgerStore, Query
 from amili_provider.storage.objects import ObjectFiles
@@ -565,8 +566,9 @@ def _log_in(home: LedgerHome, monkeypatch: pytest.MonkeyPatch, login: str) -> No
 def test_a_login_that_may_only_read_is_refused_at_once(
     home: LedgerHome, store: LedgerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything is sent, and the message says which rights are needed: with them it works."""
+    """Before anything is sent, and the message says which rights are needed: with them it works. It may ask."""
     assert isinstance(home, Server)
+    store.claim([an_attempt("known", name="a.csv")], 600)
     for name, rights, may in (
         ("reader", "SELECT", False),
         ("no_update", "SELECT, INSERT", False),
@@ -584,6 +586,9 @@ def test_a_login_that_may_only_read_is_refused_at_once(
                 AmiliLedgerUnavailable, match=r"(?i)cannot be opened.*denied.*SELECT, INSERT and UPDATE"
             ):
                 with_login.open()
+            # What people ask needs no more.
+            assert with_login.open(read_only=True) == store.open()
+            assert [a.name for a in with_login.history(Query())] == ["a.csv"]
 
 
 @on("server", homes(SERVERS), indirect=True)
@@ -619,6 +624,7 @@ def test_a_read_only_replica_is_refused(home: LedgerHome, store: LedgerStore, mo
     for refuse in (home.store().open, home.store(create=True).create):
         with pytest.raises(AmiliLedgerUnavailable, match=r"read-only: a replica.*Name the primary"):
             refuse()
+    assert home.store().open(read_only=True) == store.open()
 
 
 @on("server", homes(SQL), indirect=True)
@@ -636,7 +642,8 @@ def test_airflows_own_database_is_refused(home: LedgerHome) -> None:
 
 
 def _dialect(store: LedgerStore) -> Any:
-    return store._engine.dialect  # type: ignore[attr-defined]
+    assert isinstance(store, SqlStore)
+    return store.engine.dialect
 
 
 def _answer_lost(store: LedgerStore, monkeypatch: pytest.MonkeyPatch, *, done: bool) -> list[str]:
