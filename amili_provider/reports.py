@@ -236,7 +236,7 @@ def _reason(receipt: ReceiptFields, *, impersonal: bool) -> str:
 
 
 def _line(words: Any, longest: int = 300) -> str:
-    from amili_provider.models import one_line  # noqa: PLC0415 - a DAG file that imports this module stays quick
+    from amili_provider.receipts import one_line  # noqa: PLC0415 - a DAG file that imports this module stays quick
 
     return "" if words is None else one_line(words, longest)
 

@@ -25,8 +25,10 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn, cast
 from unittest import mock
 
-from amili_provider.client.answers import Answer, Asked, UploadReply
-from amili_provider.client.judging import judged_upload
+from amili_provider.api.errors import judged_upload
+from amili_provider.api.responses import Answer, Asked, UploadReply
+from amili_provider.api.results import FileResult, Vocabulary
+from amili_provider.api.upload import UploadBody
 from amili_provider.connection_form import AmiliSettings
 from amili_provider.delivery.books import Books
 from amili_provider.delivery.outcomes import not_sent
@@ -40,8 +42,7 @@ from amili_provider.ledger.ledger import MARGIN_SECONDS, SETTLE_SECONDS
 from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.state import History, history
 from amili_provider.ledger.stores import Found, LedgerStore
-from amili_provider.models import FileResult, Outcome, Receipt, Vocabulary
-from amili_provider.payload import UploadBody
+from amili_provider.receipts import Outcome, Receipt
 from amili_provider.storage.contents import MemoryContent
 from amili_provider.storage.files import StorageFile
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from amili_provider.client import AmiliClient
+from amili_provider.api.client import AmiliClient
 from amili_provider.delivery.duplicates import not_sent_twice
 from amili_provider.delivery.outcomes import Result, in_a_dry_run, not_sent, unknown
 from amili_provider.delivery.plan import Item, Plan
@@ -22,7 +22,7 @@ from amili_provider.ledger import Attempt, Claim, ClaimFacts, ClaimLost, History
 from amili_provider.ledger.asking import ask_amili
 from amili_provider.ledger.identity import file_id as identity_of
 from amili_provider.ledger.identity import same_name
-from amili_provider.models import Outcome, Verdict, one_line
+from amili_provider.receipts import Outcome, Verdict, one_line
 from amili_provider.reports import ASKED
 
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 from amili_provider import fault_points
-from amili_provider.client import AmiliClient
+from amili_provider.api.client import AmiliClient
 from amili_provider.connection_form import AmiliSettings
 from amili_provider.connection_form.addresses import ENVIRONMENTS
 from amili_provider.delivery import expected
@@ -26,7 +26,7 @@ from amili_provider.delivery.report import barred, failure
 from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
 from amili_provider.ledger import Ledger
 from amili_provider.ledger.opening import ledger_from
-from amili_provider.models import Outcome, Receipt, escaped, one_line
+from amili_provider.receipts import Outcome, Receipt, escaped, one_line
 from amili_provider.reports import groups
 from amili_provider.storage import names
 from amili_provider.storage.listing import Sources, StorageFile, list_files, open_sources

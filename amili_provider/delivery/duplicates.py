@@ -16,7 +16,7 @@ from typing import Protocol
 from amili_provider.delivery.outcomes import Result, in_a_dry_run
 from amili_provider.delivery.plan import Item, Plan
 from amili_provider.ledger.attempts import timestamp
-from amili_provider.models import Outcome, Verdict, one_line
+from amili_provider.receipts import Outcome, Verdict, one_line
 
 _LONGEST_NAME = 80
 

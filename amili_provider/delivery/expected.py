@@ -6,7 +6,7 @@ import fnmatch
 import unicodedata
 from collections.abc import Sequence
 
-from amili_provider.models import one_line
+from amili_provider.receipts import one_line
 from amili_provider.storage.listing import Sources
 
 _MOST_NAMED = 3

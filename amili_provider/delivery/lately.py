@@ -6,7 +6,7 @@ import threading
 from collections.abc import Set as AbstractSet
 
 from amili_provider.delivery.outcomes import Halt
-from amili_provider.models import Outcome
+from amili_provider.receipts import Outcome
 
 UNKNOWN_REQUESTS = 2
 """After so many requests whose outcome is unknown, and none of which something was accepted, the rest is not tried."""

@@ -11,7 +11,7 @@ from amili_provider.delivery.order import Order
 from amili_provider.delivery.outcomes import joined
 from amili_provider.delivery.plan import Item
 from amili_provider.exceptions import AmiliError, AmiliPermanentError
-from amili_provider.models import Outcome
+from amili_provider.receipts import Outcome
 from amili_provider.storage.locations import Location
 from amili_provider.storage.moves import Mover
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from amili_provider.exceptions import AmiliPermanentError
-from amili_provider.models import Outcome, Verdict, one_line
+from amili_provider.receipts import Outcome, Verdict, one_line
 
 if TYPE_CHECKING:
     from amili_provider.delivery.plan import Item

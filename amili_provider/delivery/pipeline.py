@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from amili_provider.client import AmiliClient
+from amili_provider.api.client import AmiliClient
 from amili_provider.delivery.books import Books
 from amili_provider.delivery.duplicates import Lines, as_follower
 from amili_provider.delivery.outcomes import Halt, Result, Sent, in_a_dry_run, not_sent, unknown
@@ -25,7 +25,7 @@ from amili_provider.delivery.progress import Progress
 from amili_provider.delivery.readers import MOST_READERS, Readers
 from amili_provider.delivery.reading import Reader
 from amili_provider.delivery.sending import Sender
-from amili_provider.models import Outcome, Receipt, one_line
+from amili_provider.receipts import Outcome, Receipt, one_line
 from amili_provider.storage.contents import StoredContent
 from amili_provider.storage.streams import STREAM_MEMORY_BYTES
 

@@ -8,7 +8,7 @@ from typing import Literal
 from amili_provider.delivery.outcomes import Result
 from amili_provider.ledger import History
 from amili_provider.ledger.attempts import Run
-from amili_provider.models import Receipt
+from amili_provider.receipts import Receipt
 from amili_provider.storage.contents import HashedContent
 from amili_provider.storage.listing import StorageFile
 

@@ -16,7 +16,7 @@ from amili_provider.exceptions import (
     AmiliRequestError,
     AmiliUploadRejected,
 )
-from amili_provider.models import Outcome, Receipt, one_line
+from amili_provider.receipts import Outcome, Receipt, one_line
 from amili_provider.reports import (
     LOG_WIDTH,
     LONGEST_CLASS,

@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from amili_provider import fault_points
-from amili_provider.client import AmiliClient, RefusedBy, UploadReply
+from amili_provider.api.client import AmiliClient
+from amili_provider.api.responses import RefusedBy, UploadReply
+from amili_provider.api.upload import PartUnreadable, UploadBody, UploadPart
 from amili_provider.delivery.books import Books, NotOurs
 from amili_provider.delivery.lately import Lately
 from amili_provider.delivery.outcomes import Halt, Result, Sent, joined, not_sent, unknown
@@ -31,8 +33,7 @@ from amili_provider.exceptions import (
 from amili_provider.ledger import SettlingFailed
 from amili_provider.ledger.attempts import timestamp
 from amili_provider.ledger.identity import FILE_ID_CHARACTERS
-from amili_provider.models import Outcome, Verdict, one_line
-from amili_provider.payload import PartUnreadable, UploadBody, UploadPart
+from amili_provider.receipts import Outcome, Verdict, one_line
 
 NOT_IDENTIFIED = "0" * FILE_ID_CHARACTERS
 """Stands for the id of a file that is hashed on its way, so that the request's length is known."""

@@ -22,9 +22,10 @@ from amili_provider.hooks.missing import missing_connection
 
 if TYPE_CHECKING:
     # The HTTP library is slow to import, and nothing at DAG parse needs it.
-    from amili_provider.client import AmiliClient, Answer
+    from amili_provider.api.client import AmiliClient
+    from amili_provider.api.responses import Answer
+    from amili_provider.api.results import FileResult
     from amili_provider.hooks.files import FileToUpload
-    from amili_provider.models import FileResult
 
 
 class AmiliHook(BaseHook):
@@ -109,7 +110,7 @@ class AmiliHook(BaseHook):
         """
         self._mask_held_back()
         if self._client is None:
-            from amili_provider.client import AmiliClient
+            from amili_provider.api.client import AmiliClient
 
             self._client = AmiliClient(self.settings, on_token=self._mask)
         return self._client

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from amili_provider.api.upload import Content, UploadPart
 from amili_provider.exceptions import AmiliStorageError
-from amili_provider.models import escaped
-from amili_provider.payload import Content, UploadPart
+from amili_provider.receipts import escaped
 
 FileToUpload = str | os.PathLike[str] | tuple[str, bytes]
 

@@ -17,7 +17,7 @@ from amili_provider.ledger.opening import store_from
 from amili_provider.ledger.stores import LedgerStore
 
 if TYPE_CHECKING:
-    from amili_provider.client import AmiliClient
+    from amili_provider.api.client import AmiliClient
 
 TRIAL_SECONDS = 10.0
 STEP_SECONDS = 4.0
@@ -95,7 +95,7 @@ def _opened(store: LedgerStore) -> tuple[bool, str]:
 
 
 def _trial(settings: AmiliSettings, on_token: Callable[[str], None]) -> tuple[bool, str]:
-    from amili_provider.client import AmiliClient  # the HTTP library is slow to import
+    from amili_provider.api.client import AmiliClient  # the HTTP library is slow to import
 
     brisk = dataclasses.replace(
         settings,

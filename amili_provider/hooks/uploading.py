@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from amili_provider.client import RefusedBy
+from amili_provider.api.responses import RefusedBy
+from amili_provider.api.upload import READ_BLOCK_BYTES, PartUnreadable, UploadBody
 from amili_provider.exceptions import (
     AmiliDeliveryFailed,
     AmiliError,
@@ -16,12 +17,12 @@ from amili_provider.exceptions import (
     AmiliUploadRejected,
 )
 from amili_provider.hooks.files import FileToUpload, HandedOver, handed_over, packed
-from amili_provider.models import Outcome, Receipt, Verdict
-from amili_provider.payload import READ_BLOCK_BYTES, PartUnreadable, UploadBody
+from amili_provider.receipts import Outcome, Receipt, Verdict
 
 if TYPE_CHECKING:
-    from amili_provider.client import AmiliClient, UploadReply
-    from amili_provider.models import Vocabulary
+    from amili_provider.api.client import AmiliClient
+    from amili_provider.api.responses import UploadReply
+    from amili_provider.api.results import Vocabulary
 
 _NAMED = 10
 """Files that a message names."""

@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from amili_provider.models import Outcome, Verdict, one_line
+from amili_provider.receipts import Outcome, Verdict, one_line
 
 _LONGEST_REASON = 160
 FORMAT = 1

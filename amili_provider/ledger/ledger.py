@@ -36,7 +36,7 @@ from amili_provider.ledger import identity
 from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin
 from amili_provider.ledger.state import History, LedgerState, SetAside, history
 from amili_provider.ledger.stores import Identity, LedgerStore
-from amili_provider.models import Outcome, Verdict
+from amili_provider.receipts import Outcome, Verdict
 
 CLAIM_SECONDS = 30.0
 """How long claiming may take, from its beginning to the release of the tail."""

@@ -22,11 +22,11 @@ from amili_provider.ledger.ledger import ClaimLost, Ledger
 from amili_provider.ledger.questions import Row, unknown
 from amili_provider.ledger.state import History, LedgerState
 from amili_provider.ledger.stores import Query
-from amili_provider.models import Outcome, Verdict, escaped, one_line
+from amili_provider.receipts import Outcome, Verdict, escaped, one_line
 from amili_provider.storage.listing import StorageFile, list_files, open_sources
 
 if TYPE_CHECKING:
-    from amili_provider.client import AmiliClient
+    from amili_provider.api.client import AmiliClient
 
 _NAMED = 5
 _READERS = 4

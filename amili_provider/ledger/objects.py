@@ -23,7 +23,7 @@ import tenacity
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.attempts import FORMAT, Attempt, attempt_from, timestamp
 from amili_provider.ledger.stores import Found, Identity, Query, another_ledger
-from amili_provider.models import Outcome, Verdict, one_line
+from amili_provider.receipts import Outcome, Verdict, one_line
 from amili_provider.storage.objects import ObjectFiles
 
 LARGE_BYTES = 8 * 1024 * 1024

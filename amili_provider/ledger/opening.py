@@ -21,7 +21,7 @@ from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.ledger import Ledger
 from amili_provider.ledger.objects import ObjectStore
 from amili_provider.ledger.stores import LedgerStore
-from amili_provider.models import one_line
+from amili_provider.receipts import one_line
 from amili_provider.storage.connections import StorageConnection, look_up, said
 from amili_provider.storage.filesystems import open_location
 from amili_provider.storage.kinds import BY_SCHEME, DISTRIBUTION, shown, split_url

@@ -33,7 +33,7 @@ from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.attempts import FIELDS, FORMAT, Attempt, AttemptState, epoch, timestamp
 from amili_provider.ledger.stores import Found, Identity, Query, another_ledger
 from amili_provider.ledger.table import DEFAULT_TABLE, INTEGERS, KEY, attempt_of, attempts_table, key_of, row_of
-from amili_provider.models import Outcome, Verdict, one_line
+from amili_provider.receipts import Outcome, Verdict, one_line
 
 DIALECTS = frozenset({"postgresql", "mysql", "mariadb", "sqlite"})
 """Databases that keep a unique key whatever happens."""

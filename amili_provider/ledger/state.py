@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from amili_provider.ledger.attempts import Attempt
 from amili_provider.ledger.identity import same_name
-from amili_provider.models import Outcome
+from amili_provider.receipts import Outcome
 
 
 class LedgerState(StrEnum):

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from amili_provider.ledger.attempts import FIELDS, Attempt, AttemptState, Origin, check_state
-from amili_provider.models import Outcome, one_line
+from amili_provider.receipts import Outcome, one_line
 
 DEFAULT_TABLE = "amili_attempts"
 _LENGTHS = {

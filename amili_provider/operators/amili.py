@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from amili_provider.delivery.deliver import DeliveryRun
     from amili_provider.delivery.order import Order
-    from amili_provider.models import Receipt
+    from amili_provider.receipts import Receipt
 
 
 class _Stopped(BaseException):

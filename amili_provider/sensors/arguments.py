@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from amili_provider.connection_form import checked_client_no
-from amili_provider.models import Outcome, one_line
+from amili_provider.receipts import Outcome, one_line
 
 _REMEDY = {
     "receipts": "pass what the upload returned, for example receipts=upload.output",

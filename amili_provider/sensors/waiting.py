@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, Context, PokeReturnValue, conf
 from pydantic import ValidationError
 
+from amili_provider.api.results import Vocabulary
 from amili_provider.exceptions import AmiliError, AmiliResultFailed, wrong_arguments_are_permanent
-from amili_provider.models import Vocabulary
 from amili_provider.reports import laid_out, laid_out_errors
 from amili_provider.sensors.arguments import check_wait
 from amili_provider.sensors.endings import SensorThatEndsAsPokeWould, first_reschedule_date

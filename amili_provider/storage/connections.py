@@ -11,7 +11,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
-from amili_provider.models import one_line
+from amili_provider.receipts import one_line
 
 _SECRET_KEY = re.compile(
     r"pass|secret|token|key|credential|signature|connection_string|account_url|sas|auth|private|cert|proxy",

@@ -18,7 +18,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from amili_provider.models import one_line
+from amili_provider.receipts import one_line
 from amili_provider.storage.base import broken_link
 from amili_provider.storage.connections import StorageConnection
 from amili_provider.storage.ftp_lines import read_facts, read_list, read_mlsd, read_moment

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import requests
 
 from amili_provider.connection_form import environment_proxy
-from amili_provider.models import one_line
+from amili_provider.receipts import one_line
 from amili_provider.storage.base import Entry, object_entry
 from amili_provider.storage.connections import StorageConnection
 from amili_provider.storage.sessions import close_session

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from amili_provider.models import escaped
+from amili_provider.receipts import escaped
 
 DISTRIBUTION = "airflow-provider-amili"
 

@@ -20,7 +20,7 @@ from itertools import islice
 from typing import cast
 
 from amili_provider.exceptions import AmiliStorageSettingsError
-from amili_provider.models import unescaped
+from amili_provider.receipts import unescaped
 from amili_provider.storage.base import Entry
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.filesystems import open_storage, split_conn_id

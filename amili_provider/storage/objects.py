@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, BinaryIO, TypeVar, cast
 
-from amili_provider.models import one_line
+from amili_provider.receipts import one_line
 from amili_provider.storage.base import Entry, NotAsListedError, ObjectClient, object_entry
 from amili_provider.storage.streams import BLOCK_BYTES, Blocks
 from amili_provider.storage.troubles import WrongSettings

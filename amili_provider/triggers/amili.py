@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from amili_provider.triggers.waiting import AmiliTrigger
 
 if TYPE_CHECKING:
-    from amili_provider.models import Vocabulary
+    from amili_provider.api.results import Vocabulary
     from amili_provider.triggers.questions import Ask, Client, Key
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from amili_provider.hooks.masking import short_extras
 from amili_provider.hooks.missing import missing_connection
 
 if TYPE_CHECKING:
-    from amili_provider.client import AmiliAsyncClient
+    from amili_provider.api.async_client import AmiliAsyncClient
 
 LONGEST_ANSWER_SECONDS = 60.0
 """For the answer to one question: ``answer_timeout`` is made for uploads, which take longer."""
@@ -113,11 +112,13 @@ async def aclient(settings: AmiliSettings, questions: int, on_token: Any = amask
     :param on_token: called with every new token.
     :raises AmiliArgumentError: if the environment names a proxy that cannot be used.
     """
-    client, tls = await asyncio.to_thread(_made_ready, settings)
-    opened = client.AmiliAsyncClient(
+    tls = await asyncio.to_thread(_made_ready, settings)
+    from amili_provider.api import async_client  # imported in the thread above
+
+    opened = async_client.AmiliAsyncClient(
         for_questions(settings),
         verify=tls,
-        auth=_shared_auth(client, settings, on_token),
+        auth=_shared_auth(settings, on_token),
         attempts=1,
         # A few questions leave no connection open until the next poll; many of them share a few.
         keep_alive=0 if questions <= MOST_IN_FLIGHT else MOST_IN_FLIGHT,
@@ -128,19 +129,20 @@ async def aclient(settings: AmiliSettings, questions: int, on_token: Any = amask
         await opened.aclose()
 
 
-def _made_ready(settings: AmiliSettings) -> tuple[Any, Any]:
+def _made_ready(settings: AmiliSettings) -> Any:
     """
-    Return the client's module and the TLS settings. To be run in a thread, since each part may take long.
+    Import the client, and return the TLS settings. To be run in a thread, since each part may take long.
 
     The first import of the HTTP library takes up to 200 ms; its first request on an event loop would import another
     100 ms of its own library for events, which a rehearsal here brings forward; reading certificates takes 20 ms.
     """
-    client = importlib.import_module("amili_provider.client")
-    client.rehearse()
-    return client, client.ssl_context(settings)
+    from amili_provider.api import async_client, transport
+
+    async_client.rehearse()
+    return transport.ssl_context(settings)
 
 
-def _shared_auth(client: Any, settings: AmiliSettings, on_token: Any) -> Any:
+def _shared_auth(settings: AmiliSettings, on_token: Any) -> Any:
     auths = _auths.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
     identity = (
         settings.auth_url,
@@ -154,5 +156,7 @@ def _shared_auth(client: Any, settings: AmiliSettings, on_token: Any) -> Any:
     )
     auth = auths.get(identity)
     if auth is None:
-        auth = auths[identity] = client.auth_of(settings, on_token=on_token)
+        from amili_provider.api.auth import auth_of
+
+        auth = auths[identity] = auth_of(settings, on_token=on_token)
     return auth

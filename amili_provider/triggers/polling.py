@@ -7,13 +7,14 @@ import logging
 from collections.abc import Iterable
 from enum import Enum
 
+from amili_provider.api.results import Meaning
+from amili_provider.api.retry import LONGEST_WAIT_SECONDS
 from amili_provider.exceptions import AmiliConnectionError, AmiliError
-from amili_provider.models import Meaning, one_line
+from amili_provider.receipts import one_line
 from amili_provider.triggers.connecting import MOST_IN_FLIGHT
 from amili_provider.triggers.events import Open, Settled
 from amili_provider.triggers.pace import MOST_FAILURES, Pace, Time
 from amili_provider.triggers.questions import Ask, Key, Said, is_doubtful
-from amili_provider.waiting import LONGEST_WAIT_SECONDS
 
 log = logging.getLogger(__name__)
 

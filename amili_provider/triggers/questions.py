@@ -12,17 +12,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from amili_provider.api.results import DONE_WORDS, FileResult, Meaning, Vocabulary, everything_in, says_in_part, word
 from amili_provider.exceptions import AmiliError, AmiliRequestError, AmiliResponseError
-from amili_provider.models import (
-    DONE_WORDS,
-    FileResult,
-    Meaning,
-    Vocabulary,
-    everything_in,
-    one_line,
-    says_in_part,
-    word,
-)
+from amili_provider.receipts import one_line
 
 Key = tuple[str, str]
 """A client number, and a file's id or a batch's uuid."""

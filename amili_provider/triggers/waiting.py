@@ -16,7 +16,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from amili_provider.triggers.pace import Time
 
 if TYPE_CHECKING:
-    from amili_provider.models import Vocabulary
+    from amili_provider.api.results import Vocabulary
     from amili_provider.triggers.events import WaitEvent
     from amili_provider.triggers.questions import Ask, Client, Key
 

@@ -104,13 +104,13 @@ class Countdown:
 
 def _hurry() -> None:
     """Shorten pauses, and call files large that are not; how often something is tried stays as it is."""
-    from amili_provider import waiting
+    from amili_provider.api import retry
     from amili_provider.delivery import pipeline
     from amili_provider.ledger import ledger, sql
     from amili_provider.ledger.objects import ObjectStore
     from amili_provider.ledger.sql import SqlStore
 
-    waiting._FIRST_BACKOFF_SECONDS = 0.02
+    retry._FIRST_BACKOFF_SECONDS = 0.02
     for store in (SqlStore, ObjectStore):
         wrap(store, "__init__", lambda make, *args, **more: make(*args, **{**more, "sleep": _briefly}))
     ledger.SETTLE_SECONDS = 1.5
@@ -191,7 +191,7 @@ def _stop() -> None:
 
 def _kill_at_byte(plan: dict[str, Any]) -> None:
     """Die when so many bytes of a request's body were handed out; all of them: with the tail on its way."""
-    from amili_provider.payload import UploadBody
+    from amili_provider.api.upload import UploadBody
 
     def around(original: Callable[..., Iterator[bytes]], body: Any) -> Iterator[bytes]:
         out = 0
@@ -341,7 +341,7 @@ def _hang(plan: dict[str, Any]) -> None:
 
 def _change_file(plan: dict[str, Any]) -> None:
     """Let somebody write to a file between the listing and the end of its upload."""
-    from amili_provider.payload import UploadBody
+    from amili_provider.api.upload import UploadBody
     from amili_provider.storage import contents, reading
 
     path, countdown = Path(plan["path"]), Countdown(1)

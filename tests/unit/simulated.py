@@ -23,7 +23,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-import amili_provider.client
+import amili_provider.api.async_client
 from amili_provider.sensors.waiting import AmiliSensor
 from amili_provider.triggers.pace import Time
 from amili_provider.triggers.waiting import AmiliTrigger
@@ -140,9 +140,11 @@ def settle_in(world: World, monkeypatch: pytest.MonkeyPatch, **extra: Any) -> No
     connection = {**CONNECTION, "extra": {**CONNECTION["extra"], **extra}}  # type: ignore[dict-item]
     monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", json.dumps(connection))
     monkeypatch.setattr(
-        amili_provider.client,
+        amili_provider.api.async_client,
         "AmiliAsyncClient",
-        functools.partial(amili_provider.client.AmiliAsyncClient, transport=httpx.MockTransport(world.answer)),
+        functools.partial(
+            amili_provider.api.async_client.AmiliAsyncClient, transport=httpx.MockTransport(world.answer)
+        ),
     )
     monkeypatch.setattr(AmiliSensor, "time", world.time)
     monkeypatch.setattr(AmiliTrigger, "time", world.time)

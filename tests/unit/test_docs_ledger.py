@@ -20,7 +20,7 @@ from amili_provider.command.cli import main
 from amili_provider.ledger import Attempt, ClaimFacts, Ledger, LedgerState, Origin
 from amili_provider.ledger.attempts import Run
 from amili_provider.ledger.sql import SqlStore, sqlite_engine
-from amili_provider.models import Outcome, Verdict
+from amili_provider.receipts import Outcome, Verdict
 from tests.readme import ROOT
 
 PAGE = (ROOT / "docs/ledger.md").read_text(encoding="utf-8")

@@ -15,7 +15,9 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 from pytest_mock import MockerFixture
 
-from amili_provider.client import AmiliClient, RefusedBy, UploadReply
+from amili_provider.api.client import AmiliClient
+from amili_provider.api.responses import RefusedBy, UploadReply
+from amili_provider.api.results import Vocabulary
 from amili_provider.exceptions import (
     AmiliArgumentError,
     AmiliAuthenticationError,
@@ -28,7 +30,6 @@ from amili_provider.exceptions import (
     AmiliUploadRejected,
 )
 from amili_provider.hooks.amili import AmiliHook
-from amili_provider.models import Vocabulary
 from amili_provider.triggers.connecting import asettings
 
 CONNECTION: dict[str, Any] = {
@@ -117,7 +118,7 @@ def test_closed_hook_can_be_used_again() -> None:
 def _client(mocker: MockerFixture) -> Iterator[Any]:
     """Stand in for the client that the hook makes."""
     made = mocker.create_autospec(AmiliClient, instance=True)
-    mocker.patch("amili_provider.client.AmiliClient", autospec=True, return_value=made)
+    mocker.patch("amili_provider.api.client.AmiliClient", autospec=True, return_value=made)
     return made
 
 
@@ -366,7 +367,7 @@ def test_importing_the_hook_does_not_import_the_http_library() -> None:
     code = (
         "import airflow.providers.common.compat.sdk as sdk, sys; sdk.BaseHook; before = set(sys.modules);"
         "import amili_provider.hooks.amili;"
-        "print([m for m in set(sys.modules) - before if m.startswith(('httpx', 'amili_provider.client'))])"
+        "print([m for m in set(sys.modules) - before if m.startswith(('httpx', 'amili_provider.api'))])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert ran.stdout.strip().splitlines()[-1] == "[]"

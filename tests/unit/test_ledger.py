@@ -15,7 +15,7 @@ from amili_provider.ledger import Attempt, Claim, ClaimLost, History, Ledger, Le
 from amili_provider.ledger.attempts import Origin, Run
 from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.stores import Query
-from amili_provider.models import Outcome, Verdict
+from amili_provider.receipts import Outcome, Verdict
 from tests.ledger_cases import (
     ACCEPTED,
     LOST,

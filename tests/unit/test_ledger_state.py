@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from amili_provider.ledger.attempts import Attempt, AttemptState, timestamp
 from amili_provider.ledger.state import LedgerState as State
 from amili_provider.ledger.state import SetAside, history
-from amili_provider.models import Outcome
+from amili_provider.receipts import Outcome
 
 _NOW = 1_795_000_000.0
 _ID = "ab" + "0" * 30

@@ -10,19 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amili_provider.models import (
+from amili_provider.api.results import (
     Meaning,
-    Outcome,
     UnreadableAnswer,
-    Verdict,
     Vocabulary,
-    escaped,
     judge_upload,
-    one_line,
     read_message,
     read_upload_answer,
-    unescaped,
 )
+from amili_provider.receipts import Outcome, Verdict, escaped, one_line, unescaped
 
 WORDS = Vocabulary()
 

@@ -14,7 +14,7 @@ import pytest
 
 from amili_provider.delivery.report import failure
 from amili_provider.exceptions import AmiliError, AmiliFilesMissing, AmiliUploadRejected
-from amili_provider.models import Outcome, Receipt
+from amili_provider.receipts import Outcome, Receipt
 from amili_provider.reports import LOG_WIDTH, LONGEST_CLASS, MAIL_WIDTH, MOST_LINES, delivery_report, groups, laid_out
 from tests.readme import ROOT
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook, Connection
 
-import amili_provider.client
-from amili_provider.client.nonblocking import AmiliAsyncClient
+import amili_provider.api.async_client
+from amili_provider.api.async_client import AmiliAsyncClient
 from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
 from amili_provider.triggers.connecting import MOST_IN_FLIGHT
 from amili_provider.triggers.pace import MOST_FAILURES
@@ -338,7 +338,7 @@ def test_the_client_is_closed_when_the_trigger_is_cancelled(world: World, monkey
 def _counting(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[Any]]:
     opened: list[Any] = []
     closed: list[Any] = []
-    real = amili_provider.client.AmiliAsyncClient
+    real = amili_provider.api.async_client.AmiliAsyncClient
 
     def make(*args: Any, **kwargs: Any) -> Any:
         client = real(*args, **kwargs)
@@ -352,7 +352,7 @@ def _counting(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[Any]]:
         opened.append(client)
         return client
 
-    monkeypatch.setattr(amili_provider.client, "AmiliAsyncClient", make)
+    monkeypatch.setattr(amili_provider.api.async_client, "AmiliAsyncClient", make)
     return opened, closed
 
 

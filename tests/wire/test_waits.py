@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, TaskDeferred
 
-import amili_provider.client.connecting
+import amili_provider.api.transport
 from amili_provider.exceptions import AmiliConnectionError
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
@@ -182,7 +182,7 @@ def test_nothing_blocks_the_event_loop(
         "AIRFLOW_CONN_AMILI_DEFAULT",
         amili_sandbox.connection_json().replace("127.0.0.1", "localhost"),
     )
-    amili_provider.client.connecting._ssl_context.cache_clear()
+    amili_provider.api.transport._ssl_context.cache_clear()
     amili_sandbox.results.set("a", "queued", "queued", "created")
     amili_sandbox.batches.set("a", "working", "working", "done")
     amili_sandbox.faults.add(kind, nth=2, expire_tokens=True)

@@ -10,17 +10,15 @@ from typing import Any, Self
 
 import httpx
 
-from amili_provider.auth import ClientCredentialsAuth, OnToken
-from amili_provider.client import addressing
-from amili_provider.client.answers import NOTHING_YET, Answer, Asked, UploadReply, asked_about
-from amili_provider.client.identity import auth_of, vocabulary_of
-from amili_provider.client.in_flight import Body
-from amili_provider.client.judging import judged, judged_upload
-from amili_provider.client.seam import NoAnswer
-from amili_provider.client.wire import Wire
+from amili_provider.api import urls
+from amili_provider.api.auth import ClientCredentialsAuth, OnToken, auth_of, vocabulary_of
+from amili_provider.api.errors import NoAnswer, judged, judged_upload
+from amili_provider.api.exchange import Wire
+from amili_provider.api.responses import NOTHING_YET, Answer, Asked, UploadReply, asked_about
+from amili_provider.api.results import FileResult
+from amili_provider.api.upload import Body
 from amili_provider.connection_form import AmiliSettings, as_count, checked_client_no
 from amili_provider.exceptions import AmiliConnectionError, AmiliOutcomeUnknown, AmiliResponseError
-from amili_provider.models import FileResult
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 MOST_PAGES = 10_000
@@ -96,9 +94,9 @@ class AmiliClient:
         :raises AmiliOutcomeUnknown: all was sent, but no complete answer came, or one that does not tell what was
             taken: a redirect, 202, 204, 408, 409, 5xx.
         """
-        path = addressing.files_path(checked_client_no(client_no, "client_no"))
-        url, what = addressing.url_of(self.settings, path), f"POST {path}"
-        headers = addressing.headers_for({"Content-Type": "application/json"})
+        path = urls.files_path(checked_client_no(client_no, "client_no"))
+        url, what = urls.url_of(self.settings, path), f"POST {path}"
+        headers = urls.headers_for({"Content-Type": "application/json"})
         headers["Content-Length"] = str(body.content_length)
 
         def once() -> UploadReply:
@@ -141,7 +139,7 @@ class AmiliClient:
         :raises AmiliRequestError: any other 4xx, or reading met a redirect.
         :raises AmiliOutcomeUnknown: something was written, but no complete answer came, or a redirect or a 5xx.
         """
-        url = addressing.url_of(self.settings, path)
+        url = urls.url_of(self.settings, path)
         return self._call(method.upper(), url, params=params, json=json, headers=headers)
 
     def paginate(
@@ -160,7 +158,7 @@ class AmiliClient:
             that may be read names another one.
         """
         max_pages = as_count(max_pages, "max_pages")
-        first = addressing.url_of(self.settings, path)
+        first = urls.url_of(self.settings, path)
         # It may be named again, with its parameters.
         seen = {str(httpx.URL(first, params=params))} if params else set()
         url: str | None = first
@@ -171,7 +169,7 @@ class AmiliClient:
             if not isinstance(page, dict):
                 raise AmiliResponseError(f"GET {path}: the answer is JSON, but not an object with a page in it.")
             yield page
-            url = addressing.next_page(self.settings, url, page)
+            url = urls.next_page(self.settings, url, page)
             if url in seen:
                 raise AmiliResponseError(f"GET {path}: summary.nextPage leads back to a page that was read already.")
             max_pages -= 1
@@ -183,7 +181,7 @@ class AmiliClient:
 
     def get_batch(self, client_no: str, batch_uuid: str) -> Answer:
         """Ask for a batch: 200, 202 (still working) or 206 (partly done). Source: "GET one batch"."""
-        return self.request("GET", addressing.batch_path(checked_client_no(client_no, "client_no"), batch_uuid))
+        return self.request("GET", urls.batch_path(checked_client_no(client_no, "client_no"), batch_uuid))
 
     def get_file_result(self, client_no: str, file_id: str) -> FileResult | None:
         """
@@ -196,7 +194,7 @@ class AmiliClient:
     def ask_for_result(self, client_no: str, file_id: str) -> Asked:
         """Ask as :meth:`get_file_result` does, and tell "not yet" from "there is no such file"."""
         number = checked_client_no(client_no, "client_no")
-        url = addressing.url_of(self.settings, addressing.result_path(self.settings, number, file_id))
+        url = urls.url_of(self.settings, urls.result_path(self.settings, number, file_id))
         return asked_about(self._call("GET", url, accepted=NOTHING_YET), file_id, self.vocabulary)
 
     def sign_in(self) -> float | None:
@@ -231,7 +229,7 @@ class AmiliClient:
         accepted: tuple[int, ...] = (),
     ) -> Answer:
         writes, what = method not in _READING, f"{method} {httpx.URL(url).path}"
-        sent_headers = addressing.headers_for(headers)
+        sent_headers = urls.headers_for(headers)
         content = None
         if json is not None:
             content = json_module.dumps(json).encode()

@@ -12,18 +12,16 @@ from typing import Any, Self
 
 import httpx
 
-from amili_provider.auth import BearerAuth, ClientCredentialsAuth, OnToken
-from amili_provider.client import addressing, connecting
-from amili_provider.client.answers import NOTHING_YET, Answer, file_result_in
-from amili_provider.client.identity import auth_of, vocabulary_of, without_secrets
-from amili_provider.client.in_flight import InFlight
-from amili_provider.client.judging import decided_by_code, judged
-from amili_provider.client.reading import aread_answer
-from amili_provider.client.seam import NoAnswer, translated
+from amili_provider.api import urls
+from amili_provider.api.auth import BearerAuth, ClientCredentialsAuth, OnToken, auth_of, vocabulary_of, without_secrets
+from amili_provider.api.errors import NoAnswer, decided_by_code, judged, translated
+from amili_provider.api.responses import NOTHING_YET, Answer, aread_answer, file_result_in
+from amili_provider.api.results import FileResult
+from amili_provider.api.retry import Patience
+from amili_provider.api.transport import aset_location_aside, http_options, plain_headers, ssl_context
+from amili_provider.api.upload import InFlight
 from amili_provider.connection_form import AmiliSettings, checked_client_no
 from amili_provider.exceptions import AmiliConnectionError
-from amili_provider.models import FileResult
-from amili_provider.waiting import Patience
 
 
 @functools.cache
@@ -44,14 +42,14 @@ class AmiliAsyncClient:
     Asks the API of Amili for results. An asynchronous context manager; :meth:`aclose` it otherwise.
 
     :param settings: the connection.
-    :param verify: the TLS settings of :func:`~amili_provider.client.ssl_context`, made in a thread: making them
+    :param verify: the TLS settings of :func:`~amili_provider.api.transport.ssl_context`, made in a thread: making them
         here would block the event loop.
     :param clock: seconds since the epoch.
     :param sleep: waits without blocking.
     :param transport: an asynchronous httpx transport, for tests.
     :param on_token: called with every new token before it is used; what it returns is awaited if it can be.
     :param attempts: how often a question is asked at most.
-    :param auth: how requests are signed, from :func:`~amili_provider.client.auth_of`, to share one token among many
+    :param auth: how requests are signed, from :func:`~amili_provider.api.auth.auth_of`, to share one token among many
         clients of one event loop; None makes one of this client's own, and *on_token* counts.
     :param keep_alive: how many connections are kept for the next question; those of 0 leave no socket open.
     """
@@ -76,15 +74,15 @@ class AmiliAsyncClient:
         self._attempts = attempts
         self._auth = auth_of(settings, clock, on_token) if auth is None else auth
         self._http = httpx.AsyncClient(
-            **connecting.http_options(
+            **http_options(
                 settings,
                 httpx.AsyncHTTPTransport,
                 # Shorter than any server keeps one, so that a question seldom meets a connection just closed.
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=keep_alive, keepalive_expiry=5.0),
-                verify=connecting.ssl_context(settings) if verify is None else verify,
+                verify=ssl_context(settings) if verify is None else verify,
                 transport=transport,
             ),
-            event_hooks={"response": [connecting.aset_location_aside]},
+            event_hooks={"response": [aset_location_aside]},
         )
 
     def __repr__(self) -> str:
@@ -112,7 +110,7 @@ class AmiliAsyncClient:
         :raises AmiliAuthenticationError: 401 after one renewal of the token, or 403.
         :raises AmiliRequestError: any other 3xx or 4xx.
         """
-        url, patience = addressing.url_of(self.settings, path), Patience(self._attempts)
+        url, patience = urls.url_of(self.settings, path), Patience(self._attempts)
         while True:
             try:
                 return await self._once(url, accepted)
@@ -126,7 +124,7 @@ class AmiliAsyncClient:
 
     async def get_batch(self, client_no: str, batch_uuid: str) -> Answer:
         """Ask for a batch: 200, 202 (still working) or 206 (partly done). Source: "GET one batch"."""
-        return await self.get(addressing.batch_path(checked_client_no(client_no, "client_no"), batch_uuid))
+        return await self.get(urls.batch_path(checked_client_no(client_no, "client_no"), batch_uuid))
 
     async def get_file_result(self, client_no: str, file_id: str) -> FileResult | None:
         """
@@ -135,22 +133,20 @@ class AmiliAsyncClient:
         :returns: None if there is no result yet.
         """
         number = checked_client_no(client_no, "client_no")
-        path = addressing.result_path(self.settings, number, file_id)
+        path = urls.result_path(self.settings, number, file_id)
         return file_result_in(await self.get(path, accepted=NOTHING_YET), file_id, self.vocabulary)
 
     async def _once(self, url: str, accepted: tuple[int, ...]) -> Answer:
         what = f"GET {httpx.URL(url).path}"
         flight = InFlight(connect_seconds=self.settings.connect_timeout)
-        request = self._http.build_request(
-            "GET", url, headers=addressing.headers_for(), extensions={"trace": flight.atrace}
-        )
+        request = self._http.build_request("GET", url, headers=urls.headers_for(), extensions={"trace": flight.atrace})
         bound = self.settings.connect_timeout + self.settings.answer_timeout
         try:
             with translated(flight, self.settings):
                 async with asyncio.timeout(bound):
                     response = await self._http.send(request, auth=self._auth, stream=True)
                     try:
-                        answer = Answer(response.status_code, connecting.plain_headers(response), b"")
+                        answer = Answer(response.status_code, plain_headers(response), b"")
                         content = await aread_answer(
                             response, code_decides=decided_by_code(answer.status_code, upload=False)
                         )

@@ -14,14 +14,14 @@ from typing import Any
 
 import httpx
 
+from amili_provider.api.results import read_json
+from amili_provider.api.retry import asked_to_wait
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliConnectionError,
     AmiliRequestError,
     AmiliResponseError,
 )
-from amili_provider.models import read_json
-from amili_provider.waiting import asked_to_wait
 
 TOKEN_TIMEOUT_SECONDS = 15.0
 """For each step of the token request, and for its whole answer."""

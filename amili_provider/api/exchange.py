@@ -9,17 +9,14 @@ from typing import Any, TypeVar
 
 import httpx
 
-from amili_provider.auth import BearerAuth, ClientCredentialsAuth
-from amili_provider.client import connecting
-from amili_provider.client.answers import Answer
-from amili_provider.client.identity import without_secrets
-from amili_provider.client.in_flight import Body, InFlight
-from amili_provider.client.judging import decided_by_code
-from amili_provider.client.reading import AnswerUnusable, read_answer
-from amili_provider.client.seam import translated
+from amili_provider.api.auth import BearerAuth, ClientCredentialsAuth, without_secrets
+from amili_provider.api.errors import decided_by_code, translated
+from amili_provider.api.responses import Answer, AnswerUnusable, read_answer
+from amili_provider.api.retry import Patience
+from amili_provider.api.transport import http_options, plain_headers, set_location_aside, ssl_context
+from amili_provider.api.upload import Body, InFlight
 from amili_provider.connection_form import AmiliSettings
 from amili_provider.exceptions import AmiliConnectionError
-from amili_provider.waiting import Patience
 
 T = TypeVar("T")
 
@@ -52,15 +49,15 @@ class Wire:
         self._flights: set[InFlight] = set()
         self._flights_lock = threading.Lock()
         self._http = httpx.Client(
-            **connecting.http_options(
+            **http_options(
                 settings,
                 httpx.HTTPTransport,
                 # A kept connection that the other end closes in this moment is the commonest answer that never comes.
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-                verify=connecting.ssl_context(settings),
+                verify=ssl_context(settings),
                 transport=transport,
             ),
-            event_hooks={"response": [connecting.set_location_aside]},
+            event_hooks={"response": [set_location_aside]},
         )
 
     def close(self) -> None:
@@ -138,7 +135,7 @@ class Wire:
             self._on_its_way(flight),
             contextlib.closing(self._http.send(request, auth=self.auth, stream=True)) as r,
         ):
-            answer = Answer(r.status_code, connecting.plain_headers(r), b"")
+            answer = Answer(r.status_code, plain_headers(r), b"")
             code_decides = decided_by_code(r.status_code, upload=isinstance(content, InFlight))
             content = read_answer(r, code_decides=code_decides)
             if flight.overdue and not code_decides:

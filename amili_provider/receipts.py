@@ -1,10 +1,100 @@
-"""Words from outside, as one safe line."""
+"""Outcome, verdict and receipt of a file; and words from outside, as one safe line."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
+
+
+class Outcome(StrEnum):
+    """What became of one file; the field ``outcome`` of a receipt."""
+
+    UPLOADED = "uploaded"
+    ALREADY_UPLOADED = "already_uploaded"
+    SKIPPED = "skipped"
+    DUPLICATE = "duplicate"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+    NOT_SENT = "not_sent"
+
+    @property
+    def delivered(self) -> bool:
+        """Whether Amili has accepted the file, now or earlier."""
+        return self in (Outcome.UPLOADED, Outcome.ALREADY_UPLOADED)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the task must not be green."""
+        return self in (Outcome.DUPLICATE, Outcome.REJECTED, Outcome.UNKNOWN, Outcome.NOT_SENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """
+    What one answer says of one file.
+
+    :param outcome: uploaded, rejected or unknown.
+    :param status: Amili's status, as one safe line.
+    :param result: Amili's result, as one safe line.
+    :param message: Amili's message, or ours where Amili said nothing that can be understood.
+    :param per_file: whether Amili named this very file.
+    """
+
+    outcome: Outcome
+    status: str | None = None
+    result: str | None = None
+    message: str | None = None
+    per_file: bool = False
+
+
+@dataclass(slots=True)
+class Receipt:
+    """
+    What became of one file: one entry of the task's XCom.
+
+    Fields are the public interface; :meth:`as_dict` gives plain JSON in their order.
+    """
+
+    name: str
+    source: str
+    client_no: str
+    file_type: str
+    size: int | None = None
+    file_id: str | None = None
+    sha256: str | None = None
+    outcome: Outcome = Outcome.NOT_SENT
+    status: str | None = None
+    result: str | None = None
+    message: str | None = None
+    uploaded_at: str | None = None
+    request: str | None = None
+    """Which request of the task took it to Amili, as in the log and in the ledger; None if it was not sent."""
+    unwritten: bool = field(default=False, repr=False)
+    """Whether the ledger could not be told of the outcome, so that the next run finds it unknown. Not published."""
+    passing: bool = field(default=False, repr=False)
+    """Of a file not sent: whether the cause may pass by itself, so that a retry of the task helps. Not published."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the published fields in their documented order, as plain JSON."""
+        return {
+            "file_id": self.file_id,
+            "name": self.name,
+            "source": self.source,
+            "size": self.size,
+            "sha256": self.sha256,
+            "client_no": self.client_no,
+            "file_type": self.file_type,
+            "outcome": str(self.outcome),
+            "status": self.status,
+            "result": self.result,
+            "message": self.message,
+            "uploaded_at": self.uploaded_at,
+            "request": self.request,
+        }
+
 
 LONGEST_SHOWN = 300
 """Characters of Amili's words that are shown at most."""
