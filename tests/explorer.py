@@ -43,7 +43,7 @@ from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.state import History, history
 from amili_provider.ledger.stores import Found, LedgerStore
 from amili_provider.receipts import Outcome, Receipt
-from amili_provider.storage.contents import MemoryContent
+from amili_provider.storage.content import MemoryContent
 from amili_provider.storage.files import StorageFile
 
 ANSWER_SECONDS = 600.0

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from amili_provider.connection_form import LEDGER_FROM_CONNECTION, readme_table
-from amili_provider.storage.kinds import KINDS
+from amili_provider.storage.connections import KINDS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -29,8 +29,9 @@ from amili_provider.ledger.opening import ledger_from
 from amili_provider.receipts import Outcome, Receipt, escaped, one_line
 from amili_provider.reports import groups
 from amili_provider.storage import names
-from amili_provider.storage.listing import Sources, StorageFile, list_files, open_sources
-from amili_provider.storage.stability import unstable_files
+from amili_provider.storage.files import StorageFile
+from amili_provider.storage.listing import list_files, unstable_files
+from amili_provider.storage.sources import Sources, open_sources
 
 # Without blanks, so that a line of the log never ends within a template.
 _SAFE_NAME = "Give it another: file_name='{{file.safe_name}}' does so, and keeps the names that can be sent."

@@ -26,7 +26,7 @@ from amili_provider.delivery.readers import MOST_READERS, Readers
 from amili_provider.delivery.reading import Reader
 from amili_provider.delivery.sending import Sender
 from amili_provider.receipts import Outcome, Receipt, one_line
-from amili_provider.storage.contents import StoredContent
+from amili_provider.storage.content import StoredContent
 from amili_provider.storage.streams import STREAM_MEMORY_BYTES
 
 FILES_PER_READ = 100

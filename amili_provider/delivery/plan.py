@@ -9,8 +9,8 @@ from amili_provider.delivery.outcomes import Result
 from amili_provider.ledger import History
 from amili_provider.ledger.attempts import Run
 from amili_provider.receipts import Receipt
-from amili_provider.storage.contents import HashedContent
-from amili_provider.storage.listing import StorageFile
+from amili_provider.storage.content import HashedContent
+from amili_provider.storage.files import StorageFile
 
 IfUnknown = Literal["fail", "check", "resend"]
 IfDuplicate = Literal["fail", "skip", "send"]

@@ -23,7 +23,9 @@ from amili_provider.ledger.questions import Row, unknown
 from amili_provider.ledger.state import History, LedgerState
 from amili_provider.ledger.stores import Query
 from amili_provider.receipts import Outcome, Verdict, escaped, one_line
-from amili_provider.storage.listing import StorageFile, list_files, open_sources
+from amili_provider.storage.files import StorageFile
+from amili_provider.storage.listing import list_files
+from amili_provider.storage.sources import open_sources
 
 if TYPE_CHECKING:
     from amili_provider.api.client import AmiliClient

@@ -24,7 +24,7 @@ from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.attempts import FORMAT, Attempt, attempt_from, timestamp
 from amili_provider.ledger.stores import Found, Identity, Query, another_ledger
 from amili_provider.receipts import Outcome, Verdict, one_line
-from amili_provider.storage.objects import ObjectFiles
+from amili_provider.storage.backends.objects import ObjectFiles
 
 LARGE_BYTES = 8 * 1024 * 1024
 """The sizes of larger files are kept as objects of their own, so that they can be asked for."""

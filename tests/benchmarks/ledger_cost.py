@@ -71,8 +71,8 @@ def s3(path: str | None) -> Iterator[Place]:
     """Ledgers on an S3 server in a process of its own."""
     import boto3
 
-    from amili_provider.storage.objects import ObjectFiles
-    from amili_provider.storage.s3 import S3Client
+    from amili_provider.storage.backends.objects import ObjectFiles
+    from amili_provider.storage.backends.s3 import S3Client
 
     with in_memory(path) as root, server("objects", str(root)) as port:
         (root / "books").mkdir()

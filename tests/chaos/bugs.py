@@ -268,19 +268,19 @@ def _resend_without_asking() -> None:
 
 def _changes_go_unnoticed() -> None:
     """A file that changes while it is sent is sent as it is, under the hash that it had."""
-    from amili_provider.storage.contents import DescriptorContent
+    from amili_provider.storage.content import DescriptorContent
 
     wrap(DescriptorContent, "check_unchanged", lambda *_: None)
 
 
 def _short_reads_go_unnoticed() -> None:
     """A storage that ends a file early has its way."""
-    from amili_provider.storage import contents, reading
+    from amili_provider.storage import content, reading
 
     def lenient(_: Any, file: Any, on_bytes: Any) -> Any:
         assert on_bytes
         with file.open() as stream:
-            return contents.MemoryContent(stream.read(file.size))
+            return content.MemoryContent(stream.read(file.size))
 
     wrap(reading, "_read_to_memory", lenient)
 

@@ -275,8 +275,8 @@ def _break_storage(plan: dict[str, Any]) -> None:
     """Let the listing or the reading of a file fail, end early, or hang until Airflow stops the task."""
     from amili_provider.delivery import deliver
     from amili_provider.exceptions import AmiliStorageError
-    from amili_provider.storage import contents
-    from amili_provider.storage.listing import StorageFile
+    from amili_provider.storage import content
+    from amili_provider.storage.files import StorageFile
 
     countdown = Countdown(plan["nth"], plan["times"])
 
@@ -327,7 +327,7 @@ def _break_storage(plan: dict[str, Any]) -> None:
     if plan["how"] == "list":
         wrap(deliver, "list_files", listing)
     else:
-        wrap(contents, "_read_fully", reading)
+        wrap(content, "_read_fully", reading)
         wrap(StorageFile, "open", opening)
 
 
@@ -342,7 +342,7 @@ def _hang(plan: dict[str, Any]) -> None:
 def _change_file(plan: dict[str, Any]) -> None:
     """Let somebody write to a file between the listing and the end of its upload."""
     from amili_provider.api.upload import UploadBody
-    from amili_provider.storage import contents, reading
+    from amili_provider.storage import content, reading
 
     path, countdown = Path(plan["path"]), Countdown(1)
 
@@ -367,7 +367,7 @@ def _change_file(plan: dict[str, Any]) -> None:
             (reading, "_read_local"),
             (reading, "_open_local"),
             (reading, "blocks_of"),
-            (contents, "blocks_of"),
+            (content, "blocks_of"),
         ):
             wrap(owner, name, read)
     else:

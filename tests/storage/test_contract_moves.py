@@ -199,7 +199,7 @@ def test_a_file_comes_from_another_storage(store: Backend, tmp_path: Path, monke
 
 def list_target(store: Backend) -> Any:
     """Return the archive on *store* as a location."""
-    from amili_provider.storage.filesystems import open_location
+    from amili_provider.storage.opening import open_location
 
     return open_location(store.url("archive"), "partner")
 

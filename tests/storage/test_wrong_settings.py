@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
-from amili_provider.storage.kinds import KINDS, Kind
+from amili_provider.storage.connections import KINDS, Kind
+from amili_provider.storage.errors import explain
 from amili_provider.storage.listing import list_files
-from amili_provider.storage.troubles import explain
 from tests.storage.backends.base import Backend
 from tests.storage.backends.gcs import Gcs
 from tests.storage.backends.sftp import Sftp

@@ -19,7 +19,7 @@ from amili_provider.hooks.amili import AmiliHook
 from amili_provider.ledger.objects import ObjectStore
 from amili_provider.ledger.sql import SqlStore, sqlite_engine
 from amili_provider.ledger.stores import Identity
-from amili_provider.storage.objects import ObjectFiles
+from amili_provider.storage.backends.objects import ObjectFiles
 from tests.wire.rawserver import (
     CLIENT_SECRET,
     TOKEN_CANARY,

@@ -15,11 +15,11 @@ from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobPrefix, BlobServiceClient
 
+from amili_provider.storage.backends.objects import THREADS, refuse_encoded, refuse_other, refuse_other_span
+from amili_provider.storage.backends.sessions import close_session, pooled
 from amili_provider.storage.base import Entry, object_entry
 from amili_provider.storage.connections import StorageConnection, is_on
-from amili_provider.storage.objects import THREADS, refuse_encoded, refuse_other, refuse_other_span
-from amili_provider.storage.sessions import close_session, pooled
-from amili_provider.storage.troubles import WrongSettings
+from amili_provider.storage.errors import WrongSettings
 
 ONE_REQUEST_BYTES = 8 * 1024 * 1024
 """Larger blobs are written in blocks."""

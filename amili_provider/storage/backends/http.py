@@ -13,10 +13,10 @@ import requests
 
 from amili_provider.connection_form import environment_proxy
 from amili_provider.receipts import one_line
+from amili_provider.storage.backends.sessions import close_session
 from amili_provider.storage.base import Entry, object_entry
 from amili_provider.storage.connections import StorageConnection
-from amili_provider.storage.sessions import close_session
-from amili_provider.storage.troubles import WrongSettings
+from amili_provider.storage.errors import WrongSettings
 
 _SECONDS = (30, 120)
 _BLOCK = 256 * 1024

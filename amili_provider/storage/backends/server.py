@@ -1,27 +1,74 @@
-"""
-Filesystems on servers that hold one conversation per connection: SFTP, FTP, SMB.
-
-Every call and every stream takes a connection for itself from a pool, so that threads never share one. A connection
-that broke is thrown away, and what only reads is asked once more through a new one: a server that was restarted, or
-that closed an idle connection, is noticed but does no harm.
-"""
+"""Files on servers that hold one conversation per connection: SFTP, FTP, SMB."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import logging
 import posixpath
 import shutil
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO, ClassVar, TypeVar, cast
+from typing import Any, BinaryIO, ClassVar, Generic, TypeVar, cast
 
+from amili_provider.storage.backends.pool import Download, Pool
 from amili_provider.storage.base import Entry, read_entry, undone
-from amili_provider.storage.kinds import split_host
-from amili_provider.storage.pool import Pool
-from amili_provider.storage.server_operations import C, ServerOperations
-from amili_provider.storage.transfers import Download
-from amili_provider.storage.troubles import WrongSettings
+from amili_provider.storage.connections import split_host
+from amili_provider.storage.errors import WrongSettings
+
+_NO_SOCKET = frozenset(
+    {errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
+)
+"""What the kernel says of a socket that is closed or leads nowhere, without a ConnectionError of its own."""
+
+C = TypeVar("C")
+
+
+class ServerOperations(Generic[C]):
+    """The operations of a kind of server. A path is absolute; what is missing is a :class:`FileNotFoundError`."""
+
+    def _connect(self) -> C:
+        raise NotImplementedError
+
+    @staticmethod
+    def _disconnect(connection: C) -> None:
+        raise NotImplementedError
+
+    @staticmethod
+    def _alive(connection: C) -> bool:
+        raise NotImplementedError
+
+    def _is_answer(self, error: BaseException) -> bool:
+        """Return whether *error* is the server's answer to this call, so that the connection is in order."""
+        return isinstance(error, (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError))
+
+    def _is_lost(self, error: BaseException) -> bool:
+        """Return whether *error* says that the connection broke."""
+        if isinstance(error, (EOFError, ConnectionError, TimeoutError)):
+            return True
+        return isinstance(error, OSError) and error.errno in _NO_SOCKET
+
+    def _list(self, connection: C, path: str) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
+    def _stat(self, connection: C, path: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _reader(self, connection: C, path: str) -> io.RawIOBase:
+        raise NotImplementedError
+
+    def _write(self, connection: C, path: str) -> contextlib.AbstractContextManager[Any]:
+        """Return a stream into a new file; :class:`FileExistsError` if there is one, where the server can tell."""
+        raise NotImplementedError
+
+    def _remove(self, connection: C, path: str) -> None:
+        raise NotImplementedError
+
+    def _mkdir(self, connection: C, path: str) -> None:
+        raise NotImplementedError
+
 
 _PAUSES = (0.2, 0.8)
 """Seconds before a connection that was refused is tried again."""

@@ -12,10 +12,10 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 from urllib3.exceptions import HTTPError
 
+from amili_provider.storage.backends.objects import THREADS, asked_of, refuse_encoded, refuse_other, refuse_other_span
 from amili_provider.storage.base import Entry, object_entry
 from amili_provider.storage.connections import StorageConnection, is_on
-from amili_provider.storage.objects import THREADS, asked_of, refuse_encoded, refuse_other, refuse_other_span
-from amili_provider.storage.troubles import WrongSettings
+from amili_provider.storage.errors import WrongSettings
 
 PART_BYTES = 16 * 1024 * 1024
 """Larger objects are written in parts of this size, of which S3 takes 10,000."""

@@ -23,11 +23,11 @@ from google.api_core.exceptions import (
 from google.cloud.storage import Client
 from google.cloud.storage.retry import DEFAULT_RETRY
 
+from amili_provider.storage.backends.objects import THREADS, asked_of, refuse_encoded, refuse_other, refuse_other_span
+from amili_provider.storage.backends.sessions import close_session
 from amili_provider.storage.base import Entry, object_entry
 from amili_provider.storage.connections import StorageConnection, is_on
-from amili_provider.storage.objects import THREADS, asked_of, refuse_encoded, refuse_other, refuse_other_span
-from amili_provider.storage.sessions import close_session
-from amili_provider.storage.troubles import WrongSettings
+from amili_provider.storage.errors import WrongSettings
 
 RETRY_SECONDS = 30.0
 """How long a request is tried again that a server does not answer, or tells to come later."""

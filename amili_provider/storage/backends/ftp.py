@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from amili_provider.receipts import one_line
+from amili_provider.storage.backends.ftp_lines import read_facts, read_list, read_mlsd, read_moment
+from amili_provider.storage.backends.server import ServerFiles
 from amili_provider.storage.base import broken_link
 from amili_provider.storage.connections import StorageConnection
-from amili_provider.storage.ftp_lines import read_facts, read_list, read_mlsd, read_moment
-from amili_provider.storage.servers import ServerFiles
-from amili_provider.storage.troubles import MISSING, WrongSettings
+from amili_provider.storage.errors import MISSING, WrongSettings
 
 _SECONDS = 120.0
 _NO = frozenset({"false", "0", "no", "off", "none", ""})

@@ -19,10 +19,10 @@ from typing import Any
 import paramiko
 from airflow.providers.ssh.hooks.ssh import SSHHook
 
+from amili_provider.storage.backends.server import ServerFiles, quiet
 from amili_provider.storage.base import broken_link
 from amili_provider.storage.connections import StorageConnection
-from amili_provider.storage.servers import ServerFiles, quiet
-from amili_provider.storage.troubles import WrongSettings
+from amili_provider.storage.errors import WrongSettings
 
 _CONNECT_SECONDS = 30
 _ANSWER_SECONDS = 120.0

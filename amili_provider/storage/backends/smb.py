@@ -23,10 +23,10 @@ from smbprotocol.exceptions import (
 )
 from smbprotocol.session import Session
 
+from amili_provider.storage.backends.server import ServerFiles, quiet
 from amili_provider.storage.base import broken_link
 from amili_provider.storage.connections import StorageConnection
-from amili_provider.storage.servers import ServerFiles, quiet
-from amili_provider.storage.troubles import WrongSettings
+from amili_provider.storage.errors import WrongSettings
 
 _PORT = 445
 _SECONDS = 60
