@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import mask_secret
 
 from amili_provider.api.results import Vocabulary
 from amili_provider.connection_form import AmiliSettings
-from amili_provider.triggers.connecting import aclient
+from amili_provider.triggers.clients import aclient
 from amili_provider.triggers.polling import Polled, Wait
 from amili_provider.triggers.questions import Ask, Client
 

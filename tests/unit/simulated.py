@@ -24,9 +24,8 @@ from airflow.providers.common.compat.sdk import (
 )
 
 import amili_provider.api.async_client
-from amili_provider.sensors.waiting import AmiliSensor
-from amili_provider.triggers.pace import Time
-from amili_provider.triggers.waiting import AmiliTrigger
+from amili_provider.sensors.base import AmiliSensor
+from amili_provider.triggers.base import AmiliTrigger, Time
 
 EPOCH = 1_800_000_000.0
 MODES = ("poke", "reschedule", "deferrable")

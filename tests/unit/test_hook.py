@@ -30,7 +30,7 @@ from amili_provider.exceptions import (
     AmiliUploadRejected,
 )
 from amili_provider.hooks.amili import AmiliHook
-from amili_provider.triggers.connecting import asettings
+from amili_provider.triggers.clients import asettings
 
 CONNECTION: dict[str, Any] = {
     "conn_type": "amili",
@@ -97,7 +97,7 @@ def test_missing_connection_is_permanent_and_says_what_to_do() -> None:
 def test_a_look_up_that_failed_for_another_reason_stays_what_it_is(error: Exception, mocker: MockerFixture) -> None:
     """Only a connection that is not there is called missing."""
     mocker.patch.object(BaseHook, "get_connection", autospec=True, side_effect=error)
-    mocker.patch("amili_provider.triggers.connecting.get_async_connection", autospec=True, side_effect=error)
+    mocker.patch("amili_provider.triggers.clients.get_async_connection", autospec=True, side_effect=error)
     with pytest.raises(type(error), match=str(error)):
         _ = AmiliHook("nowhere").settings
     with pytest.raises(type(error), match=str(error)):
@@ -168,7 +168,7 @@ def test_tokens_are_masked_from_the_tasks_own_thread(mocker: MockerFixture) -> N
 def test_the_password_of_a_proxy_is_masked(connect: Connect, mocker: MockerFixture) -> None:
     """As it is written and as it is meant, whether or not Airflow masks the field, in a task and in the triggerer."""
     masked: list[str] = []
-    for module in ("hooks.amili", "triggers.connecting"):
+    for module in ("hooks.amili", "triggers.clients"):
         mocker.patch(f"amili_provider.{module}.mask_secret", autospec=True, side_effect=masked.append)
     connect(extra={"environment": "staging", "proxy": "http://me:canary%2Fproxy@proxy.example:3128"})
     assert AmiliHook().settings.proxy

@@ -14,8 +14,8 @@ from airflow.providers.common.compat.sdk import BaseHook, Connection
 import amili_provider.api.async_client
 from amili_provider.api.async_client import AmiliAsyncClient
 from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
-from amili_provider.triggers.connecting import MOST_IN_FLIGHT
-from amili_provider.triggers.pace import MOST_FAILURES
+from amili_provider.triggers.base import MOST_FAILURES
+from amili_provider.triggers.clients import MOST_IN_FLIGHT
 from tests.unit.simulated import ACCEPTED, EPOCH, QUEUED, World, first_event, settle_in
 
 HOUR = 3600.0

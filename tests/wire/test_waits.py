@@ -22,9 +22,8 @@ from amili_provider.exceptions import AmiliConnectionError
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
 from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
-from amili_provider.triggers.connecting import MOST_IN_FLIGHT
-from amili_provider.triggers.pace import MOST_FAILURES
-from amili_provider.triggers.waiting import AmiliTrigger
+from amili_provider.triggers.base import MOST_FAILURES, AmiliTrigger
+from amili_provider.triggers.clients import MOST_IN_FLIGHT
 from tests.unit.simulated import EPOCH, World, first_event, rebuilt
 from tests.wire.loop_guard import BLOCKING, BlockedError, no_blocking
 
@@ -382,6 +381,5 @@ def test_the_first_trigger_of_a_process_imports_little_on_the_event_loop(amili_s
         "amili_provider",
         "amili_provider.triggers",
         "amili_provider.triggers.amili",
-        "amili_provider.triggers.waiting",
-        "amili_provider.triggers.pace",
+        "amili_provider.triggers.base",
     }

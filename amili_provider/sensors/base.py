@@ -13,14 +13,13 @@ from amili_provider.api.results import Vocabulary
 from amili_provider.exceptions import AmiliError, AmiliResultFailed, wrong_arguments_are_permanent
 from amili_provider.reports import laid_out, laid_out_errors
 from amili_provider.sensors.arguments import check_wait
-from amili_provider.sensors.endings import SensorThatEndsAsPokeWould, first_reschedule_date
 from amili_provider.sensors.poking import Poking
-from amili_provider.triggers.connecting import Overrides
+from amili_provider.sensors.soft_fail import SensorThatEndsAsPokeWould, first_reschedule_date
+from amili_provider.triggers.base import MOST_FAILURES, AmiliTrigger, Pace, Time
+from amili_provider.triggers.clients import Overrides
 from amili_provider.triggers.events import CLEAR, Open, Settled, read_event
-from amili_provider.triggers.pace import MOST_FAILURES, Pace, Time
 from amili_provider.triggers.polling import Polled, Wait, is_passing
 from amili_provider.triggers.questions import Ask, Client, Key
-from amili_provider.triggers.waiting import AmiliTrigger
 
 DEFAULT_TIMEOUT_SECONDS = 60 * 60
 _GRACE_SECONDS = 120

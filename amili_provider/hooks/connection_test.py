@@ -19,6 +19,7 @@ from amili_provider.ledger.stores import LedgerStore
 if TYPE_CHECKING:
     from amili_provider.api.client import AmiliClient
 
+
 TRIAL_SECONDS = 10.0
 STEP_SECONDS = 4.0
 _NOBODYS_BATCH = "00000000-0000-0000-0000-000000000000"

@@ -13,11 +13,11 @@ from airflow.providers.common.compat.connection import get_async_connection, get
 from airflow.providers.common.compat.sdk import mask_secret
 
 from amili_provider.connection_form import AmiliSettings, as_words, checked_result_path, settings_from
-from amili_provider.hooks.masking import short_extras
-from amili_provider.hooks.missing import missing_connection
+from amili_provider.hooks.amili import missing_connection, short_extras
 
 if TYPE_CHECKING:
     from amili_provider.api.async_client import AmiliAsyncClient
+
 
 LONGEST_ANSWER_SECONDS = 60.0
 """For the answer to one question: ``answer_timeout`` is made for uploads, which take longer."""
