@@ -20,8 +20,8 @@ from amili_provider.exceptions import (
 )
 from amili_provider.ledger import Attempt, Claim, ClaimFacts, ClaimLost, History, Ledger, LedgerState, SetAside
 from amili_provider.ledger.asking import ask_amili
-from amili_provider.ledger.identity import file_id as identity_of
-from amili_provider.ledger.identity import same_name
+from amili_provider.ledger.attempts import file_id as identity_of
+from amili_provider.ledger.attempts import same_name
 from amili_provider.receipts import Outcome, Verdict, one_line
 from amili_provider.reports import ASKED
 

@@ -2,7 +2,7 @@
 Equal bytes under another name: next month's file can honestly hold the same, and a file exported twice does, too.
 
 Only a person knows which, and says so with ``if_duplicate``. Who such a file is, is the rule of
-:mod:`amili_provider.ledger.identity`; here is what becomes of it.
+:mod:`amili_provider.ledger.attempts`; here is what becomes of it.
 """
 
 from __future__ import annotations

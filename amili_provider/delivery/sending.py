@@ -31,8 +31,7 @@ from amili_provider.exceptions import (
     AmiliResponseError,
 )
 from amili_provider.ledger import SettlingFailed
-from amili_provider.ledger.attempts import timestamp
-from amili_provider.ledger.identity import FILE_ID_CHARACTERS
+from amili_provider.ledger.attempts import FILE_ID_CHARACTERS, timestamp
 from amili_provider.receipts import Outcome, Verdict, one_line
 
 NOT_IDENTIFIED = "0" * FILE_ID_CHARACTERS

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from amili_provider.exceptions import AmiliAuthenticationError, AmiliConnectionError, AmiliError
 from amili_provider.ledger.asking import ask_amili
-from amili_provider.ledger.attempts import ClaimFacts, Origin, Run
-from amili_provider.ledger.identity import is_file_id
-from amili_provider.ledger.ledger import ClaimLost, Ledger
+from amili_provider.ledger.attempts import ClaimFacts, Origin, Run, is_file_id
+from amili_provider.ledger.claims import ClaimLost
+from amili_provider.ledger.ledger import Ledger
 from amili_provider.ledger.questions import Row, unknown
 from amili_provider.ledger.state import History, LedgerState
 from amili_provider.ledger.stores import Query

@@ -204,14 +204,11 @@ class ObjectStore:
         return None if same else another_ledger(self.shown)
 
     def _tried(self, attempt: Attempt) -> bool | AmiliLedgerUnavailable:
+        """Create an attempt; return whether it is ours, or why that is not known."""
         try:
-            return self._make(attempt)
+            return self._create(_key(attempt), _data(attempt)) or self._is_ours(attempt)
         except AmiliLedgerUnavailable as error:
             return error
-
-    def _make(self, attempt: Attempt) -> bool:
-        """Create an attempt; return whether it is ours."""
-        return self._create(_key(attempt), _data(attempt)) or self._is_ours(attempt)
 
     def _is_ours(self, attempt: Attempt) -> bool:
         known = self._read(_key(attempt))
@@ -255,8 +252,6 @@ class ObjectStore:
         """Close the connections, and end the threads."""
         self._threads.shutdown(wait=False)
         self._files.close()
-
-    # The store itself
 
     def _each(self, operation: Callable[[T], U], things: Iterable[T]) -> list[U]:
         return list(self._threads.map(operation, things))

@@ -197,7 +197,8 @@ def _connect_args(connection: StorageConnection) -> dict[str, Any]:
 
 
 def _sqlite(path: str, *, table: str = "amili_attempts", create: bool) -> LedgerStore:
-    from amili_provider.ledger.sql import SqlStore, sqlite_engine
+    from amili_provider.ledger.dialects import sqlite_engine
+    from amili_provider.ledger.sql import SqlStore
 
     if not path.startswith("/") or path == "/":
         raise ValueError(

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from amili_provider.ledger.attempts import Attempt
-from amili_provider.ledger.identity import same_name
+from amili_provider.ledger.attempts import Attempt, same_name
 from amili_provider.receipts import Outcome
 
 

@@ -26,8 +26,9 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from amili_provider.ledger import Ledger
+from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.objects import ObjectStore
-from amili_provider.ledger.sql import SqlStore, sqlite_engine
+from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.stores import LedgerStore
 from tests.benchmarks.measuring import in_memory, server
 from tests.databases import postgres as postgres_server

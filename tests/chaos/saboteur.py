@@ -106,15 +106,13 @@ def _hurry() -> None:
     """Shorten pauses, and call files large that are not; how often something is tried stays as it is."""
     from amili_provider.api import retry
     from amili_provider.delivery import pipeline
-    from amili_provider.ledger import ledger, sql
-    from amili_provider.ledger.objects import ObjectStore
+    from amili_provider.ledger import dialects, ledger
     from amili_provider.ledger.sql import SqlStore
 
     retry._FIRST_BACKOFF_SECONDS = 0.02
-    for store in (SqlStore, ObjectStore):
-        wrap(store, "__init__", lambda make, *args, **more: make(*args, **{**more, "sleep": _briefly}))
+    wrap(SqlStore, "__init__", lambda make, *args, **more: make(*args, **{**more, "sleep": _briefly}))
     ledger.SETTLE_SECONDS = 1.5
-    sql._LOCK_SECONDS = 0.2  # type: ignore[assignment]
+    dialects.LOCK_SECONDS = 0.2  # type: ignore[assignment]
     pipeline.GRACE_SECONDS = 0.5
 
 
@@ -124,9 +122,9 @@ def _briefly(seconds: float) -> None:
 
 def set_clock(ahead: float) -> None:
     """Let the clock of the ledger's store run *ahead* of the machine's, so that an hour passes between two attempts."""
-    from amili_provider.ledger import objects, sql
+    from amili_provider.ledger import dialects, objects
 
-    now = sql._NOW
+    now = dialects.NOW
     now["sqlite"] = f"strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '{ahead} seconds')"
     base = now["postgresql"].rpartition("to_char(")[2].partition(" AT TIME ZONE")
     now["postgresql"] = f"to_char((clock_timestamp() + interval '{ahead} seconds'){base[1]}{base[2]}"

@@ -17,6 +17,7 @@ from amili_provider.ledger import Ledger, LedgerState, SetAside, manual, transfe
 from amili_provider.ledger.manual import Person
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.stores import LedgerStore, Query
+from amili_provider.ledger.table import ddl
 from tests.ledger_cases import ACCEPTED, LOST, an_attempt, facts, file_id_of
 from tests.storage.backends.ledgers import CONN_ID, LedgerHome, Server, SqlHome, homes
 from tests.storage.test_ledger_contract import OBJECTS, SERVERS, SQL, _home, _server, _store  # noqa: F401 - fixtures
@@ -236,8 +237,8 @@ def test_a_claim_of_many_long_rows_is_taken(home: LedgerHome, store: LedgerStore
 def test_statements_for_the_dba_can_be_run() -> None:
     """Names with capitals, and words that SQL has, stand in quotes everywhere."""
     store = SqlStore(sa.create_engine("postgresql+psycopg2://", future=True), shown="", table="Fin.Order")
-    assert 'CREATE TABLE "Fin"."Order"' in store.ddl()
-    assert 'GRANT SELECT, INSERT, UPDATE ON "Fin"."Order" TO' in store.ddl()
+    assert 'CREATE TABLE "Fin"."Order"' in ddl(store.table, store.engine)
+    assert 'GRANT SELECT, INSERT, UPDATE ON "Fin"."Order" TO' in ddl(store.table, store.engine)
 
 
 @on("server", homes(SQL), indirect=True)

@@ -16,8 +16,9 @@ from pytest_mock import MockerFixture
 
 from amili_provider.hooks import connection_test
 from amili_provider.hooks.amili import AmiliHook
+from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.objects import ObjectStore
-from amili_provider.ledger.sql import SqlStore, sqlite_engine
+from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.stores import Identity
 from amili_provider.storage.backends.objects import ObjectFiles
 from tests.wire.rawserver import (
