@@ -74,7 +74,7 @@ class Receipt:
     """Which request of the task took it to Amili, as in the log and in the ledger; None if it was not sent."""
     unwritten: bool = field(default=False, repr=False)
     """Whether the ledger could not be told of the outcome, so that the next run finds it unknown. Not published."""
-    passing: bool = field(default=False, repr=False)
+    transient: bool = field(default=False, repr=False)
     """Of a file not sent: whether the cause may pass by itself, so that a retry of the task helps. Not published."""
 
     def as_dict(self) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn, cast
 from unittest import mock
 
-from amili_provider.api.errors import judged_upload
-from amili_provider.api.responses import Answer, Asked, UploadReply
+from amili_provider.api.errors import check_upload
+from amili_provider.api.responses import Asked, Response, UploadReply
 from amili_provider.api.results import FileResult, Vocabulary
 from amili_provider.api.upload import UploadBody
 from amili_provider.connection_form import AmiliSettings
@@ -208,7 +208,7 @@ class _Client:
             if body.released:
                 self._port.ask("tail", tuple(part.file_id for part in body.parts))
         answer = self._port.ask("answer", tuple(part.file_id for part in body.parts))
-        return judged_upload(answer, "POST", _SETTINGS, _VOCABULARY, 0.0, released=body.released)
+        return check_upload(answer, "POST", _SETTINGS, _VOCABULARY, 0.0, released=body.released)
 
     def ask_for_result(self, _client_no: str, file_id: str) -> Asked:
         if self._port.ask("result", (file_id,)):
@@ -741,7 +741,7 @@ def _answered(status: int, accepted: Sequence[str] = (), refused: Sequence[str] 
     files = [{"fileId": i, "status": "PROCESSED", "result": "CREATED"} for i in accepted]
     files += [{"fileId": i, "status": "FAILED", "result": "REJECTED"} for i in refused]
     body: dict[str, Any] = {"status": "PROCESSED", "result": "CREATED", "files": files} if files else {"message": "no"}
-    return Answered((status, accepted, refused), Answer(status, {}, json.dumps(body).encode()), None)
+    return Answered((status, accepted, refused), Response(status, {}, json.dumps(body).encode()), None)
 
 
 _SETTLED = Answered("settled", None, None)

@@ -14,10 +14,10 @@ import httpx
 
 from amili_provider.api import urls
 from amili_provider.api.auth import BearerAuth, ClientCredentialsAuth, OnToken, auth_of, vocabulary_of, without_secrets
-from amili_provider.api.errors import NoAnswer, decided_by_code, judged, translated
-from amili_provider.api.responses import NOTHING_YET, Answer, aread_answer, file_result_in
+from amili_provider.api.errors import NoResponse, check_status, decided_by_code, translate_errors
+from amili_provider.api.responses import NOTHING_YET, Response, aread_response, file_result_in
 from amili_provider.api.results import FileResult
-from amili_provider.api.retry import Patience
+from amili_provider.api.retry import Backoff
 from amili_provider.api.transport import aset_location_aside, http_options, plain_headers, ssl_context
 from amili_provider.api.upload import InFlight
 from amili_provider.connection_form import AmiliSettings, checked_client_no
@@ -100,7 +100,7 @@ class AmiliAsyncClient:
         """Close what is open."""
         await self._http.aclose()
 
-    async def get(self, path: str, *, accepted: tuple[int, ...] = ()) -> Answer:
+    async def get(self, path: str, *, accepted: tuple[int, ...] = ()) -> Response:
         """
         Ask at a path below the base URL; tried again after failures that may pass.
 
@@ -110,19 +110,19 @@ class AmiliAsyncClient:
         :raises AmiliAuthenticationError: 401 after one renewal of the token, or 403.
         :raises AmiliRequestError: any other 3xx or 4xx.
         """
-        url, patience = urls.url_of(self.settings, path), Patience(self._attempts)
+        url, backoff = urls.url_of(self.settings, path), Backoff(self._attempts)
         while True:
             try:
                 return await self._once(url, accepted)
             except AmiliConnectionError as error:
-                wait = patience.next_wait(error.retry_after)
+                wait = backoff.next_wait(error.retry_after)
                 if wait is None:
-                    if patience.tried > 1:
-                        error.message += f" Tried {patience.tried} times."
+                    if backoff.tried > 1:
+                        error.message += f" Tried {backoff.tried} times."
                     raise
             await self._sleep(wait)
 
-    async def get_batch(self, client_no: str, batch_uuid: str) -> Answer:
+    async def get_batch(self, client_no: str, batch_uuid: str) -> Response:
         """Ask for a batch: 200, 202 (still working) or 206 (partly done). Source: "GET one batch"."""
         return await self.get(urls.batch_path(checked_client_no(client_no, "client_no"), batch_uuid))
 
@@ -136,23 +136,23 @@ class AmiliAsyncClient:
         path = urls.result_path(self.settings, number, file_id)
         return file_result_in(await self.get(path, accepted=NOTHING_YET), file_id, self.vocabulary)
 
-    async def _once(self, url: str, accepted: tuple[int, ...]) -> Answer:
+    async def _once(self, url: str, accepted: tuple[int, ...]) -> Response:
         what = f"GET {httpx.URL(url).path}"
         flight = InFlight(connect_seconds=self.settings.connect_timeout)
         request = self._http.build_request("GET", url, headers=urls.headers_for(), extensions={"trace": flight.atrace})
         bound = self.settings.connect_timeout + self.settings.answer_timeout
         try:
-            with translated(flight, self.settings):
+            with translate_errors(flight, self.settings):
                 async with asyncio.timeout(bound):
                     response = await self._http.send(request, auth=self._auth, stream=True)
                     try:
-                        answer = Answer(response.status_code, plain_headers(response), b"")
-                        content = await aread_answer(
+                        answer = Response(response.status_code, plain_headers(response), b"")
+                        content = await aread_response(
                             response, code_decides=decided_by_code(answer.status_code, upload=False)
                         )
                     finally:
                         await response.aclose()
-        except NoAnswer as failure:
+        except NoResponse as failure:
             raise AmiliConnectionError(f"{what}: {failure}.") from None
-        answer = Answer(answer.status_code, answer.headers, without_secrets(content, response.request, self.settings))
-        return judged(answer, what, self.settings, self._clock(), writes=False, accepted=accepted)
+        answer = Response(answer.status_code, answer.headers, without_secrets(content, response.request, self.settings))
+        return check_status(answer, what, self.settings, self._clock(), writes=False, accepted=accepted)

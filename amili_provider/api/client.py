@@ -12,9 +12,9 @@ import httpx
 
 from amili_provider.api import urls
 from amili_provider.api.auth import ClientCredentialsAuth, OnToken, auth_of, vocabulary_of
-from amili_provider.api.errors import NoAnswer, judged, judged_upload
+from amili_provider.api.errors import NoResponse, check_status, check_upload
 from amili_provider.api.exchange import Wire
-from amili_provider.api.responses import NOTHING_YET, Answer, Asked, UploadReply, asked_about
+from amili_provider.api.responses import NOTHING_YET, Asked, Response, UploadReply, asked_about
 from amili_provider.api.results import FileResult
 from amili_provider.api.upload import Body
 from amili_provider.connection_form import AmiliSettings, as_count, checked_client_no
@@ -103,13 +103,13 @@ class AmiliClient:
             flight = self._wire.flight(body)
             try:
                 answer = self._wire.exchange("POST", url, headers, flight, content=flight)
-            except NoAnswer as failure:
+            except NoResponse as failure:
                 if flight.released and not failure.never_sent:
                     raise AmiliOutcomeUnknown(
                         f"{what}: everything was sent, but {failure}. Amili may have accepted the files."
                     ) from None
                 raise AmiliConnectionError(f"{what}: {failure}. Nothing was accepted.") from None
-            return judged_upload(answer, what, self.settings, self.vocabulary, self._clock(), released=flight.released)
+            return check_upload(answer, what, self.settings, self.vocabulary, self._clock(), released=flight.released)
 
         return self._wire.persist(once)
 
@@ -121,7 +121,7 @@ class AmiliClient:
         params: Mapping[str, Any] | None = None,
         json: Any = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> Response:
         """
         Call any other endpoint.
 
@@ -179,7 +179,7 @@ class AmiliClient:
                     "raise max_pages."
                 )
 
-    def get_batch(self, client_no: str, batch_uuid: str) -> Answer:
+    def get_batch(self, client_no: str, batch_uuid: str) -> Response:
         """Ask for a batch: 200, 202 (still working) or 206 (partly done). Source: "GET one batch"."""
         return self.request("GET", urls.batch_path(checked_client_no(client_no, "client_no"), batch_uuid))
 
@@ -210,7 +210,7 @@ class AmiliClient:
         def once() -> None:
             try:
                 self._wire.sign_in(auth)
-            except NoAnswer as failure:
+            except NoResponse as failure:
                 raise AmiliConnectionError(f"Signing in: {failure}.") from None
 
         self._wire.persist(once)
@@ -227,7 +227,7 @@ class AmiliClient:
         json: Any = None,
         headers: Mapping[str, str] | None = None,
         accepted: tuple[int, ...] = (),
-    ) -> Answer:
+    ) -> Response:
         writes, what = method not in _READING, f"{method} {httpx.URL(url).path}"
         sent_headers = urls.headers_for(headers)
         content = None
@@ -235,13 +235,13 @@ class AmiliClient:
             content = json_module.dumps(json).encode()
             sent_headers["Content-Type"] = "application/json"
 
-        def once() -> Answer:
+        def once() -> Response:
             try:
                 answer = self._wire.exchange(method, url, sent_headers, content=content, params=params)
-            except NoAnswer as failure:
+            except NoResponse as failure:
                 if writes and not failure.never_sent:
                     raise AmiliOutcomeUnknown(f"{what}: {failure}. Amili may have carried it out.") from None
                 raise AmiliConnectionError(f"{what}: {failure}.") from None
-            return judged(answer, what, self.settings, self._clock(), writes=writes, accepted=accepted)
+            return check_status(answer, what, self.settings, self._clock(), writes=writes, accepted=accepted)
 
         return self._wire.persist(once)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import httpx
 
 from amili_provider.api import urls
-from amili_provider.api.responses import Answer, AnswerUnusable, RefusedBy, UploadReply
+from amili_provider.api.responses import RefusedBy, Response, ResponseUnusable, UploadReply
 from amili_provider.api.results import Vocabulary, read_message, takes_something
 from amili_provider.api.retry import asked_to_wait
 from amili_provider.api.tokens import is_token_request
@@ -40,7 +40,7 @@ _NEVER_SENT = (
 """Errors after which not a byte of the request can have arrived."""
 
 
-class NoAnswer(Exception):  # noqa: N818 - not an error yet: the caller knows whether a file was on its way
+class NoResponse(Exception):  # noqa: N818 - not an error yet: the caller knows whether a file was on its way
     """
     A request ended without a complete answer.
 
@@ -54,27 +54,27 @@ class NoAnswer(Exception):  # noqa: N818 - not an error yet: the caller knows wh
 
 
 @contextlib.contextmanager
-def translated(flight: InFlight, settings: AmiliSettings) -> Iterator[None]:
+def translate_errors(flight: InFlight, settings: AmiliSettings) -> Iterator[None]:
     """
-    Turn httpx's errors into :class:`NoAnswer`; let everything else through.
+    Turn httpx's errors into :class:`NoResponse`; let everything else through.
 
     :raises NoAnswer: if the request ended without a complete answer.
     """
     try:
         yield
-    except AnswerUnusable as reason:
-        raise NoAnswer(str(reason), never_sent=False) from None
+    except ResponseUnusable as reason:
+        raise NoResponse(str(reason), never_sent=False) from None
     except TimeoutError:
         # The bound on a whole exchange of the client that does not block.
         flight.overdue = True
-        raise NoAnswer(what_failed(None, flight, settings), never_sent=False) from None
+        raise NoResponse(what_failed(None, flight, settings), never_sent=False) from None
     except _TRANSPORT_ERRORS as error:
         words = what_failed(error, flight, settings)
         request = request_of(error)
         for_token = request is not None and is_token_request(request)
         if for_token:
             words = f"no token, since {words}"
-        raise NoAnswer(words, never_sent=for_token or isinstance(error, _NEVER_SENT)) from None
+        raise NoResponse(words, never_sent=for_token or isinstance(error, _NEVER_SENT)) from None
 
 
 def what_failed(error: Exception | None, flight: InFlight, settings: AmiliSettings) -> str:
@@ -154,15 +154,15 @@ def decided_by_code(status: int, *, upload: bool) -> bool:
     return not 200 <= status < 300
 
 
-def judged(
-    answer: Answer,
+def check_status(
+    answer: Response,
     what: str,
     settings: AmiliSettings,
     now: float,
     *,
     writes: bool,
     accepted: tuple[int, ...] = (),
-) -> Answer:
+) -> Response:
     """
     Return *answer* if it is a success.
 
@@ -173,16 +173,16 @@ def judged(
     status = answer.status_code
     if 200 <= status < 300 or status in accepted:
         return answer
-    passing = status >= 500 or status in (408, 429)
-    if status in settings.not_taken_statuses if writes else passing:
+    transient = status >= 500 or status in (408, 429)
+    if status in settings.not_taken_statuses if writes else transient:
         raise _come_back(answer, what, now)
-    if writes and (passing or 300 <= status < 400):
+    if writes and (transient or 300 <= status < 400):
         raise AmiliOutcomeUnknown(f"{_came(answer, what)} It may have been carried out nevertheless.")
     raise _refusal(answer, what, settings)
 
 
-def judged_upload(
-    answer: Answer, what: str, settings: AmiliSettings, vocabulary: Vocabulary, now: float, *, released: bool
+def check_upload(
+    answer: Response, what: str, settings: AmiliSettings, vocabulary: Vocabulary, now: float, *, released: bool
 ) -> UploadReply:
     """
     Return an answer to an upload that is about its files: results, or a refusal of the request.
@@ -218,18 +218,18 @@ def judged_upload(
             "Everything was sent, so Amili may have the files."
         )
     if not in_amilis_words:
-        return UploadReply(status, answer.content, RefusedBy.GATEWAY, _barred(answer))
+        return UploadReply(status, answer.content, RefusedBy.GATEWAY, _refused_by_gateway(answer))
     if status in (403, 404):
         raise _refusal(answer, what, settings)
     words = f"Amili answered {status}: {read_message(answer.content)}"
     return UploadReply(status, answer.content, RefusedBy.AMILI, words)
 
 
-def _came(answer: Answer, what: str) -> str:
+def _came(answer: Response, what: str) -> str:
     return f"{what}: {_who(answer)} answered {answer.status_code}, {read_message(answer.content)}."
 
 
-def _who(answer: Answer) -> str:
+def _who(answer: Response) -> str:
     """Return who answered: a gateway is not Amili, and people must know whom to ask."""
     if answer.in_amilis_words:
         return "Amili"
@@ -240,7 +240,7 @@ def _who(answer: Answer) -> str:
     return "Amili, or what stands before it,"
 
 
-def _barred(answer: Answer) -> str:
+def _refused_by_gateway(answer: Response) -> str:
     status = answer.status_code
     why = {
         404: f"no such address; check {field_label('schema')}",
@@ -251,7 +251,7 @@ def _barred(answer: Answer) -> str:
     return f"Refused by {RefusedBy.GATEWAY} (a gateway, firewall or proxy): {status}, {why}; {said}."
 
 
-def _come_back(answer: Answer, what: str, now: float, *, early: bool = False) -> AmiliConnectionError:
+def _come_back(answer: Response, what: str, now: float, *, early: bool = False) -> AmiliConnectionError:
     """Return the error for an answer after which nothing was taken and another attempt may help."""
     when = " This came before everything was sent." if early else ""
     return AmiliConnectionError(
@@ -261,7 +261,7 @@ def _come_back(answer: Answer, what: str, now: float, *, early: bool = False) ->
     )
 
 
-def _refusal(answer: Answer, what: str, settings: AmiliSettings) -> AmiliError:
+def _refusal(answer: Response, what: str, settings: AmiliSettings) -> AmiliError:
     """Return the error for an answer that refuses the whole request."""
     status, came = answer.status_code, _came(answer, what)
     said = read_message(answer.content) if answer.in_amilis_words else ""
@@ -286,7 +286,7 @@ def _refusal(answer: Answer, what: str, settings: AmiliSettings) -> AmiliError:
     return AmiliRequestError(came + remedy, status_code=status, answer=said)
 
 
-def _redirect(answer: Answer) -> str:
+def _redirect(answer: Response) -> str:
     """Return what to say of a redirect; empty if it is none."""
     if not 300 <= answer.status_code < 400:
         return ""

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import httpx
 
 from amili_provider.api.auth import BearerAuth, ClientCredentialsAuth, without_secrets
-from amili_provider.api.errors import decided_by_code, translated
-from amili_provider.api.responses import Answer, AnswerUnusable, read_answer
-from amili_provider.api.retry import Patience
+from amili_provider.api.errors import decided_by_code, translate_errors
+from amili_provider.api.responses import Response, ResponseUnusable, read_response
+from amili_provider.api.retry import Backoff
 from amili_provider.api.transport import http_options, plain_headers, set_location_aside, ssl_context
 from amili_provider.api.upload import Body, InFlight
 from amili_provider.connection_form import AmiliSettings
@@ -73,17 +73,17 @@ class Wire:
 
     def persist(self, once: Callable[[], T]) -> T:
         """Try until it succeeds, fails for good, or patience ends."""
-        patience = Patience(self._attempts)
+        backoff = Backoff(self._attempts)
         while True:
             if self._stopped.is_set():
                 raise AmiliConnectionError("The client was told to stop; nothing was sent.")
             try:
                 return once()
             except AmiliConnectionError as error:
-                wait = None if self._stopped.is_set() else patience.next_wait(error.retry_after)
+                wait = None if self._stopped.is_set() else backoff.next_wait(error.retry_after)
                 if wait is None:
-                    if patience.tried > 1:
-                        error.message += f" Tried {patience.tried} times."
+                    if backoff.tried > 1:
+                        error.message += f" Tried {backoff.tried} times."
                     raise
             self._sleep(wait)
 
@@ -121,7 +121,7 @@ class Wire:
         *,
         content: Any = None,
         params: Mapping[str, Any] | None = None,
-    ) -> Answer:
+    ) -> Response:
         """
         Send one request, with a token, and read its whole answer.
 
@@ -135,13 +135,13 @@ class Wire:
             self._on_its_way(flight),
             contextlib.closing(self._http.send(request, auth=self.auth, stream=True)) as r,
         ):
-            answer = Answer(r.status_code, plain_headers(r), b"")
+            answer = Response(r.status_code, plain_headers(r), b"")
             code_decides = decided_by_code(r.status_code, upload=isinstance(content, InFlight))
-            content = read_answer(r, code_decides=code_decides)
+            content = read_response(r, code_decides=code_decides)
             if flight.overdue and not code_decides:
                 # An answer without a length ends where the connection ends: here we ended it ourselves.
-                raise AnswerUnusable("the answer did not end in time")
-            return Answer(answer.status_code, answer.headers, without_secrets(content, r.request, self._settings))
+                raise ResponseUnusable("the answer did not end in time")
+            return Response(answer.status_code, answer.headers, without_secrets(content, r.request, self._settings))
 
     @contextlib.contextmanager
     def _on_its_way(self, flight: InFlight) -> Iterator[None]:
@@ -151,7 +151,7 @@ class Wire:
             if self._stopped.is_set():
                 flight.cut()
         try:
-            with translated(flight, self._settings):
+            with translate_errors(flight, self._settings):
                 yield
         finally:
             flight.done()

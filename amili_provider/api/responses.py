@@ -16,7 +16,7 @@ from amili_provider.api.results import (
     Meaning,
     UnreadableAnswer,
     Vocabulary,
-    judge_upload,
+    parse_verdicts,
     read_json,
     read_json_object,
     read_upload_answer,
@@ -30,7 +30,7 @@ LARGEST_ANSWER_BYTES = 8 * 1024 * 1024
 """Of an answer, unpacked."""
 
 
-class AnswerUnusable(Exception):  # noqa: N818 - not an error yet: the caller knows whether a file was on its way
+class ResponseUnusable(Exception):  # noqa: N818 - not an error yet: the caller knows whether a file was on its way
     """The answer is too large, or packed in a way that was not asked for."""
 
 
@@ -45,7 +45,7 @@ class Unpacking:
     def __init__(self, encoding: str, largest: int = LARGEST_ANSWER_BYTES) -> None:
         encoding = encoding.strip().casefold()
         if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
-            raise AnswerUnusable("the answer is packed in a way that was not asked for")
+            raise ResponseUnusable("the answer is packed in a way that was not asked for")
         # 32: recognise the headers of gzip and zlib by themselves.
         self._unpacker = None if encoding in ("", "identity") else zlib.decompressobj(32 + zlib.MAX_WBITS)
         self._largest = largest
@@ -61,20 +61,20 @@ class Unpacking:
             try:
                 piece = self._unpacker.decompress(raw, room + 1)
             except zlib.error:
-                raise AnswerUnusable("the answer cannot be unpacked") from None
+                raise ResponseUnusable("the answer cannot be unpacked") from None
         if len(piece) > room:
-            raise AnswerUnusable(f"the answer is larger than {self._largest // (1024 * 1024)} MiB")
+            raise ResponseUnusable(f"the answer is larger than {self._largest // (1024 * 1024)} MiB")
         self._pieces.append(piece)
         self._length += len(piece)
 
     def content(self) -> bytes:
         """Return what was gathered."""
         if self._unpacker is not None and not self._unpacker.eof and self._length:
-            raise AnswerUnusable("the answer cannot be unpacked")
+            raise ResponseUnusable("the answer cannot be unpacked")
         return b"".join(self._pieces)
 
 
-def read_answer(response: httpx.Response, *, code_decides: bool) -> bytes:
+def read_response(response: httpx.Response, *, code_decides: bool) -> bytes:
     """
     Read the body of an answer.
 
@@ -88,20 +88,20 @@ def read_answer(response: httpx.Response, *, code_decides: bool) -> bytes:
         for raw in response.iter_raw():
             unpacking.add(raw)
         return unpacking.content()
-    except (AnswerUnusable, httpx.HTTPError):
+    except (ResponseUnusable, httpx.HTTPError):
         if code_decides:
             return b""
         raise
 
 
-async def aread_answer(response: httpx.Response, *, code_decides: bool) -> bytes:
-    """Read the body of an answer without blocking; see :func:`read_answer`."""
+async def aread_response(response: httpx.Response, *, code_decides: bool) -> bytes:
+    """Read the body of an answer without blocking; see :func:`read_response`."""
     try:
         unpacking = Unpacking(response.headers.get("content-encoding", ""))
         async for raw in response.aiter_raw():
             unpacking.add(raw)
         return unpacking.content()
-    except (AnswerUnusable, httpx.HTTPError):
+    except (ResponseUnusable, httpx.HTTPError):
         if code_decides:
             return b""
         raise
@@ -113,7 +113,7 @@ NOTHING_YET = (202, 204, NOT_FOUND)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """
     What came back.
 
@@ -188,8 +188,8 @@ class UploadReply:
         except UnreadableAnswer as reason:
             note = f"Amili's answer is {self.status_code}, but {reason}: it says nothing of the files. {_WHOSE_PAGE}"
             return {file_id: Verdict(Outcome.UNKNOWN, message=note) for file_id in file_ids}
-        judged = judge_upload(answer, file_ids, vocabulary)
-        return judged if self.refused_by is None else {i: v for i, v in judged.items() if v.per_file}
+        check_status = parse_verdicts(answer, file_ids, vocabulary)
+        return check_status if self.refused_by is None else {i: v for i, v in check_status.items() if v.per_file}
 
 
 _WHOSE_PAGE = "A log-in page, a gateway or a proxy may have answered in Amili's place."
@@ -210,7 +210,7 @@ class Asked:
     status_code: int
 
 
-def asked_about(answer: Answer, file_id: str, vocabulary: Vocabulary) -> Asked:
+def asked_about(answer: Response, file_id: str, vocabulary: Vocabulary) -> Asked:
     """
     Return what an answer to the question for the result of a file says.
 
@@ -222,7 +222,7 @@ def asked_about(answer: Answer, file_id: str, vocabulary: Vocabulary) -> Asked:
     return Asked(file_result_in(answer, file_id, vocabulary), not_found, answer.status_code)
 
 
-def file_result_in(answer: Answer, file_id: str, vocabulary: Vocabulary) -> FileResult | None:
+def file_result_in(answer: Response, file_id: str, vocabulary: Vocabulary) -> FileResult | None:
     """
     Return the result of one file in an answer: an object, an object with ``files``, or a list.
 

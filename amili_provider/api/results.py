@@ -243,7 +243,7 @@ def read_message(body: bytes) -> str:
     return "the answer has no message"
 
 
-def judge_upload(answer: UploadAnswer, file_ids: Sequence[str], vocabulary: Vocabulary) -> dict[str, Verdict]:
+def parse_verdicts(answer: UploadAnswer, file_ids: Sequence[str], vocabulary: Vocabulary) -> dict[str, Verdict]:
     """
     Return what *answer* says of each of *file_ids*: accepted, refused, or unknown. Never more than it says.
 

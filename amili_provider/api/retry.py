@@ -41,7 +41,7 @@ def asked_to_wait(headers: Mapping[str, str], now: float) -> float | None:
     return min(left, LONGEST_ASKED_SECONDS) if left > 0 else None
 
 
-class Patience:
+class Backoff:
     """
     The waits of one call: a bounded number of attempts, and a bound on all waits together.
 

@@ -228,7 +228,7 @@ class DeliveryRun:
                     file_type=plan.file_type,
                     size=file.size,
                     message="Not tried.",
-                    passing=True,
+                    transient=True,
                 ),
                 index,
             )
@@ -252,7 +252,7 @@ class DeliveryRun:
         unstable = unstable_files([item.file for item in items], self._list(), seconds)
         for item in items:
             if (reason := unstable.get(item.file.url)) is not None:
-                self._settle(item, Outcome.NOT_SENT, reason, passing=True)
+                self._settle(item, Outcome.NOT_SENT, reason, transient=True)
 
     def _name(self, items: Sequence[Item]) -> None:
         """Give each file the name that Amili gets, and refuse names that cannot be used."""
@@ -304,9 +304,9 @@ class DeliveryRun:
             )
         )
 
-    def _settle(self, item: Item, outcome: Outcome, reason: str, *, passing: bool = False) -> None:
-        """Settle a file that is not sent; a retry changes nothing about it unless *passing*."""
-        item.receipt.outcome, item.receipt.message, item.receipt.passing = outcome, reason, passing
+    def _settle(self, item: Item, outcome: Outcome, reason: str, *, transient: bool = False) -> None:
+        """Settle a file that is not sent; a retry changes nothing about it unless *transient*."""
+        item.receipt.outcome, item.receipt.message, item.receipt.transient = outcome, reason, transient
         item.skipped = outcome is Outcome.SKIPPED
         item.done = True
 

@@ -84,7 +84,9 @@ def as_follower(leader: Item, plan: Plan) -> Result | None:
     if receipt.outcome in (Outcome.ALREADY_UPLOADED, Outcome.DUPLICATE):
         return None
     verdict = Verdict(receipt.outcome, receipt.status, receipt.result, receipt.message, per_file=leader.refused_by_name)
-    return Result(verdict, passing=receipt.passing, refused_itself=leader.refused_itself, unwritten=receipt.unwritten)
+    return Result(
+        verdict, transient=receipt.transient, refused_itself=leader.refused_itself, unwritten=receipt.unwritten
+    )
 
 
 class Lines:

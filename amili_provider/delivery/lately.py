@@ -44,7 +44,7 @@ class Lately:
             return None
         return Halt(
             f"Not tried: of {self._unknown} requests in a row nobody knows what Amili took. A retry sends this file.",
-            passing=True,
+            transient=True,
         )
 
     @property

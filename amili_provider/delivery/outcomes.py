@@ -18,7 +18,7 @@ class Result:
     What became of one file.
 
     :param verdict: the outcome, in Amili's words where there are any.
-    :param passing: of a file not sent: whether the cause may pass by itself.
+    :param transient: of a file not sent: whether the cause may pass by itself.
     :param refused_itself: whether a refusal names this very file, or was given to a request of this file alone.
     :param at: when the answer came, ISO 8601 in UTC.
     :param unwritten: whether the ledger could not be told of it.
@@ -26,7 +26,7 @@ class Result:
     """
 
     verdict: Verdict
-    passing: bool = False
+    transient: bool = False
     refused_itself: bool = False
     at: str | None = None
     unwritten: bool = False
@@ -38,16 +38,16 @@ class Result:
         return self.verdict.outcome
 
 
-def not_sent(reason: str | BaseException, *, passing: bool | None = None) -> Result:
+def not_sent(reason: str | BaseException, *, transient: bool | None = None) -> Result:
     """
     Return the result of a file that could not be tried.
 
     :param reason: a sentence, or the error.
-    :param passing: whether a retry may help; by default what the error's class says.
+    :param transient: whether a retry may help; by default what the error's class says.
     """
-    if passing is None:
-        passing = not isinstance(reason, AmiliPermanentError | ValueError)
-    return Result(Verdict(Outcome.NOT_SENT, message=_words(reason)), passing=passing)
+    if transient is None:
+        transient = not isinstance(reason, AmiliPermanentError | ValueError)
+    return Result(Verdict(Outcome.NOT_SENT, message=_words(reason)), transient=transient)
 
 
 def unknown(reason: str | BaseException) -> Result:
@@ -80,13 +80,13 @@ class Halt:
     Why nothing more is tried in this run.
 
     :param reason: a sentence for the receipts of the files that are not tried.
-    :param passing: whether a retry of the task may help.
+    :param transient: whether a retry of the task may help.
     :param error: the error to raise at the end, if it says more than the receipts.
     :param retry_after: seconds that Amili asked us to wait.
     """
 
     reason: str
-    passing: bool
+    transient: bool
     error: BaseException | None = None
     retry_after: float | None = None
 

@@ -36,7 +36,7 @@ _REMEDIES = {
     "asked": WHAT_TO_DO["asked"],
     "rejected": WHAT_TO_DO["rejected"],
     "duplicate": WHAT_TO_DO["duplicate"],
-    "passing": (
+    "transient": (
         "The next try sends the files that could not be tried now, and repeats nothing. Where the reason below names "
         "a remedy, follow it first."
     ),
@@ -83,11 +83,11 @@ def failure(
     rejected = any(r.outcome is Outcome.REJECTED for r in failed)
     duplicate = any(r.outcome is Outcome.DUPLICATE for r in failed)
     waiting = any(r.outcome is Outcome.NOT_SENT for r in failed)
-    passing = any(r.outcome is Outcome.NOT_SENT and r.passing for r in failed)
+    transient = any(r.outcome is Outcome.NOT_SENT and r.transient for r in failed)
     accepted_now = any(r.outcome is Outcome.UPLOADED for r in receipts)
-    may_come = bool(missing) and (halt is None or halt.passing)
-    may_retry = (passing or may_come) and not unwritten and (has_ledger or not (unknown or accepted_now))
-    no_ledger = (passing or may_come) and not may_retry and not has_ledger
+    may_come = bool(missing) and (halt is None or halt.transient)
+    may_retry = (transient or may_come) and not unwritten and (has_ledger or not (unknown or accepted_now))
+    no_ledger = (transient or may_come) and not may_retry and not has_ledger
     asked = {was_asked(r.as_dict()) for r in failed if r.outcome is Outcome.UNKNOWN}
     remedies = {
         "unwritten": unwritten,
@@ -95,12 +95,12 @@ def failure(
         "asked": True in asked,
         "rejected": rejected,
         "duplicate": duplicate,
-        "passing": passing and may_retry,
+        "transient": transient and may_retry,
         "missing": may_come and may_retry,
         "no_ledger": no_ledger,
         "permanent": waiting and not may_retry and not no_ledger,
     }
-    only_missing = may_retry and not passing
+    only_missing = may_retry and not transient
     told_what_to_do = [_REMEDIES[kind] for kind, applies in remedies.items() if applies]
     absence = _absence(missing, source) if missing else []
     message = _message(receipts, failed, told_what_to_do, absence, absence_first=only_missing)

@@ -36,8 +36,8 @@ from amili_provider.receipts import Outcome, Verdict, one_line
 
 NOT_IDENTIFIED = "0" * FILE_ID_CHARACTERS
 """Stands for the id of a file that is hashed on its way, so that the request's length is known."""
-_STOP = Halt("The run was stopped before this file was sent.", passing=True)
-_STOPPED = not_sent(_STOP.reason, passing=True)
+_STOP = Halt("The run was stopped before this file was sent.", transient=True)
+_STOPPED = not_sent(_STOP.reason, transient=True)
 
 
 class Stopped(Exception):  # noqa: N818 - the run ends; nothing went wrong with this request
@@ -94,7 +94,7 @@ class Sender:
             sent.halt = sent.halt or self._halt
             if sent.halt is not None:
                 # Of a request that lost some of its files to another task, the others are still claimed.
-                self._close(group, not_sent(sent.halt.reason, passing=sent.halt.passing), sent)
+                self._close(group, not_sent(sent.halt.reason, transient=sent.halt.transient), sent)
                 continue
             waiting.extend(reversed(self._post(group, sent)))
         sent.halt = sent.halt or self._halt
@@ -121,20 +121,20 @@ class Sender:
             return self._without(group, news.results, sent)
         except Stopped as news:
             sent.halt = sent.halt or news.halt
-            self._close(group, not_sent(news.halt.reason, passing=True), sent)
+            self._close(group, not_sent(news.halt.reason, transient=True), sent)
         except AmiliConnectionError as error:
             self._close(group, not_sent(error), sent)
             sent.unreachable = True
             if error.retry_after is not None:
                 sent.halt = Halt(
-                    f"Not tried: Amili asked for a pause. {error}", passing=True, retry_after=error.retry_after
+                    f"Not tried: Amili asked for a pause. {error}", transient=True, retry_after=error.retry_after
                 )
         except AmiliLedgerUnavailable as error:
             self._close(group, not_sent(error), sent)
-            sent.halt = sent.halt or Halt(f"Not tried: {error}", passing=True, error=error)
+            sent.halt = sent.halt or Halt(f"Not tried: {error}", transient=True, error=error)
         except (AmiliAuthenticationError, AmiliRequestError, AmiliResponseError) as error:
             self._close(group, not_sent(error), sent)
-            sent.halt = sent.halt or Halt(f"Not tried: {error}", passing=False, error=error)
+            sent.halt = sent.halt or Halt(f"Not tried: {error}", transient=False, error=error)
         except AmiliOutcomeUnknown as error:
             sent.bytes_out += body.content_length
             self._close(group, unknown(error), sent)
@@ -143,8 +143,8 @@ class Sender:
             # A bug, or an error that nothing foresaw: what it leaves behind is still told exactly.
             self._log.exception("Sending a request failed unexpectedly")
             reason = f"{type(error).__name__} while sending"
-            self._close(group, unknown(reason) if body.released else not_sent(reason, passing=False), sent)
-            sent.halt = sent.halt or Halt(f"Not tried: {reason}", passing=False, error=error)
+            self._close(group, unknown(reason) if body.released else not_sent(reason, transient=False), sent)
+            sent.halt = sent.halt or Halt(f"Not tried: {reason}", transient=False, error=error)
         else:
             sent.bytes_out += body.content_length
             return self._understand(group, reply, sent)
@@ -210,7 +210,7 @@ class Sender:
         try:
             self._books.release(group)
         except AmiliLedgerUnavailable as error:
-            sent.halt = sent.halt or Halt(f"Not tried: {error}", passing=True, error=error)
+            sent.halt = sent.halt or Halt(f"Not tried: {error}", transient=True, error=error)
 
     def _close(self, group: list[Item], result: Result, sent: Sent) -> None:
         """Settle all of *group* with one result."""
@@ -225,7 +225,7 @@ class Sender:
             for item in group:
                 if item.receipt.file_id in unwritten:
                     results[item] = _unwritten(results[item], error)
-            sent.halt = Halt(f"Not tried: {error}", passing=False, error=error)
+            sent.halt = Halt(f"Not tried: {error}", transient=False, error=error)
         self._tell(results, sent)
 
     def _tell(self, results: Mapping[Item, Result], sent: Sent) -> None:
@@ -280,7 +280,7 @@ class Sender:
             return unknown(f"{reply.words} (for a request of several files)")
         if reply.refused_by is RefusedBy.GATEWAY:
             note = "" if alone else " Nor did it let the files before this one through, each alone."
-            return not_sent(reply.words + note, passing=False)
+            return not_sent(reply.words + note, transient=False)
         verdict = Verdict(Outcome.REJECTED, status=str(reply.status_code), message=one_line(reply.words))
         return Result(verdict, refused_itself=alone, at=at)
 
@@ -301,10 +301,10 @@ class Sender:
                         one.request = None  # what the ledger knows is of an earlier one
                     return known
         except Stopped as news:
-            return not_sent(news.halt.reason, passing=True)
+            return not_sent(news.halt.reason, transient=True)
         except Exception as error:  # noqa: BLE001 - whatever a storage raises is these files' outcome
             return not_sent(
-                f"{reply.words}; then it could not be read to its end: {error}", passing=not_sent(error).passing
+                f"{reply.words}; then it could not be read to its end: {error}", transient=not_sent(error).transient
             )
         return None
 

@@ -25,7 +25,7 @@ from amili_provider.exceptions import AmiliArgumentError
 if TYPE_CHECKING:
     # The HTTP library is slow to import, and nothing at DAG parse needs it.
     from amili_provider.api.client import AmiliClient
-    from amili_provider.api.responses import Answer
+    from amili_provider.api.responses import Response
     from amili_provider.api.results import FileResult
     from amili_provider.hooks.upload import FileToUpload
 
@@ -158,7 +158,7 @@ class AmiliHook(BaseHook):
         params: Mapping[str, Any] | None = None,
         json: Any = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> Response:
         """
         Call any endpoint of the ARM API.
 
@@ -188,7 +188,7 @@ class AmiliHook(BaseHook):
         """
         return self.get_conn().paginate(path, params=params, max_pages=max_pages)
 
-    def get_batch(self, batch_uuid: str, *, client_no: Any = None) -> Answer:
+    def get_batch(self, batch_uuid: str, *, client_no: Any = None) -> Response:
         """
         Ask for a batch: 200 (done), 202 (still working), 206 (partly done).
 

@@ -33,7 +33,7 @@ from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger import attempts
 from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin
 from amili_provider.ledger.claims import Claim, ClaimLost, SettlingFailed
-from amili_provider.ledger.state import History, LedgerState, SetAside, history
+from amili_provider.ledger.state import Disregard, History, LedgerState, history
 from amili_provider.ledger.stores import Identity, LedgerStore
 from amili_provider.receipts import Outcome, Verdict
 
@@ -122,20 +122,20 @@ class Ledger:
         return self.store.has_size(self.environment, self.client_no, size)
 
     def look_up(
-        self, file_ids: Sequence[str], *, chain: str | None = None, set_aside: SetAside = SetAside.NOTHING
+        self, file_ids: Sequence[str], *, chain: str | None = None, disregard: Disregard = Disregard.NOTHING
     ) -> dict[str, History]:
         """
         Return what the ledger says of files, by file id.
 
         :param file_ids: who they are.
         :param chain: this run's chain of attempts.
-        :param set_aside: which attempts of other chains do not count.
+        :param disregard: which attempts of other chains do not count.
         :raises AmiliLedgerUnavailable: if that cannot be told.
         """
         found = self.store.look_up(self.environment, self.client_no, file_ids)
         fault_points.reached("looked up")
         return {
-            file_id: history(file_id, found.attempts.get(file_id, ()), now=found.now, chain=chain, set_aside=set_aside)
+            file_id: history(file_id, found.attempts.get(file_id, ()), now=found.now, chain=chain, disregard=disregard)
             for file_id in file_ids
         }
 

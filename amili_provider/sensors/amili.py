@@ -69,7 +69,7 @@ class AmiliFileResultSensor(AmiliSensor):
         return self._asked().names
 
     def _hopeless(self) -> AmiliResultFailed | None:
-        lost = self._asked().hopeless
+        lost = self._asked().undeliverable
         if self._lost:
             remedy = "What became of the files of the others is not known here: see their logs, and clear them."
             return AmiliResultFailed("\n".join([*self._lost, remedy]), receipts=lost)

@@ -31,13 +31,13 @@ class Asked:
 
     :param files: per file its client number (None: the connection's) and its id; each once, in the order given.
     :param names: the names of the files, by id.
-    :param hopeless: receipts of files that never arrived.
+    :param undeliverable: receipts of files that never arrived.
     :param skipped: how many files were skipped by choice, and need nothing.
     """
 
     files: list[tuple[str | None, str]] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
-    hopeless: list[dict[str, Any]] = field(default_factory=list)
+    undeliverable: list[dict[str, Any]] = field(default_factory=list)
     skipped: int = 0
 
 
@@ -106,7 +106,7 @@ def _add_receipt(asked: Asked, receipt: Any, number: str | None) -> None:
         asked.skipped += 1
         return
     if outcome in _HOPELESS:
-        asked.hopeless.append(dict(receipt))
+        asked.undeliverable.append(dict(receipt))
         return
     assert outcome in _SENT  # the rest; an outcome added later must not slip through
     file_id = _checked_id(receipt.get("file_id"), "receipts: file_id")

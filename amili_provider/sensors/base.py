@@ -13,12 +13,12 @@ from amili_provider.api.results import Vocabulary
 from amili_provider.exceptions import AmiliError, AmiliResultFailed, wrong_arguments_are_permanent
 from amili_provider.reports import laid_out, laid_out_errors
 from amili_provider.sensors.arguments import check_wait
-from amili_provider.sensors.poking import Poking
+from amili_provider.sensors.poller import Poller
 from amili_provider.sensors.soft_fail import SensorThatEndsAsPokeWould, first_reschedule_date
 from amili_provider.triggers.base import MOST_FAILURES, AmiliTrigger, Pace, Time
 from amili_provider.triggers.clients import Overrides
 from amili_provider.triggers.events import CLEAR, Open, Settled, read_event
-from amili_provider.triggers.polling import Polled, Wait, is_passing
+from amili_provider.triggers.polling import Polled, Wait, is_transient
 from amili_provider.triggers.questions import Ask, Client, Key
 
 DEFAULT_TIMEOUT_SECONDS = 60 * 60
@@ -63,7 +63,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
     ui_color = "#d8ecf3"
     time: ClassVar[Time] = Time()
     """The clock; tests put their own here."""
-    _poking: Poking | None = None
+    _poking: Poller | None = None
 
     def __init__(
         self,
@@ -129,9 +129,9 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
                 wait = getattr(self, name)
                 check_wait(name, wait.total_seconds() if isinstance(wait, timedelta) else wait)
             wanted = self._wanted()
-            hopeless = self._hopeless()
-        if hopeless is not None:
-            self.end_as_poke_would(hopeless)
+            undeliverable = self._hopeless()
+        if undeliverable is not None:
+            self.end_as_poke_would(undeliverable)
         if not wanted:
             self.log.info("There is nothing to wait for.")
             return self._result({})
@@ -161,7 +161,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
                 self.log.warning("%s", failure)  # Airflow's skip will not say why
             raise
 
-    def _poke(self, poking: Poking) -> bool | PokeReturnValue:
+    def _poke(self, poking: Poller) -> bool | PokeReturnValue:
         polled, wait = poking.poll(), poking.wait
         if polled is Polled.SETTLED:
             return PokeReturnValue(is_done=True, xcom_value=self._judged(wait.settled, []))
@@ -175,12 +175,12 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
         )
         return False
 
-    def _defer_if_open(self, poking: Poking, started: float) -> Any:  # noqa: RET503 - defer raises
+    def _defer_if_open(self, poking: Poller, started: float) -> Any:  # noqa: RET503 - defer raises
         wait = poking.wait
         try:
             done = self._poke(poking)
         except AmiliError as trouble:
-            if not is_passing(trouble):
+            if not is_transient(trouble):
                 self.end_as_poke_would(trouble)
             self.log.warning("The first question failed, the triggerer asks again: %s", trouble.message)
         except AirflowSensorTimeout as late:
@@ -238,7 +238,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
                 known += poking.wait.settled
         return self._judged(known, ended.open)
 
-    def _opened(self, context: Context, wanted: list[tuple[str | None, str]], started: float) -> Poking:
+    def _opened(self, context: Context, wanted: list[tuple[str | None, str]], started: float) -> Poller:
         from amili_provider.hooks.amili import AmiliHook
 
         hook = AmiliHook(self.amili_conn_id)
@@ -253,7 +253,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
             attempts=1 if self.deferrable else MOST_FAILURES,
             gives_back=self.reschedule and not self.deferrable,
         )
-        return Poking(settings, wait, self._question)
+        return Poller(settings, wait, self._question)
 
     def _first_poke(self, context: Context, now: float) -> float:
         """Return when the wait began: of a rescheduled task, only Airflow knows."""

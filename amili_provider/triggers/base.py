@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from amili_provider.triggers.questions import Ask, Client, Key
 
 MOST_FAILURES = 10
-"""A poll that fails for a passing cause is tried this often in a row: with the waits below, for six minutes."""
+"""A poll that fails for a transient cause is tried this often in a row: with the waits below, for six minutes."""
 SHORTEST_WAIT_SECONDS = 1.0
 """Whatever the interval says: nobody is asked more often than this."""
 _FIRST_FAILURE_WAIT_SECONDS = 5.0
@@ -34,16 +34,16 @@ _JITTER = (0.02, 0.12)
 @dataclass(frozen=True, slots=True)
 class Time:
     """
-    The clock, the waiting and the dice of a wait; tests hand in their own.
+    The clock, the waiting and the chance of a wait; tests hand in their own.
 
     :param now: seconds since the epoch.
     :param sleep: waits without blocking the event loop.
-    :param dice: gives numbers from 0 to 1.
+    :param random: gives numbers from 0 to 1.
     """
 
     now: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    dice: Callable[[], float] = random.random
+    random: Callable[[], float] = random.random
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Pace:
     exponential_backoff: bool = False
     max_wait: float | None = None
 
-    def interval(self, waited: float, dice: float) -> float:
+    def interval(self, waited: float, random: float) -> float:
         """
         Return the seconds until the next poll.
 
@@ -68,35 +68,35 @@ class Pace:
         as the wait so far. Written like this it needs no counter, and survives a restart of the triggerer.
 
         :param waited: seconds since the first poll.
-        :param dice: from 0 to 1.
+        :param random: from 0 to 1.
         """
         if not self.exponential_backoff:
             low, high = _JITTER
-            return max(self.poke_interval, SHORTEST_WAIT_SECONDS) * (1 + low + (high - low) * dice)
+            return max(self.poke_interval, SHORTEST_WAIT_SECONDS) * (1 + low + (high - low) * random)
         shortest = max(waited + self.poke_interval / 2, SHORTEST_WAIT_SECONDS)
-        interval = shortest * (1 + dice)
+        interval = shortest * (1 + random)
         return interval if self.max_wait is None else min(interval, max(self.max_wait, SHORTEST_WAIT_SECONDS))
 
-    def first_interval(self, waited: float, dice: float) -> float:
+    def first_interval(self, waited: float, random: float) -> float:
         """
         Return the seconds until the first poll of a trigger, whose sensor has asked before.
 
         After a restart the interval has passed already; then the polls of all triggers are spread over one.
         """
-        left = self.interval(0.0, dice) - waited
-        return left if left > 0 else max(self.poke_interval, SHORTEST_WAIT_SECONDS) * dice
+        left = self.interval(0.0, random) - waited
+        return left if left > 0 else max(self.poke_interval, SHORTEST_WAIT_SECONDS) * random
 
-    def after_failure(self, failures: int, asked: float | None, dice: float) -> float:
+    def after_failure(self, failures: int, asked: float | None, random: float) -> float:
         """
         Return the seconds until a poll that failed is tried again.
 
         :param failures: in a row, 1 for the first.
         :param asked: what Amili asked for (``Retry-After``): never shortened.
-        :param dice: from 0 to 1.
+        :param random: from 0 to 1.
         """
         grown = _FIRST_FAILURE_WAIT_SECONDS * 2.0 ** (failures - 1)
         longest = max(min(self.poke_interval, _LONGEST_FAILURE_WAIT_SECONDS), SHORTEST_WAIT_SECONDS)
-        return max(min(grown, longest) * (0.9 + 0.1 * dice), SHORTEST_WAIT_SECONDS, asked or 0.0)
+        return max(min(grown, longest) * (0.9 + 0.1 * random), SHORTEST_WAIT_SECONDS, asked or 0.0)
 
 
 class AmiliTrigger(BaseTrigger):
@@ -111,7 +111,7 @@ class AmiliTrigger(BaseTrigger):
     :param deadline: when the time is up, likewise: absolute, so that a restart does not begin anew.
     :param exponential_backoff: whether the intervals grow.
     :param max_wait: the longest interval, in seconds.
-    :param silent_fail: whether polls that fail for passing causes never end the wait.
+    :param silent_fail: whether polls that fail for transient causes never end the wait.
     :param accepted_results: words that mean accepted, instead of the connection's.
     :param refused_results: words that mean refused, besides the connection's.
     :param pending_results: words that mean "not yet", instead of the connection's.

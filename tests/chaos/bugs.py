@@ -87,7 +87,7 @@ def _lost_answer_is_not_sent() -> None:
     from amili_provider.delivery import sending
     from amili_provider.delivery.outcomes import not_sent
 
-    wrap(sending, "unknown", lambda _, reason: not_sent(str(reason), passing=True))
+    wrap(sending, "unknown", lambda _, reason: not_sent(str(reason), transient=True))
 
 
 def _expired_claims_are_free() -> None:
@@ -153,12 +153,12 @@ def _judge_first(decide: Callable[[int, bool], Exception | None]) -> None:
     """Let *decide* end an upload by its status, and by whether it says when to come back, before it is judged."""
     from amili_provider.api import client
 
-    def judged(original: Callable[..., Any], answer: Any, *args: Any, **more: Any) -> Any:
+    def check_status(original: Callable[..., Any], answer: Any, *args: Any, **more: Any) -> Any:
         if error := decide(answer.status_code, "retry-after" in answer.headers):
             raise error
         return original(answer, *args, **more)
 
-    wrap(client, "judged_upload", judged)
+    wrap(client, "check_upload", check_status)
 
 
 def _retry_after_is_believed() -> None:
@@ -180,12 +180,12 @@ def _unnamed_files_are_refused() -> None:
     from amili_provider.api import client
     from amili_provider.api.responses import RefusedBy, UploadReply
 
-    def judged(original: Callable[..., Any], answer: Any, *args: Any, **more: Any) -> Any:
+    def check_status(original: Callable[..., Any], answer: Any, *args: Any, **more: Any) -> Any:
         reply = original(answer, *args, **more)
         refused_by = RefusedBy.AMILI if 400 <= answer.status_code < 500 else None
         return UploadReply(reply.status_code, reply.body, refused_by, "refused")
 
-    wrap(client, "judged_upload", judged)
+    wrap(client, "check_upload", check_status)
 
 
 def _any_refusal_settles() -> None:

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from amili_provider.exceptions import AmiliLedgerUnavailable
-from amili_provider.ledger import Ledger, LedgerState, SetAside, manual, transfer
+from amili_provider.ledger import Disregard, Ledger, LedgerState, manual, transfer
 from amili_provider.ledger.manual import Person
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.stores import LedgerStore, Query
@@ -273,7 +273,7 @@ def _unknown(ledger: Ledger, *names: str, request: str = "1", resend: bool = Fal
     """Send files of which no answer comes; return their ids."""
     wanted = [replace(facts(name.encode(), name=name), request=request) for name in names]
     ids = [file_id_of(ledger, one) for one in wanted]
-    known = ledger.look_up(ids, set_aside=SetAside.UNKNOWN if resend else SetAside.NOTHING)
+    known = ledger.look_up(ids, disregard=Disregard.UNKNOWN if resend else Disregard.NOTHING)
     ledger.settle([(c, LOST) for c in ledger.claim([(known[i], one) for i, one in zip(ids, wanted, strict=True)])])
     return ids
 

@@ -176,11 +176,11 @@ def test_a_token_service_that_is_not_reached_may_be_tried_again() -> None:
     from google.auth import exceptions
 
     google: Any = exceptions  # its classes have no types
-    refused, passing, unreached = (google.RefreshError("x", retryable=one) for one in (False, True, False))
+    refused, transient, unreached = (google.RefreshError("x", retryable=one) for one in (False, True, False))
     unreached.__cause__ = google.TransportError("no route to the metadata server")
     for error, kind in (
         (refused, AmiliStorageSettingsError),
-        (passing, AmiliStorageError),
+        (transient, AmiliStorageError),
         (unreached, AmiliStorageError),
     ):
         assert type(explain("list", "gs://b/x", None, error)) is kind

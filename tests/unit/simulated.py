@@ -36,8 +36,8 @@ CONNECTION = {
     "extra": {"environment": "staging", "client_no": "2218"},
 }
 
-Answer = httpx.Response | Exception
-Step = Callable[[], Answer]
+Response = httpx.Response | Exception
+Step = Callable[[], Response]
 
 
 def says(status: str | None = None, result: str | None = None, message: str | None = None) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class World:
     tokens: list[Any] = field(default_factory=lambda: [200])
     requests: list[tuple[float, str]] = field(default_factory=list)
     minted: int = 0
-    dice: float = 0.5
+    random: float = 0.5
     slept: int = 0
     asked: dict[str, int] = field(default_factory=dict)
     together: int = 0
@@ -72,7 +72,7 @@ class World:
     @property
     def time(self) -> Time:
         """The clock for sensors and triggers."""
-        return Time(lambda: self.now, self._sleep, lambda: self.dice)
+        return Time(lambda: self.now, self._sleep, lambda: self.random)
 
     async def _sleep(self, seconds: float) -> None:
         assert seconds >= 0, "nobody can wait backwards"

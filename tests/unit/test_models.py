@@ -14,7 +14,7 @@ from amili_provider.api.results import (
     Meaning,
     UnreadableAnswer,
     Vocabulary,
-    judge_upload,
+    parse_verdicts,
     read_message,
     read_upload_answer,
 )
@@ -24,7 +24,7 @@ WORDS = Vocabulary()
 
 
 def _judge(answer: Any, *ids: str, vocabulary: Vocabulary = WORDS) -> dict[str, Verdict]:
-    return judge_upload(read_upload_answer(json.dumps(answer).encode()), ids or ("f1",), vocabulary)
+    return parse_verdicts(read_upload_answer(json.dumps(answer).encode()), ids or ("f1",), vocabulary)
 
 
 def _entry(

@@ -129,7 +129,7 @@ def test_a_server_that_comes_back_is_asked_again(hour: World, amili_sandbox: San
         await sleep(seconds)
 
     waiting = trigger()
-    waiting.time = type(hour.time)(hour.time.now, eventful, hour.time.dice)  # type: ignore[misc]
+    waiting.time = type(hour.time)(hour.time.now, eventful, hour.time.random)  # type: ignore[misc]
     event = asyncio.run(first_event(waiting))
     assert event["ending"] == "settled"
     assert hour.now - EPOCH < 900

@@ -23,7 +23,7 @@ Question = Callable[[Client, Vocabulary], Ask]
 _CLOSING_SECONDS = 10.0
 
 
-class Poking:
+class Poller:
     """
     One wait of one task process: its client, token and memory are kept from poke to poke.
 
