@@ -28,7 +28,7 @@ MOST_LINES = 20
 
 _ORDER = ("unknown", "rejected", "duplicate", "not_sent", "uploaded", "already_uploaded", "skipped")
 _FINE = frozenset({"uploaded", "already_uploaded", "skipped"})
-_SETTLE = "settle them with the DAG 'amili_ledger' (docs/ledger.md)"
+_SETTLE = "settle them with the command amili-ledger or the DAG 'amili_ledger' (docs/ledger.md)"
 WHAT_TO_DO = {
     "unknown": (
         f"Ask Amili whether it has the unknown files, and {_SETTLE}. Or set the operator's if_unknown='check' (asks, "
@@ -40,7 +40,7 @@ WHAT_TO_DO = {
         f"{_SETTLE}; or set the operator's if_unknown='resend', which sends what Amili answers with 404 "
         "(docs/recipes.md)."
     ),
-    "rejected": "Correct the rejected files at their source, in the words of Amili below, and run again.",
+    "rejected": "Correct the rejected files, in Amili's words below, put them at their source, and run again.",
     "duplicate": (
         "Duplicates hold bytes that Amili accepted under another name. If it is the same delivery once more, or "
         "file_name was changed since: run again with if_duplicate='skip', and they count as delivered. If it is "
@@ -50,6 +50,8 @@ WHAT_TO_DO = {
 }
 ASKED = "Asked now: "
 """What the message of an unknown file has in it, if Amili was asked for its result in this run."""
+GONE = "it was listed, and is gone now"
+"""What the message of a file has in it that was not there any more when it was to be read."""
 _FIELDS = (
     "outcome", "name", "status", "result", "message", "source", "size", "sha256", "file_id", "request", "client_no",
     "file_type", "uploaded_at",
@@ -184,6 +186,11 @@ def advice(receipts: Iterable[ReceiptFields]) -> list[str]:
     """Return what to do about the outcomes that occur."""
     occurring = {_outcome(r) if not was_asked(r) else "asked" for r in receipts}
     return [words for outcome, words in WHAT_TO_DO.items() if outcome in occurring]
+
+
+def is_gone(receipt: ReceiptFields) -> bool:
+    """Return whether a file was listed, and was not there any more when it was to be read."""
+    return _outcome(receipt) == "not_sent" and GONE in str(receipt.get("message") or "")
 
 
 def was_asked(receipt: ReceiptFields) -> bool:

@@ -34,6 +34,7 @@ from amili_provider.storage.listing import list_files, unstable_files
 from amili_provider.storage.sources import Sources, open_sources
 
 # Without blanks, so that a line of the log never ends within a template.
+_NOT_TRIED = "Not tried."
 _SAFE_NAME = "Give it another: file_name='{{file.safe_name}}' does so, and keeps the names that can be sent."
 _UNIQUE_NAME = "Make them differ, for example with file_name='{{file.unique_name}}'."
 _ENCODING = "Name the server's character set in the extra 'encoding' of the FTP connection, for example 'iso-8859-1'."
@@ -140,8 +141,14 @@ class DeliveryRun:
         :raises AmiliStorageSettingsError: if it cannot work as configured, or there are too many files.
         :raises AmiliLedgerUnavailable: if the ledger does not exist or cannot be reached; nothing was sent.
         """
-        with _garbage_of_its_own():
-            self._run()
+        try:
+            with _garbage_of_its_own():
+                self._run()
+        except (AmiliError, ValueError) as error:
+            for receipt in self.receipts:
+                if receipt.message == _NOT_TRIED:
+                    receipt.message = one_line(f"Not tried: {error}")
+            raise
         fault_points.reached("delivered")
 
     def _run(self) -> None:
@@ -227,7 +234,7 @@ class DeliveryRun:
                     client_no=plan.client_no,
                     file_type=plan.file_type,
                     size=file.size,
-                    message="Not tried.",
+                    message=_NOT_TRIED,
                     transient=True,
                 ),
                 index,

@@ -46,7 +46,8 @@ def not_sent(reason: str | BaseException, *, transient: bool | None = None) -> R
     :param transient: whether a retry may help; by default what the error's class says.
     """
     if transient is None:
-        transient = not isinstance(reason, AmiliPermanentError | ValueError)
+        # A file that is gone is not found by the next try, which would end well without it.
+        transient = not isinstance(reason, AmiliPermanentError | ValueError | FileNotFoundError)
     return Result(Verdict(Outcome.NOT_SENT, message=_words(reason)), transient=transient)
 
 

@@ -25,6 +25,7 @@ from amili_provider.reports import (
     ReceiptFields,
     by_outcome,
     headline,
+    is_gone,
     told,
     was_asked,
     wrapped,
@@ -41,6 +42,10 @@ _REMEDIES = {
         "a remedy, follow it first."
     ),
     "missing": "It may still come: Airflow looks again as often as the task's retries say, and repeats nothing.",
+    "gone": (
+        "A file that is gone is looked for by no later try, so Airflow does not retry this task. Find out who took the "
+        "file away; put it back if it is to go; then clear the task."
+    ),
     "permanent": WHAT_TO_DO["not_sent"],
     "no_ledger": (
         "Name a ledger, or run again for the files below only: without one (ledger=None) nothing remembers what was "
@@ -65,7 +70,7 @@ def failure(
     The order where several kinds occur: a cause that passes (Airflow retries), what is missing among them, for it may
     still come, then unknown (an outcome that the ledger could not be told comes before all), then a wrong
     configuration, then refused, then equal bytes under another name, then what cannot be sent. A wrong configuration
-    does not wait for what is missing.
+    does not wait for what is missing. A file that is gone is never passed over by a retry.
     Without a ledger, unknown comes first, and nothing is retried once something was accepted, since a retry would
     send it again.
 
@@ -86,8 +91,9 @@ def failure(
     transient = any(r.outcome is Outcome.NOT_SENT and r.transient for r in failed)
     accepted_now = any(r.outcome is Outcome.UPLOADED for r in receipts)
     may_come = bool(missing) and (halt is None or halt.transient)
-    may_retry = (transient or may_come) and not unwritten and (has_ledger or not (unknown or accepted_now))
-    no_ledger = (transient or may_come) and not may_retry and not has_ledger
+    gone = any(is_gone(r.as_dict()) for r in failed)
+    may_retry = (transient or may_come) and not unwritten and not gone and (has_ledger or not (unknown or accepted_now))
+    no_ledger = (transient or may_come) and not may_retry and not gone and not has_ledger
     asked = {was_asked(r.as_dict()) for r in failed if r.outcome is Outcome.UNKNOWN}
     remedies = {
         "unwritten": unwritten,
@@ -98,7 +104,8 @@ def failure(
         "transient": transient and may_retry,
         "missing": may_come and may_retry,
         "no_ledger": no_ledger,
-        "permanent": waiting and not may_retry and not no_ledger,
+        "gone": gone,
+        "permanent": waiting and not gone and not may_retry and not no_ledger,
     }
     only_missing = may_retry and not transient
     told_what_to_do = [_REMEDIES[kind] for kind, applies in remedies.items() if applies]

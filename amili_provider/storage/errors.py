@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 
 from amili_provider.exceptions import AmiliError, AmiliStorageError, AmiliStorageSettingsError
-from amili_provider.storage.connections import StorageConnection, said
+from amili_provider.reports import GONE
+from amili_provider.storage.connections import BY_SCHEME, StorageConnection, said
 
 
 class WrongSettings(OSError):  # noqa: N818 - a state of the storage, as in the tree of exceptions
@@ -43,6 +44,7 @@ _WRONG_CREDENTIALS = frozenset(
         "Unauthorized",
         "MalformedError",
         "ClientAuthenticationError",
+        "AzureSigningError",
         "CredentialUnavailableError",
         "AuthenticationFailed",
         "AuthorizationFailure",
@@ -66,6 +68,21 @@ _NO_BUCKET = frozenset(
 _SETTINGS = (
     (_WRONG_CREDENTIALS, " Correct the credentials in the connection."),
     (_NO_BUCKET, " Correct the bucket or container in the path, or choose another connection."),
+)
+# No server answered at all.
+_UNREACHED = frozenset(
+    {
+        "ConnectionError",
+        "ConnectionRefusedError",
+        "NewConnectionError",
+        "EndpointConnectionError",
+        "ConnectTimeoutError",
+        "ConnectTimeout",
+        "NoValidConnectionsError",
+        "ServiceRequestError",
+        "SMBConnectionClosed",
+        "gaierror",
+    }
 )
 MISSING = re.compile(r"no such|not found|not exist|cannot find", re.IGNORECASE)
 """How a server says that a file is missing, and nothing else."""
@@ -100,11 +117,11 @@ def explain(action: str, url: str, connection: StorageConnection | None, error: 
         )
     if isinstance(error, FileNotFoundError):
         # Only what somebody named can be corrected: what was listed and is gone since is nobody's mistake.
-        advice = " Correct the path, or create the folder if it names one." if action == "list" else ""
-        missing = "it does not exist"
+        advice = _path_advice(url) if action == "list" else ""
+        missing = GONE if action == "read" else "it does not exist"
         if words.startswith("550") and not MISSING.search(words):
             # FTP has one code for both, and many servers do not say which.
-            missing = f"it does not exist, or its login has no right to {action} it"
+            missing = f"it does not exist any more, or its login has no right to {action} it"
             advice = advice and f"{advice} Or give its login the right."
         return FileNotFoundError(f"{tried}: {missing}{_detail(words, url)}.{advice}")
     if isinstance(error, NotADirectoryError):
@@ -114,7 +131,31 @@ def explain(action: str, url: str, connection: StorageConnection | None, error: 
         words = f"permission denied{_detail(words, url)}. Give {whom} the right to {action} it"
     elif type(error).__name__ not in words and type(error) is not OSError:
         words = f"{type(error).__name__}: {words}"
-    return AmiliStorageError(f"{tried}: {words}.")
+    return AmiliStorageError(f"{tried}: {words}.{_server_advice(connection, error, codes)}")
+
+
+def _path_advice(url: str) -> str:
+    scheme = url.partition(":")[0]
+    if scheme in ("http", "https"):
+        return " Correct the address; HTTP has no listing, so that a pattern is an address like any other."
+    braces = " Braces are no pattern: give a list of paths." if "{" in url else ""
+    if BY_SCHEME[scheme].object_store if scheme in BY_SCHEME else False:
+        return f" Correct the path.{braces}"
+    return f" Correct the path, or create the folder if it names one.{braces}"
+
+
+def _server_advice(connection: StorageConnection | None, error: BaseException, codes: set[str]) -> str:
+    """Return what to do if no server was reached."""
+    if not isinstance(error, ConnectionError) and not codes & _UNREACHED:
+        return ""
+    if connection is None:
+        return " See that the server runs and can be reached."
+    if connection.conn_type == "aws" and connection.host and "endpoint_url" not in str(connection.extra):
+        return (
+            f" The field Host of connection {connection.conn_id!r} is not read: name the server in its extra "
+            f"'endpoint_url'."
+        )
+    return f" See that the server runs, and check the host and port of connection {connection.conn_id!r}."
 
 
 def _detail(words: str, url: str) -> str:

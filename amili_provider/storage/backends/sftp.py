@@ -33,6 +33,10 @@ _WINDOW_BYTES = 4 * 1024 * 1024
 _Connection = tuple[paramiko.SSHClient, paramiko.SFTPClient]
 
 
+_HOST_KEY = re.compile(r"(ssh|ecdsa|sk)-\S+ +AAAA")
+_A_HOST_KEY = "algorithm and key, without the host before them: ssh-ed25519 AAAA…"
+
+
 def _advice(extra: Mapping[str, Any]) -> str:
     """Return what to correct in a connection that Airflow's hook cannot read."""
     advice = []
@@ -42,8 +46,8 @@ def _advice(extra: Mapping[str, Any]) -> str:
             "the extra 'private_key' must be the key itself, from -----BEGIN on, with its line breaks (in JSON "
             "\\n, with one backslash); a path goes into the extra 'key_file'"
         )
-    if (host_key := str(extra.get("host_key") or "").strip()) and " " not in host_key:
-        advice.append("the extra 'host_key' must be algorithm and key, as in known_hosts: ssh-ed25519 AAAA…")
+    if (host_key := str(extra.get("host_key") or "").strip()) and not _HOST_KEY.match(host_key):
+        advice.append(f"the extra 'host_key' must be {_A_HOST_KEY}")
     return "Correct it: " + "; ".join(advice) if advice else "Correct its host, login, key and extra"
 
 
@@ -104,8 +108,8 @@ class SftpFiles(ServerFiles[_Connection]):
         except paramiko.SSHException as error:
             if "known_hosts" in str(error):
                 raise WrongSettings(
-                    f"the host key of {where} is not known. Add the extra 'host_key' to the connection, or the host "
-                    f"to known_hosts of the worker"
+                    f"the host key of {where} is not known. Add the extra 'host_key' to the connection ("
+                    f"{_A_HOST_KEY}), or the host to known_hosts of the worker"
                 ) from None
             if "No authentication methods" in str(error):
                 raise WrongSettings(
