@@ -24,6 +24,7 @@ from amili_provider.delivery.pipeline import Delivery
 from amili_provider.delivery.plan import Item, Plan
 from amili_provider.delivery.progress import shown_bytes
 from amili_provider.delivery.report import barred, failure
+from amili_provider.delivery.telemetry import Telemetry
 from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
 from amili_provider.ledger import Ledger
 from amili_provider.ledger.opening import ledger_from
@@ -187,8 +188,10 @@ class DeliveryRun:
                 if ledger is not None:
                     keep_apart(ledger.store, folders=moving.targets)
             gc.freeze()  # the items of a large run are what there would be most of to look through
+            telemetry = Telemetry(plan)
             try:
-                self._deliver(plan, ledger)
+                with telemetry.run(self._items):
+                    self._deliver(plan, ledger, telemetry)
             finally:
                 restore(self._earlier, (item.receipt for item in self._items))
             goes_on = self._goes_on and any(item.receipt.outcome is Outcome.UNKNOWN for item in self._items)
@@ -325,14 +328,14 @@ class DeliveryRun:
         item.skipped = outcome is Outcome.SKIPPED
         item.done = True
 
-    def _deliver(self, plan: Plan, ledger: Ledger | None) -> None:
+    def _deliver(self, plan: Plan, ledger: Ledger | None, telemetry: Telemetry) -> None:
         going = [item for item in self._items if not item.done]
         for group in groups(item.receipt.as_dict() for item in self._items if item.done):
             self._log.info("%s: %s: %s", group.outcome, group.names, group.words)
         if not going:
             return
         client = self._hook.get_conn()
-        delivery = Delivery(plan, client, Books(ledger, plan, client), log=self._log)
+        delivery = Delivery(plan, client, Books(ledger, plan, client), log=self._log, telemetry=telemetry)
         try:
             delivery.run(going)
         finally:
