@@ -58,7 +58,7 @@ _FIELDS = (
 )  # fmt: skip
 _SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-Z0-9])")
 _FORMULA = ("=", "+", "-", "@")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@:$])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@:$]|(?<=www)\.)", re.IGNORECASE)
 _NAMES_SHOWN = 60
 _LONGEST_NAME = 100
 _LONGEST_PATH = 2_000
@@ -386,18 +386,19 @@ def _row(group: Group) -> tuple[str, ...]:
 def _markdown(receipts: list[ReceiptFields], said: list[str]) -> str:
     rows, more = _rows(receipts)
     lines = [
-        f"**{_marked(' '.join(_head(receipts, said, LOG_WIDTH)))}**",
-        *(f"\n{_marked(words)}" for words in advice(receipts)),
+        f"**{marked(' '.join(_head(receipts, said, LOG_WIDTH)))}**",
+        *(f"\n{marked(words)}" for words in advice(receipts)),
     ]
     if rows:
         lines += ["", f"| {' | '.join(_COLUMNS)} |", f"|{' --- |' * len(_COLUMNS)}"]
-        lines += [f"| {' | '.join(map(_marked, row))} |" for row in rows]
+        lines += [f"| {' | '.join(map(marked, row))} |" for row in rows]
     if more:
         lines += ["", more]
     return "\n".join(lines) + "\n"
 
 
-def _marked(text: str) -> str:
+def marked(text: str) -> str:
+    """Return *text* so that Markdown shows every character of it, also in a cell of a table."""
     return _MARKDOWN.sub(r"\\\1", text)
 
 

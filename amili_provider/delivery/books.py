@@ -126,7 +126,7 @@ class Books:
             history = self._look_up(item)
         if history.state in (LedgerState.UPLOADED, LedgerState.IN_FLIGHT):
             return _result_of(history, item)
-        asks = history.unknown and self._plan.if_unknown != "fail" and not self._plan.force
+        asks = history.unknown and self._plan.if_unknown in ("check", "resend") and not self._plan.force
         if asks and not self._plan.dry_run:
             answer = self._ask(item, history)
             if answer is not None and answer.outcome.delivered and not _is_about(history, item):

@@ -55,7 +55,7 @@ class Moving:
         """The folders."""
         return [mover.target for mover in self._movers.values()]
 
-    def move(self, failure: AmiliError | None, *, has_ledger: bool) -> None:
+    def move(self, failure: AmiliError | None, *, has_ledger: bool, goes_on: bool = False) -> None:
         """
         Move what is settled and write into each receipt where its file is now, or why it stayed.
 
@@ -69,6 +69,7 @@ class Moving:
         :param failure: what the task fails with, if it does.
         :param has_ledger: whether a ledger remembers what was accepted; without one, only its move keeps a file from
             being sent again.
+        :param goes_on: whether a person's answer makes it go on, which is as a retry.
         """
         wanted = [(mover, item) for item in self._items if (mover := self._mover_for(item)) is not None]
         if "reject_to" in self._movers and not self._dry_run:
@@ -80,7 +81,7 @@ class Moving:
             return
         if failure is not None:
             together = self._expects and has_ledger
-            retried = not isinstance(failure, AmiliPermanentError)
+            retried = goes_on or not isinstance(failure, AmiliPermanentError)
             wanted = [one for one in wanted if not _must_stay(one[1], together=together, retried=retried)]
         pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="amili-move")
         try:

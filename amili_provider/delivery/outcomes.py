@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,27 @@ class Halt:
     retry_after: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Post:
+    """
+    One request, for those who measure.
+
+    :param label: its name in log, receipts and ledger.
+    :param began: seconds since the epoch.
+    :param ended: likewise.
+    :param files: how many it was about.
+    :param size: their bytes.
+    :param outcomes: what it decided; files that are sent again in parts are in none.
+    """
+
+    label: str
+    began: float
+    ended: float
+    files: int
+    size: int
+    outcomes: Mapping[Outcome, int]
+
+
 @dataclass(slots=True)
 class Sent:
     """What one batch came to: a result per file, how it was sent, and whether the run can go on."""
@@ -99,6 +121,8 @@ class Sent:
     results: dict[Item, Result] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     """The requests' names, as they stand in claims and log."""
+    posts: list[Post] = field(default_factory=list)
+    """The same, measured."""
     bytes_out: int = 0
     seconds: float = 0.0
     halt: Halt | None = None

@@ -25,6 +25,7 @@ from amili_provider.delivery.progress import Progress
 from amili_provider.delivery.readers import MOST_READERS, Readers
 from amili_provider.delivery.reading import Reader
 from amili_provider.delivery.sending import Sender
+from amili_provider.delivery.telemetry import Telemetry
 from amili_provider.receipts import Outcome, Receipt, one_line
 from amili_provider.storage.content import StoredContent
 from amili_provider.storage.streams import STREAM_MEMORY_BYTES
@@ -53,9 +54,13 @@ class Delivery:
     :param client: to whom.
     :param books: where claims and outcomes are written.
     :param log: the task's logger.
+    :param telemetry: measures its requests.
     """
 
-    def __init__(self, plan: Plan, client: AmiliClient, books: Books, *, log: logging.Logger) -> None:
+    def __init__(
+        self, plan: Plan, client: AmiliClient, books: Books, *, log: logging.Logger, telemetry: Telemetry | None = None
+    ) -> None:
+        self._telemetry = telemetry
         self._plan = plan
         self._client = client
         self._books = books
@@ -296,6 +301,9 @@ class Delivery:
         for item in batch:
             self._finish(item, sent.results[item])
         self._progress.request(batch, sent)
+        if self._telemetry is not None:
+            for post in sent.posts:
+                self._telemetry.request(post)
         self._unreachable = self._unreachable + 1 if sent.unreachable else 0
         halt = sent.halt
         if halt is None and self._unreachable >= UNREACHABLE_REQUESTS:

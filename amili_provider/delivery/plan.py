@@ -12,7 +12,8 @@ from amili_provider.receipts import Receipt
 from amili_provider.storage.content import HashedContent
 from amili_provider.storage.files import StorageFile
 
-IfUnknown = Literal["fail", "check", "resend"]
+IfUnknown = Literal["fail", "check", "resend", "ask"]
+"""What is asked of a person is asked after the run: while it lasts, ``ask`` is as ``fail``."""
 IfDuplicate = Literal["fail", "skip", "send"]
 
 DEFAULT_MAX_CONCURRENT_REQUESTS = 4

@@ -11,6 +11,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from amili_provider.api.responses import RefusedBy, UploadReply
 from amili_provider.api.upload import PartUnreadable, UploadBody, UploadPart
 from amili_provider.delivery.books import Books, NotOurs
 from amili_provider.delivery.lately import Lately
-from amili_provider.delivery.outcomes import Halt, Result, Sent, joined, not_sent, unknown
+from amili_provider.delivery.outcomes import Halt, Post, Result, Sent, joined, not_sent, unknown
 from amili_provider.delivery.plan import Item, Plan
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
@@ -96,7 +97,12 @@ class Sender:
                 # Of a request that lost some of its files to another task, the others are still claimed.
                 self._close(group, not_sent(sent.halt.reason, transient=sent.halt.transient), sent)
                 continue
-            waiting.extend(reversed(self._post(group, sent)))
+            began = time.time()
+            again = self._post(group, sent)
+            waiting.extend(reversed(again))
+            decided = Counter(sent.results[item].outcome for item in group if item in sent.results)
+            size = sum(item.file.size for item in group)
+            sent.posts.append(Post(sent.requests[-1], began, time.time(), len(group), size, decided))
         sent.halt = sent.halt or self._halt
         sent.seconds = time.monotonic() - started
         return sent

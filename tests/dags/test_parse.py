@@ -53,6 +53,8 @@ _HEAVY = (
     "azure",
     "starlette",
     "amili_provider.api",
+    "amili_provider.delivery.telemetry",
+    "amili_provider.operators.asking",
 )
 
 
