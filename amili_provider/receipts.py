@@ -55,7 +55,21 @@ class Receipt:
     """
     What became of one file: one entry of the task's XCom.
 
-    Fields are the public interface; :meth:`as_dict` gives plain JSON in their order.
+    Fields are the public interface; :meth:`as_dict` gives plain JSON in the order below.
+
+    :param file_id: the id that Amili got; the ledger's key of the file. None if the file was not read to its end.
+    :param name: the name that Amili got; what the file is called, if it cannot be sent.
+    :param source: where the file was, without secrets.
+    :param size: bytes; None if the storage does not tell.
+    :param sha256: hash of the content, 64 hex characters. None if the file was not read to its end.
+    :param client_no: Amili's client number.
+    :param file_type: as given to Amili.
+    :param outcome: what became of the file.
+    :param status: Amili's status.
+    :param result: Amili's result.
+    :param message: Amili's words, or ours.
+    :param uploaded_at: when Amili had accepted it, UTC.
+    :param request: which request of the task took it to Amili, as in the log and in the ledger.
     """
 
     name: str
