@@ -31,7 +31,7 @@ _NULLABLE = frozenset({"outcome", "status", "result", "message", "settled_at", "
 KEY = ("environment", "client_no", "file_id", "attempt")
 _INDEXES = (
     ("size", ("environment", "client_no", "size")),
-    ("outcome", ("environment", "client_no", "outcome", "claimed_at")),
+    ("outcome", ("environment", "outcome", "claimed_at", "client_no")),
     ("name", ("environment", "client_no", "name")),
     ("run", ("dag_id", "run_id", "task_id")),
 )
