@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from amili_provider.connection_form import LEDGER_FROM_CONNECTION
+from amili_provider.operators.links import AmiliReceiptsLink
 from amili_provider.operators.templates import SourceOperator
 from amili_provider.reports import laid_out_errors
 
@@ -109,6 +110,7 @@ class AmiliFileUploadOperator(SourceOperator):
         "dry_run",
     )
     ui_color = "#d9e8e3"
+    operator_extra_links = (AmiliReceiptsLink(),)
 
     _base_url: str = ""
     _receipts: Sequence[Receipt] = ()
