@@ -25,8 +25,10 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn, cast
 from unittest import mock
 
-from amili_provider.client.answers import Answer, Asked, UploadReply
-from amili_provider.client.judging import judged_upload
+from amili_provider.api.errors import check_upload
+from amili_provider.api.responses import Asked, Response, UploadReply
+from amili_provider.api.results import FileResult, Vocabulary
+from amili_provider.api.upload import UploadBody
 from amili_provider.connection_form import AmiliSettings
 from amili_provider.delivery.books import Books
 from amili_provider.delivery.outcomes import not_sent
@@ -40,9 +42,8 @@ from amili_provider.ledger.ledger import MARGIN_SECONDS, SETTLE_SECONDS
 from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.state import History, history
 from amili_provider.ledger.stores import Found, LedgerStore
-from amili_provider.models import FileResult, Outcome, Receipt, Vocabulary
-from amili_provider.payload import UploadBody
-from amili_provider.storage.contents import MemoryContent
+from amili_provider.receipts import Outcome, Receipt
+from amili_provider.storage.content import MemoryContent
 from amili_provider.storage.files import StorageFile
 
 ANSWER_SECONDS = 600.0
@@ -207,7 +208,7 @@ class _Client:
             if body.released:
                 self._port.ask("tail", tuple(part.file_id for part in body.parts))
         answer = self._port.ask("answer", tuple(part.file_id for part in body.parts))
-        return judged_upload(answer, "POST", _SETTINGS, _VOCABULARY, 0.0, released=body.released)
+        return check_upload(answer, "POST", _SETTINGS, _VOCABULARY, 0.0, released=body.released)
 
     def ask_for_result(self, _client_no: str, file_id: str) -> Asked:
         if self._port.ask("result", (file_id,)):
@@ -740,7 +741,7 @@ def _answered(status: int, accepted: Sequence[str] = (), refused: Sequence[str] 
     files = [{"fileId": i, "status": "PROCESSED", "result": "CREATED"} for i in accepted]
     files += [{"fileId": i, "status": "FAILED", "result": "REJECTED"} for i in refused]
     body: dict[str, Any] = {"status": "PROCESSED", "result": "CREATED", "files": files} if files else {"message": "no"}
-    return Answered((status, accepted, refused), Answer(status, {}, json.dumps(body).encode()), None)
+    return Answered((status, accepted, refused), Response(status, {}, json.dumps(body).encode()), None)
 
 
 _SETTLED = Answered("settled", None, None)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from amili_provider.connection_form import readme_table
-from amili_provider.storage.kinds import KINDS
+from amili_provider.storage.connections import KINDS
 from tests import reference
 
 ROOT = Path(__file__).parents[1]

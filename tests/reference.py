@@ -50,7 +50,7 @@ def batch_sensor_table() -> str:
 
 def sensors_table() -> str:
     """Return the parameters that both sensors have."""
-    from amili_provider.sensors.waiting import AmiliSensor
+    from amili_provider.sensors.base import AmiliSensor
 
     return class_table(AmiliSensor)
 
@@ -71,7 +71,7 @@ def receipt_table() -> str:
 
     :raises ValueError: if published and documented fields differ.
     """
-    from amili_provider.models import Receipt
+    from amili_provider.receipts import Receipt
 
     meanings = documented(Receipt)
     published = list(Receipt(name="", source="", client_no="", file_type="").as_dict())

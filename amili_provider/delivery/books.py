@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from amili_provider.client import AmiliClient
+from amili_provider.api.client import AmiliClient
 from amili_provider.delivery.duplicates import not_sent_twice
 from amili_provider.delivery.outcomes import Result, in_a_dry_run, not_sent, unknown
 from amili_provider.delivery.plan import Item, Plan
@@ -18,11 +18,11 @@ from amili_provider.exceptions import (
     AmiliError,
     AmiliLedgerUnavailable,
 )
-from amili_provider.ledger import Attempt, Claim, ClaimFacts, ClaimLost, History, Ledger, LedgerState, SetAside
+from amili_provider.ledger import Attempt, Claim, ClaimFacts, ClaimLost, Disregard, History, Ledger, LedgerState
 from amili_provider.ledger.asking import ask_amili
-from amili_provider.ledger.identity import file_id as identity_of
-from amili_provider.ledger.identity import same_name
-from amili_provider.models import Outcome, Verdict, one_line
+from amili_provider.ledger.attempts import file_id as identity_of
+from amili_provider.ledger.attempts import same_name
+from amili_provider.receipts import Outcome, Verdict, one_line
 from amili_provider.reports import ASKED
 
 
@@ -52,11 +52,11 @@ class Books:
         self._plan = plan
         self._client = client
         self._claims: dict[str, Claim] = {}
-        self._set_aside = SetAside.NOTHING
+        self._set_aside = Disregard.NOTHING
         if plan.if_unknown == "resend":
-            self._set_aside = SetAside.UNKNOWN
+            self._set_aside = Disregard.UNKNOWN
         if plan.force:
-            self._set_aside = SetAside.EVERYTHING
+            self._set_aside = Disregard.EVERYTHING
 
     def has_size(self, size: int) -> bool:
         """
@@ -126,7 +126,7 @@ class Books:
             history = self._look_up(item)
         if history.state in (LedgerState.UPLOADED, LedgerState.IN_FLIGHT):
             return _result_of(history, item)
-        asks = history.unknown and self._plan.if_unknown != "fail" and not self._plan.force
+        asks = history.unknown and self._plan.if_unknown in ("check", "resend") and not self._plan.force
         if asks and not self._plan.dry_run:
             answer = self._ask(item, history)
             if answer is not None and answer.outcome.delivered and not _is_about(history, item):
@@ -150,7 +150,7 @@ class Books:
         assert first is not None
         lost = [a for s in (of_content, of_name) for a in s.attempts if a.attempt in s.unknown and _is_of(a, item)]
         sends = self._plan.if_duplicate == "send"
-        if lost and not (sends and self._set_aside is not SetAside.NOTHING):
+        if lost and not (sends and self._set_aside is not Disregard.NOTHING):
             # Then the same bytes were sent under another name all the same, as somebody wished.
             return unknown(
                 "Sent before under this name, outcome unknown; if_unknown='resend' with if_duplicate='send' sends it "
@@ -166,7 +166,7 @@ class Books:
 
     def _look_up_all(self, file_ids: Sequence[str]) -> dict[str, History]:
         assert self._ledger is not None
-        return self._ledger.look_up(file_ids, chain=self._plan.run.chain, set_aside=self._set_aside)
+        return self._ledger.look_up(file_ids, chain=self._plan.run.chain, disregard=self._set_aside)
 
     # Unknown outcomes
 
@@ -295,11 +295,11 @@ class Books:
     def _lost(self, item: Item) -> Result:
         history = self._look_up(item)
         if history.state is LedgerState.FREE:
-            return not_sent("Another run tried to send the same bytes at the same time.", passing=True)
+            return not_sent("Another run tried to send the same bytes at the same time.", transient=True)
         if history.state is not LedgerState.UPLOADED or history.accepted_elsewhere(item.receipt.name) is None:
             return _result_of(history, item)
         return self._accepted_elsewhere(item, history, history) or not_sent(
-            "Another run sent the same bytes under another name at the same time.", passing=True
+            "Another run sent the same bytes under another name at the same time.", transient=True
         )
 
     def _facts(self, item: Item, request: str) -> ClaimFacts:
@@ -337,5 +337,5 @@ def _result_of(history: History, item: Item) -> Result:
         return Result(verdict, at=first.uploaded_at)
     name = "" if first is None or _is_of(first, item) else f" as {first.name}"
     if history.state is LedgerState.IN_FLIGHT:
-        return not_sent(f"In flight elsewhere{name}: {history.describe()}", passing=True)
+        return not_sent(f"In flight elsewhere{name}: {history.describe()}", transient=True)
     return unknown(f"Sent before{name}, outcome unknown: {history.in_short()}")

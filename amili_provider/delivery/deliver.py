@@ -10,12 +10,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 from amili_provider import fault_points
-from amili_provider.client import AmiliClient
+from amili_provider.api.client import AmiliClient
 from amili_provider.connection_form import AmiliSettings
 from amili_provider.connection_form.addresses import ENVIRONMENTS
 from amili_provider.delivery import expected
 from amili_provider.delivery.apart import keep_apart
 from amili_provider.delivery.books import Books
+from amili_provider.delivery.earlier import no_longer_listed, restore
 from amili_provider.delivery.moving import Moving
 from amili_provider.delivery.order import FileFacts, Order
 from amili_provider.delivery.outcomes import Halt
@@ -23,16 +24,19 @@ from amili_provider.delivery.pipeline import Delivery
 from amili_provider.delivery.plan import Item, Plan
 from amili_provider.delivery.progress import shown_bytes
 from amili_provider.delivery.report import barred, failure
+from amili_provider.delivery.telemetry import Telemetry
 from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
 from amili_provider.ledger import Ledger
 from amili_provider.ledger.opening import ledger_from
-from amili_provider.models import Outcome, Receipt, escaped, one_line
+from amili_provider.receipts import Outcome, Receipt, escaped, one_line
 from amili_provider.reports import groups
 from amili_provider.storage import names
-from amili_provider.storage.listing import Sources, StorageFile, list_files, open_sources
-from amili_provider.storage.stability import unstable_files
+from amili_provider.storage.files import StorageFile
+from amili_provider.storage.listing import list_files, unstable_files
+from amili_provider.storage.sources import Sources, open_sources
 
 # Without blanks, so that a line of the log never ends within a template.
+_NOT_TRIED = "Not tried."
 _SAFE_NAME = "Give it another: file_name='{{file.safe_name}}' does so, and keeps the names that can be sent."
 _UNIQUE_NAME = "Make them differ, for example with file_name='{{file.unique_name}}'."
 _ENCODING = "Name the server's character set in the extra 'encoding' of the FTP connection, for example 'iso-8859-1'."
@@ -76,6 +80,8 @@ class DeliveryRun:
     :param order: what to deliver.
     :param hook: the connection to Amili.
     :param log: the task's logger.
+    :param earlier: receipts of the first part of this upload, before a person was asked.
+    :param goes_on: whether the task goes on with a second part where outcomes are unknown.
     :param sleep: how to wait.
     """
 
@@ -85,8 +91,12 @@ class DeliveryRun:
         hook: Amili,
         *,
         log: logging.Logger,
+        earlier: Sequence[Receipt] = (),
+        goes_on: bool = False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._earlier = earlier
+        self._goes_on = goes_on
         self._order = order
         self._hook = hook
         self._log = log
@@ -101,7 +111,11 @@ class DeliveryRun:
     @property
     def receipts(self) -> list[Receipt]:
         """One receipt per listed file, in the order of the listing; final once :meth:`run` has ended."""
-        return [item.receipt for item in self._items]
+        return [*self._gone, *(item.receipt for item in self._items)]
+
+    @property
+    def _gone(self) -> list[Receipt]:
+        return no_longer_listed(self._earlier, (item.receipt for item in self._items))
 
     def failure(self) -> AmiliError | None:
         """Return the error that the task must end with, or None."""
@@ -123,6 +137,7 @@ class DeliveryRun:
     def _found(self) -> tuple[list[str], list[expected.Skipped]]:
         """Return the names of the files that were delivered or tried, and the others with the reason."""
         there = [item.file.name for item in self._items if not item.skipped]
+        there += [r.source.rpartition("/")[2] for r in self._gone if r.outcome is not Outcome.SKIPPED]
         return there, [(item.file.name, item.receipt.message or "") for item in self._items if item.skipped]
 
     def barred(self, cause: BaseException) -> AmiliError | None:
@@ -139,8 +154,14 @@ class DeliveryRun:
         :raises AmiliStorageSettingsError: if it cannot work as configured, or there are too many files.
         :raises AmiliLedgerUnavailable: if the ledger does not exist or cannot be reached; nothing was sent.
         """
-        with _garbage_of_its_own():
-            self._run()
+        try:
+            with _garbage_of_its_own():
+                self._run()
+        except (AmiliError, ValueError) as error:
+            for receipt in self.receipts:
+                if receipt.message == _NOT_TRIED:
+                    receipt.message = one_line(f"Not tried: {error}")
+            raise
         fault_points.reached("delivered")
 
     def _run(self) -> None:
@@ -175,8 +196,14 @@ class DeliveryRun:
                 if ledger is not None:
                     keep_apart(ledger.store, folders=moving.targets)
             gc.freeze()  # the items of a large run are what there would be most of to look through
-            self._deliver(plan, ledger)
-            moving.move(self.failure(), has_ledger=self._has_ledger)
+            telemetry = Telemetry(plan)
+            try:
+                with telemetry.run(self._items):
+                    self._deliver(plan, ledger, telemetry)
+            finally:
+                restore(self._earlier, (item.receipt for item in self._items))
+            goes_on = self._goes_on and any(item.receipt.outcome is Outcome.UNKNOWN for item in self._items)
+            moving.move(self.failure(), has_ledger=self._has_ledger, goes_on=goes_on)
 
     def _close_ledger(self, ledger: Ledger | None) -> None:
         if ledger is not None and not self._abandoned:
@@ -226,8 +253,8 @@ class DeliveryRun:
                     client_no=plan.client_no,
                     file_type=plan.file_type,
                     size=file.size,
-                    message="Not tried.",
-                    passing=True,
+                    message=_NOT_TRIED,
+                    transient=True,
                 ),
                 index,
             )
@@ -251,7 +278,7 @@ class DeliveryRun:
         unstable = unstable_files([item.file for item in items], self._list(), seconds)
         for item in items:
             if (reason := unstable.get(item.file.url)) is not None:
-                self._settle(item, Outcome.NOT_SENT, reason, passing=True)
+                self._settle(item, Outcome.NOT_SENT, reason, transient=True)
 
     def _name(self, items: Sequence[Item]) -> None:
         """Give each file the name that Amili gets, and refuse names that cannot be used."""
@@ -303,20 +330,20 @@ class DeliveryRun:
             )
         )
 
-    def _settle(self, item: Item, outcome: Outcome, reason: str, *, passing: bool = False) -> None:
-        """Settle a file that is not sent; a retry changes nothing about it unless *passing*."""
-        item.receipt.outcome, item.receipt.message, item.receipt.passing = outcome, reason, passing
+    def _settle(self, item: Item, outcome: Outcome, reason: str, *, transient: bool = False) -> None:
+        """Settle a file that is not sent; a retry changes nothing about it unless *transient*."""
+        item.receipt.outcome, item.receipt.message, item.receipt.transient = outcome, reason, transient
         item.skipped = outcome is Outcome.SKIPPED
         item.done = True
 
-    def _deliver(self, plan: Plan, ledger: Ledger | None) -> None:
+    def _deliver(self, plan: Plan, ledger: Ledger | None, telemetry: Telemetry) -> None:
         going = [item for item in self._items if not item.done]
         for group in groups(item.receipt.as_dict() for item in self._items if item.done):
             self._log.info("%s: %s: %s", group.outcome, group.names, group.words)
         if not going:
             return
         client = self._hook.get_conn()
-        delivery = Delivery(plan, client, Books(ledger, plan, client), log=self._log)
+        delivery = Delivery(plan, client, Books(ledger, plan, client), log=self._log, telemetry=telemetry)
         try:
             delivery.run(going)
         finally:

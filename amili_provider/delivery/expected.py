@@ -6,8 +6,8 @@ import fnmatch
 import unicodedata
 from collections.abc import Sequence
 
-from amili_provider.models import one_line
-from amili_provider.storage.listing import Sources
+from amili_provider.receipts import one_line
+from amili_provider.storage.sources import Sources
 
 _MOST_NAMED = 3
 """Files that a sentence names for one reason."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Set as AbstractSet
 
 from amili_provider.delivery.outcomes import Halt
-from amili_provider.models import Outcome
+from amili_provider.receipts import Outcome
 
 UNKNOWN_REQUESTS = 2
 """After so many requests whose outcome is unknown, and none of which something was accepted, the rest is not tried."""
@@ -44,7 +44,7 @@ class Lately:
             return None
         return Halt(
             f"Not tried: of {self._unknown} requests in a row nobody knows what Amili took. A retry sends this file.",
-            passing=True,
+            transient=True,
         )
 
     @property

@@ -11,11 +11,12 @@ from amili_provider.delivery.order import Order
 from amili_provider.delivery.outcomes import joined
 from amili_provider.delivery.plan import Item
 from amili_provider.exceptions import AmiliError, AmiliPermanentError
-from amili_provider.models import Outcome
+from amili_provider.receipts import Outcome
 from amili_provider.storage.locations import Location
 from amili_provider.storage.moves import Mover
 
 _AT_ONCE = 8
+_NOT_BY_NAME = "Not moved: Amili refused the request without naming the file, and accepted no other."
 
 
 class Moving:
@@ -54,7 +55,7 @@ class Moving:
         """The folders."""
         return [mover.target for mover in self._movers.values()]
 
-    def move(self, failure: AmiliError | None, *, has_ledger: bool) -> None:
+    def move(self, failure: AmiliError | None, *, has_ledger: bool, goes_on: bool = False) -> None:
         """
         Move what is settled and write into each receipt where its file is now, or why it stayed.
 
@@ -68,26 +69,34 @@ class Moving:
         :param failure: what the task fails with, if it does.
         :param has_ledger: whether a ledger remembers what was accepted; without one, only its move keeps a file from
             being sent again.
+        :param goes_on: whether a person's answer makes it go on, which is as a retry.
         """
         wanted = [(mover, item) for item in self._items if (mover := self._mover_for(item)) is not None]
+        if "reject_to" in self._movers and not self._dry_run:
+            moving = {id(item) for _, item in wanted}
+            for item in self._items:
+                if item.receipt.outcome is Outcome.REJECTED and id(item) not in moving:
+                    item.receipt.message = joined(item.receipt.message, _NOT_BY_NAME)
         if not wanted or self._dry_run:
             return
         if failure is not None:
             together = self._expects and has_ledger
-            retried = not isinstance(failure, AmiliPermanentError)
+            retried = goes_on or not isinstance(failure, AmiliPermanentError)
             wanted = [one for one in wanted if not _must_stay(one[1], together=together, retried=retried)]
         pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="amili-move")
         try:
-            stayed = sum(pool.map(self._move_one, wanted))
+            stayed = [reason for reason in pool.map(self._move_one, wanted) if reason is not None]
         except BaseException:
             # A task that is told to stop has to publish its receipts, and waits for no storage.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         pool.shutdown()
-        if moved := len(wanted) - stayed:
+        if moved := len(wanted) - len(stayed):
             self._log.info("Moved %d file(s)", moved)
         if stayed:
-            self._log.warning("%d file(s) could not be moved; their receipts say why, the next run tries again", stayed)
+            self._log.warning(
+                "%d file(s) could not be moved; a run that finds them again tries again. %s", len(stayed), stayed[0]
+            )
 
     def _mover_for(self, item: Item) -> Mover | None:
         outcome = item.receipt.outcome
@@ -104,8 +113,8 @@ class Moving:
         """Whether Amili accepted anything in this run: only then a bare 4xx for one file is about that file."""
         return any(item.receipt.outcome is Outcome.UPLOADED for item in self._items)
 
-    def _move_one(self, wanted: tuple[Mover, Item]) -> bool:
-        """Move one file; return whether it stayed."""
+    def _move_one(self, wanted: tuple[Mover, Item]) -> str | None:
+        """Move one file; return why it stayed, or None."""
         mover, item = wanted
         receipt = item.receipt
         assert receipt.sha256 is not None
@@ -114,7 +123,7 @@ class Moving:
         fault_points.reached("moved")
         note = f"Moved to {moved.url}." if moved.url is not None else f"Not moved: {moved.reason}"
         receipt.message = joined(receipt.message, note)
-        return moved.url is None
+        return None if moved.url is not None else moved.reason
 
 
 def _must_stay(item: Item, *, together: bool, retried: bool) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from amili_provider.exceptions import AmiliPermanentError
-from amili_provider.models import Outcome, Verdict, one_line
+from amili_provider.receipts import Outcome, Verdict, one_line
 
 if TYPE_CHECKING:
     from amili_provider.delivery.plan import Item
@@ -18,7 +19,7 @@ class Result:
     What became of one file.
 
     :param verdict: the outcome, in Amili's words where there are any.
-    :param passing: of a file not sent: whether the cause may pass by itself.
+    :param transient: of a file not sent: whether the cause may pass by itself.
     :param refused_itself: whether a refusal names this very file, or was given to a request of this file alone.
     :param at: when the answer came, ISO 8601 in UTC.
     :param unwritten: whether the ledger could not be told of it.
@@ -26,7 +27,7 @@ class Result:
     """
 
     verdict: Verdict
-    passing: bool = False
+    transient: bool = False
     refused_itself: bool = False
     at: str | None = None
     unwritten: bool = False
@@ -38,16 +39,17 @@ class Result:
         return self.verdict.outcome
 
 
-def not_sent(reason: str | BaseException, *, passing: bool | None = None) -> Result:
+def not_sent(reason: str | BaseException, *, transient: bool | None = None) -> Result:
     """
     Return the result of a file that could not be tried.
 
     :param reason: a sentence, or the error.
-    :param passing: whether a retry may help; by default what the error's class says.
+    :param transient: whether a retry may help; by default what the error's class says.
     """
-    if passing is None:
-        passing = not isinstance(reason, AmiliPermanentError | ValueError)
-    return Result(Verdict(Outcome.NOT_SENT, message=_words(reason)), passing=passing)
+    if transient is None:
+        # A file that is gone is not found by the next try, which would end well without it.
+        transient = not isinstance(reason, AmiliPermanentError | ValueError | FileNotFoundError)
+    return Result(Verdict(Outcome.NOT_SENT, message=_words(reason)), transient=transient)
 
 
 def unknown(reason: str | BaseException) -> Result:
@@ -80,15 +82,36 @@ class Halt:
     Why nothing more is tried in this run.
 
     :param reason: a sentence for the receipts of the files that are not tried.
-    :param passing: whether a retry of the task may help.
+    :param transient: whether a retry of the task may help.
     :param error: the error to raise at the end, if it says more than the receipts.
     :param retry_after: seconds that Amili asked us to wait.
     """
 
     reason: str
-    passing: bool
+    transient: bool
     error: BaseException | None = None
     retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """
+    One request, for those who measure.
+
+    :param label: its name in log, receipts and ledger.
+    :param began: seconds since the epoch.
+    :param ended: likewise.
+    :param files: how many it was about.
+    :param size: their bytes.
+    :param outcomes: what it decided; files that are sent again in parts are in none.
+    """
+
+    label: str
+    began: float
+    ended: float
+    files: int
+    size: int
+    outcomes: Mapping[Outcome, int]
 
 
 @dataclass(slots=True)
@@ -98,6 +121,8 @@ class Sent:
     results: dict[Item, Result] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     """The requests' names, as they stand in claims and log."""
+    posts: list[Post] = field(default_factory=list)
+    """The same, measured."""
     bytes_out: int = 0
     seconds: float = 0.0
     halt: Halt | None = None

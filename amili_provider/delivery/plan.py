@@ -8,11 +8,12 @@ from typing import Literal
 from amili_provider.delivery.outcomes import Result
 from amili_provider.ledger import History
 from amili_provider.ledger.attempts import Run
-from amili_provider.models import Receipt
-from amili_provider.storage.contents import HashedContent
-from amili_provider.storage.listing import StorageFile
+from amili_provider.receipts import Receipt
+from amili_provider.storage.content import HashedContent
+from amili_provider.storage.files import StorageFile
 
-IfUnknown = Literal["fail", "check", "resend"]
+IfUnknown = Literal["fail", "check", "resend", "ask"]
+"""What is asked of a person is asked after the run: while it lasts, ``ask`` is as ``fail``."""
 IfDuplicate = Literal["fail", "skip", "send"]
 
 DEFAULT_MAX_CONCURRENT_REQUESTS = 4

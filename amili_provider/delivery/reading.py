@@ -17,8 +17,8 @@ from amili_provider.delivery.books import Books
 from amili_provider.delivery.outcomes import Result, not_sent
 from amili_provider.delivery.plan import Item, Plan
 from amili_provider.ledger import History
-from amili_provider.storage.contents import HashedContent
-from amili_provider.storage.listing import StorageFile
+from amili_provider.storage.content import HashedContent
+from amili_provider.storage.files import StorageFile
 from amili_provider.storage.reading import can_stay, open_content, read_content, read_small_contents
 
 SLOW_SECONDS = 0.002

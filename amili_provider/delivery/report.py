@@ -16,7 +16,7 @@ from amili_provider.exceptions import (
     AmiliRequestError,
     AmiliUploadRejected,
 )
-from amili_provider.models import Outcome, Receipt, one_line
+from amili_provider.receipts import Outcome, Receipt, one_line
 from amili_provider.reports import (
     LOG_WIDTH,
     LONGEST_CLASS,
@@ -25,6 +25,7 @@ from amili_provider.reports import (
     ReceiptFields,
     by_outcome,
     headline,
+    is_gone,
     told,
     was_asked,
     wrapped,
@@ -36,11 +37,15 @@ _REMEDIES = {
     "asked": WHAT_TO_DO["asked"],
     "rejected": WHAT_TO_DO["rejected"],
     "duplicate": WHAT_TO_DO["duplicate"],
-    "passing": (
+    "transient": (
         "The next try sends the files that could not be tried now, and repeats nothing. Where the reason below names "
         "a remedy, follow it first."
     ),
     "missing": "It may still come: Airflow looks again as often as the task's retries say, and repeats nothing.",
+    "gone": (
+        "A file that is gone is looked for by no later try, so Airflow does not retry this task. Find out who took the "
+        "file away; put it back if it is to go; then clear the task."
+    ),
     "permanent": WHAT_TO_DO["not_sent"],
     "no_ledger": (
         "Name a ledger, or run again for the files below only: without one (ledger=None) nothing remembers what was "
@@ -65,7 +70,7 @@ def failure(
     The order where several kinds occur: a cause that passes (Airflow retries), what is missing among them, for it may
     still come, then unknown (an outcome that the ledger could not be told comes before all), then a wrong
     configuration, then refused, then equal bytes under another name, then what cannot be sent. A wrong configuration
-    does not wait for what is missing.
+    does not wait for what is missing. A file that is gone is never passed over by a retry.
     Without a ledger, unknown comes first, and nothing is retried once something was accepted, since a retry would
     send it again.
 
@@ -83,11 +88,12 @@ def failure(
     rejected = any(r.outcome is Outcome.REJECTED for r in failed)
     duplicate = any(r.outcome is Outcome.DUPLICATE for r in failed)
     waiting = any(r.outcome is Outcome.NOT_SENT for r in failed)
-    passing = any(r.outcome is Outcome.NOT_SENT and r.passing for r in failed)
+    transient = any(r.outcome is Outcome.NOT_SENT and r.transient for r in failed)
     accepted_now = any(r.outcome is Outcome.UPLOADED for r in receipts)
-    may_come = bool(missing) and (halt is None or halt.passing)
-    may_retry = (passing or may_come) and not unwritten and (has_ledger or not (unknown or accepted_now))
-    no_ledger = (passing or may_come) and not may_retry and not has_ledger
+    may_come = bool(missing) and (halt is None or halt.transient)
+    gone = any(is_gone(r.as_dict()) for r in failed)
+    may_retry = (transient or may_come) and not unwritten and not gone and (has_ledger or not (unknown or accepted_now))
+    no_ledger = (transient or may_come) and not may_retry and not gone and not has_ledger
     asked = {was_asked(r.as_dict()) for r in failed if r.outcome is Outcome.UNKNOWN}
     remedies = {
         "unwritten": unwritten,
@@ -95,12 +101,13 @@ def failure(
         "asked": True in asked,
         "rejected": rejected,
         "duplicate": duplicate,
-        "passing": passing and may_retry,
+        "transient": transient and may_retry,
         "missing": may_come and may_retry,
         "no_ledger": no_ledger,
-        "permanent": waiting and not may_retry and not no_ledger,
+        "gone": gone,
+        "permanent": waiting and not gone and not may_retry and not no_ledger,
     }
-    only_missing = may_retry and not passing
+    only_missing = may_retry and not transient
     told_what_to_do = [_REMEDIES[kind] for kind, applies in remedies.items() if applies]
     absence = _absence(missing, source) if missing else []
     message = _message(receipts, failed, told_what_to_do, absence, absence_first=only_missing)

@@ -11,14 +11,17 @@ import logging
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from amili_provider import fault_points
-from amili_provider.client import AmiliClient, RefusedBy, UploadReply
+from amili_provider.api.client import AmiliClient
+from amili_provider.api.responses import RefusedBy, UploadReply
+from amili_provider.api.upload import PartUnreadable, UploadBody, UploadPart
 from amili_provider.delivery.books import Books, NotOurs
 from amili_provider.delivery.lately import Lately
-from amili_provider.delivery.outcomes import Halt, Result, Sent, joined, not_sent, unknown
+from amili_provider.delivery.outcomes import Halt, Post, Result, Sent, joined, not_sent, unknown
 from amili_provider.delivery.plan import Item, Plan
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
@@ -29,15 +32,13 @@ from amili_provider.exceptions import (
     AmiliResponseError,
 )
 from amili_provider.ledger import SettlingFailed
-from amili_provider.ledger.attempts import timestamp
-from amili_provider.ledger.identity import FILE_ID_CHARACTERS
-from amili_provider.models import Outcome, Verdict, one_line
-from amili_provider.payload import PartUnreadable, UploadBody, UploadPart
+from amili_provider.ledger.attempts import FILE_ID_CHARACTERS, timestamp
+from amili_provider.receipts import Outcome, Verdict, one_line
 
 NOT_IDENTIFIED = "0" * FILE_ID_CHARACTERS
 """Stands for the id of a file that is hashed on its way, so that the request's length is known."""
-_STOP = Halt("The run was stopped before this file was sent.", passing=True)
-_STOPPED = not_sent(_STOP.reason, passing=True)
+_STOP = Halt("The run was stopped before this file was sent.", transient=True)
+_STOPPED = not_sent(_STOP.reason, transient=True)
 
 
 class Stopped(Exception):  # noqa: N818 - the run ends; nothing went wrong with this request
@@ -94,9 +95,14 @@ class Sender:
             sent.halt = sent.halt or self._halt
             if sent.halt is not None:
                 # Of a request that lost some of its files to another task, the others are still claimed.
-                self._close(group, not_sent(sent.halt.reason, passing=sent.halt.passing), sent)
+                self._close(group, not_sent(sent.halt.reason, transient=sent.halt.transient), sent)
                 continue
-            waiting.extend(reversed(self._post(group, sent)))
+            began = time.time()
+            again = self._post(group, sent)
+            waiting.extend(reversed(again))
+            decided = Counter(sent.results[item].outcome for item in group if item in sent.results)
+            size = sum(item.file.size for item in group)
+            sent.posts.append(Post(sent.requests[-1], began, time.time(), len(group), size, decided))
         sent.halt = sent.halt or self._halt
         sent.seconds = time.monotonic() - started
         return sent
@@ -121,20 +127,20 @@ class Sender:
             return self._without(group, news.results, sent)
         except Stopped as news:
             sent.halt = sent.halt or news.halt
-            self._close(group, not_sent(news.halt.reason, passing=True), sent)
+            self._close(group, not_sent(news.halt.reason, transient=True), sent)
         except AmiliConnectionError as error:
             self._close(group, not_sent(error), sent)
             sent.unreachable = True
             if error.retry_after is not None:
                 sent.halt = Halt(
-                    f"Not tried: Amili asked for a pause. {error}", passing=True, retry_after=error.retry_after
+                    f"Not tried: Amili asked for a pause. {error}", transient=True, retry_after=error.retry_after
                 )
         except AmiliLedgerUnavailable as error:
             self._close(group, not_sent(error), sent)
-            sent.halt = sent.halt or Halt(f"Not tried: {error}", passing=True, error=error)
+            sent.halt = sent.halt or Halt(f"Not tried: {error}", transient=True, error=error)
         except (AmiliAuthenticationError, AmiliRequestError, AmiliResponseError) as error:
             self._close(group, not_sent(error), sent)
-            sent.halt = sent.halt or Halt(f"Not tried: {error}", passing=False, error=error)
+            sent.halt = sent.halt or Halt(f"Not tried: {error}", transient=False, error=error)
         except AmiliOutcomeUnknown as error:
             sent.bytes_out += body.content_length
             self._close(group, unknown(error), sent)
@@ -143,8 +149,8 @@ class Sender:
             # A bug, or an error that nothing foresaw: what it leaves behind is still told exactly.
             self._log.exception("Sending a request failed unexpectedly")
             reason = f"{type(error).__name__} while sending"
-            self._close(group, unknown(reason) if body.released else not_sent(reason, passing=False), sent)
-            sent.halt = sent.halt or Halt(f"Not tried: {reason}", passing=False, error=error)
+            self._close(group, unknown(reason) if body.released else not_sent(reason, transient=False), sent)
+            sent.halt = sent.halt or Halt(f"Not tried: {reason}", transient=False, error=error)
         else:
             sent.bytes_out += body.content_length
             return self._understand(group, reply, sent)
@@ -210,7 +216,7 @@ class Sender:
         try:
             self._books.release(group)
         except AmiliLedgerUnavailable as error:
-            sent.halt = sent.halt or Halt(f"Not tried: {error}", passing=True, error=error)
+            sent.halt = sent.halt or Halt(f"Not tried: {error}", transient=True, error=error)
 
     def _close(self, group: list[Item], result: Result, sent: Sent) -> None:
         """Settle all of *group* with one result."""
@@ -225,7 +231,7 @@ class Sender:
             for item in group:
                 if item.receipt.file_id in unwritten:
                     results[item] = _unwritten(results[item], error)
-            sent.halt = Halt(f"Not tried: {error}", passing=False, error=error)
+            sent.halt = Halt(f"Not tried: {error}", transient=False, error=error)
         self._tell(results, sent)
 
     def _tell(self, results: Mapping[Item, Result], sent: Sent) -> None:
@@ -280,7 +286,7 @@ class Sender:
             return unknown(f"{reply.words} (for a request of several files)")
         if reply.refused_by is RefusedBy.GATEWAY:
             note = "" if alone else " Nor did it let the files before this one through, each alone."
-            return not_sent(reply.words + note, passing=False)
+            return not_sent(reply.words + note, transient=False)
         verdict = Verdict(Outcome.REJECTED, status=str(reply.status_code), message=one_line(reply.words))
         return Result(verdict, refused_itself=alone, at=at)
 
@@ -301,10 +307,10 @@ class Sender:
                         one.request = None  # what the ledger knows is of an earlier one
                     return known
         except Stopped as news:
-            return not_sent(news.halt.reason, passing=True)
+            return not_sent(news.halt.reason, transient=True)
         except Exception as error:  # noqa: BLE001 - whatever a storage raises is these files' outcome
             return not_sent(
-                f"{reply.words}; then it could not be read to its end: {error}", passing=not_sent(error).passing
+                f"{reply.words}; then it could not be read to its end: {error}", transient=not_sent(error).transient
             )
         return None
 

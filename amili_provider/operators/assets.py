@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from amili_provider.models import Outcome, Receipt
+from amili_provider.receipts import Outcome, Receipt
 
 MOST_FILE_IDS = 100
 """File ids in an event at most: events are rows of the metadata database."""

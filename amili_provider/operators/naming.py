@@ -22,7 +22,7 @@ def renamer(operator: BaseOperator, file_name: str | None, context: Context) -> 
     """
     from jinja2 import TemplateSyntaxError
 
-    from amili_provider.models import one_line
+    from amili_provider.receipts import one_line
 
     if file_name is None:
         return None

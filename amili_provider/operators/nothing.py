@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 if TYPE_CHECKING:
     from logging import Logger
 
-    from amili_provider.models import Receipt
+    from amili_provider.receipts import Receipt
 
 MAY_COME = "They may still come: Airflow looks again as often as the task's retries say."
 

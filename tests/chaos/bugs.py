@@ -43,7 +43,7 @@ def _no_claim() -> None:
 
 def _claim_after_the_tail() -> None:
     """The claim is written when the whole request is out."""
-    from amili_provider.payload import UploadBody
+    from amili_provider.api.upload import UploadBody
 
     def around(original: Callable[..., Iterator[bytes]], body: Any) -> Iterator[bytes]:
         claim, body.before_tail = body.before_tail, None
@@ -57,7 +57,7 @@ def _claim_after_the_tail() -> None:
 def _settle_before_the_answer() -> None:
     """Files are written down as uploaded when they are claimed."""
     from amili_provider.delivery.books import Books
-    from amili_provider.models import Outcome, Verdict
+    from amili_provider.receipts import Outcome, Verdict
 
     def claim(original: Callable[..., None], books: Any, group: Any, request: str) -> None:
         original(books, group, request)
@@ -70,7 +70,7 @@ def _settle_before_the_answer() -> None:
 
 def _resend_on_read_timeout() -> None:
     """A request whose answer does not come is sent once more."""
-    from amili_provider.client import AmiliClient
+    from amili_provider.api.client import AmiliClient
     from amili_provider.exceptions import AmiliOutcomeUnknown
 
     def post(original: Callable[..., Any], client: Any, client_no: str, body: Any) -> Any:
@@ -87,7 +87,7 @@ def _lost_answer_is_not_sent() -> None:
     from amili_provider.delivery import sending
     from amili_provider.delivery.outcomes import not_sent
 
-    wrap(sending, "unknown", lambda _, reason: not_sent(str(reason), passing=True))
+    wrap(sending, "unknown", lambda _, reason: not_sent(str(reason), transient=True))
 
 
 def _expired_claims_are_free() -> None:
@@ -138,8 +138,8 @@ def _no_environment_in_the_key() -> None:
 
 def _any_2xx_is_accepted() -> None:
     """The code decides, and nobody reads what it says of each file."""
-    from amili_provider.client import UploadReply
-    from amili_provider.models import Outcome, Verdict
+    from amili_provider.api.responses import UploadReply
+    from amili_provider.receipts import Outcome, Verdict
 
     def verdicts(original: Callable[..., Any], reply: Any, file_ids: Any, vocabulary: Any) -> Any:
         if 200 <= reply.status_code < 300:
@@ -151,14 +151,14 @@ def _any_2xx_is_accepted() -> None:
 
 def _judge_first(decide: Callable[[int, bool], Exception | None]) -> None:
     """Let *decide* end an upload by its status, and by whether it says when to come back, before it is judged."""
-    from amili_provider.client import blocking
+    from amili_provider.api import client
 
-    def judged(original: Callable[..., Any], answer: Any, *args: Any, **more: Any) -> Any:
+    def check_status(original: Callable[..., Any], answer: Any, *args: Any, **more: Any) -> Any:
         if error := decide(answer.status_code, "retry-after" in answer.headers):
             raise error
         return original(answer, *args, **more)
 
-    wrap(blocking, "judged_upload", judged)
+    wrap(client, "check_upload", check_status)
 
 
 def _retry_after_is_believed() -> None:
@@ -177,14 +177,15 @@ def _redirects_are_not_sent() -> None:
 
 def _unnamed_files_are_refused() -> None:
     """A 4xx refuses what it does not name, so that it is sent again; what else it says of the request is no matter."""
-    from amili_provider.client import RefusedBy, UploadReply, blocking
+    from amili_provider.api import client
+    from amili_provider.api.responses import RefusedBy, UploadReply
 
-    def judged(original: Callable[..., Any], answer: Any, *args: Any, **more: Any) -> Any:
+    def check_status(original: Callable[..., Any], answer: Any, *args: Any, **more: Any) -> Any:
         reply = original(answer, *args, **more)
         refused_by = RefusedBy.AMILI if 400 <= answer.status_code < 500 else None
         return UploadReply(reply.status_code, reply.body, refused_by, "refused")
 
-    wrap(blocking, "judged_upload", judged)
+    wrap(client, "check_upload", check_status)
 
 
 def _any_refusal_settles() -> None:
@@ -201,8 +202,8 @@ def _any_refusal_settles() -> None:
 
 def _whatever_is_not_an_answer_is_absence() -> None:
     """An endpoint that has no result yet does not know the file."""
-    from amili_provider.client import AmiliClient
-    from amili_provider.client.answers import Asked
+    from amili_provider.api.client import AmiliClient
+    from amili_provider.api.responses import Asked
 
     def ask(original: Callable[..., Any], *args: Any) -> Any:
         asked = original(*args)
@@ -259,27 +260,27 @@ def _chain_is_ignored() -> None:
 
 def _resend_without_asking() -> None:
     """``resend`` sends again what Amili would say that it has."""
-    from amili_provider.client import AmiliClient
-    from amili_provider.client.answers import Asked
+    from amili_provider.api.client import AmiliClient
+    from amili_provider.api.responses import Asked
 
     wrap(AmiliClient, "ask_for_result", lambda *_: Asked(None, not_found=True, status_code=404))
 
 
 def _changes_go_unnoticed() -> None:
     """A file that changes while it is sent is sent as it is, under the hash that it had."""
-    from amili_provider.storage.contents import DescriptorContent
+    from amili_provider.storage.content import DescriptorContent
 
     wrap(DescriptorContent, "check_unchanged", lambda *_: None)
 
 
 def _short_reads_go_unnoticed() -> None:
     """A storage that ends a file early has its way."""
-    from amili_provider.storage import contents, reading
+    from amili_provider.storage import content, reading
 
     def lenient(_: Any, file: Any, on_bytes: Any) -> Any:
         assert on_bytes
         with file.open() as stream:
-            return contents.MemoryContent(stream.read(file.size))
+            return content.MemoryContent(stream.read(file.size))
 
     wrap(reading, "_read_to_memory", lenient)
 
@@ -301,7 +302,7 @@ def _missing_receipts() -> None:
 
 def _unknown_is_green() -> None:
     """Files whose outcome is unknown do not fail the task."""
-    from amili_provider.models import Outcome
+    from amili_provider.receipts import Outcome
 
     Outcome.failed = property(lambda outcome: outcome in (Outcome.REJECTED, Outcome.NOT_SENT))  # type: ignore[assignment]
 

@@ -26,8 +26,8 @@ from amili_provider.ledger.objects import LARGE_BYTES
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.state import history
 from amili_provider.ledger.stores import Found, LedgerStore, Query
-from amili_provider.storage.objects import ObjectFiles
-from amili_provider.storage.s3 import S3Client
+from amili_provider.storage.backends.objects import ObjectFiles
+from amili_provider.storage.backends.s3 import S3Client
 from tests.ledger_cases import ACCEPTED, LOST, NOT_SENT, REFUSED, an_attempt
 from tests.readme import all_shown
 from tests.storage.backends.ledgers import (

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from amili_provider.exceptions import AmiliStorageSettingsError
-from amili_provider.storage import local
-from amili_provider.storage.listing import list_files, open_sources
-from amili_provider.storage.local import LocalFiles
+from amili_provider.storage.backends import local
+from amili_provider.storage.backends.local import LocalFiles
+from amili_provider.storage.listing import list_files
 from amili_provider.storage.moves import Mover
+from amili_provider.storage.sources import open_sources
 
 _ID = "0123456789abcdef0123456789abcdef"
 

@@ -15,7 +15,7 @@ from amili_provider.delivery.plan import Item, Plan
 from amili_provider.delivery.reading import Reader
 from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.stores import Found
-from amili_provider.models import Outcome, Receipt
+from amili_provider.receipts import Outcome, Receipt
 from amili_provider.storage.listing import list_files
 from tests.ledger_cases import ACCEPTED, Clock, ledger_over
 

@@ -19,8 +19,10 @@ from sqlalchemy.dialects import mysql, postgresql
 from amili_provider.command.cli import main
 from amili_provider.ledger import Attempt, ClaimFacts, Ledger, LedgerState, Origin
 from amili_provider.ledger.attempts import Run
-from amili_provider.ledger.sql import SqlStore, sqlite_engine
-from amili_provider.models import Outcome, Verdict
+from amili_provider.ledger.dialects import sqlite_engine
+from amili_provider.ledger.sql import SqlStore
+from amili_provider.ledger.table import attempts_table, ddl
+from amili_provider.receipts import Outcome, Verdict
 from tests.readme import DOCS, ROOT, all_shown
 
 PAGE = (DOCS / "ledger.md").read_text(encoding="utf-8")
@@ -104,7 +106,7 @@ def _books(tmp_path: Path) -> Iterator[Books]:
 def test_the_statements_for_the_dba_are_those_that_create_prints(dialect: Any, end: str) -> None:
     """The page shows them for PostgreSQL, and says in which line MySQL's differ."""
     engine: Any = SimpleNamespace(dialect=dialect.dialect())
-    printed = re.sub(r" +$", "", SqlStore(engine, shown="").ddl(), flags=re.MULTILINE)
+    printed = re.sub(r" +$", "", ddl(attempts_table(), engine), flags=re.MULTILINE)
     assert f"`{end}`" in PAGE or end == ");"
     assert printed == BLOCKS["ddl"].replace("\n);", f"\n{end}")
 

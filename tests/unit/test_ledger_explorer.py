@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from amili_provider.api.upload import UploadBody
 from amili_provider.delivery.books import Books
 from amili_provider.delivery.sending import Sender
 from amili_provider.exceptions import AmiliLedgerUnavailable
@@ -16,8 +17,7 @@ from amili_provider.ledger import History, Ledger, LedgerState, SettlingFailed, 
 from amili_provider.ledger import ledger as ledger_module
 from amili_provider.ledger.attempts import Attempt, AttemptState
 from amili_provider.ledger.memory import MemoryStore
-from amili_provider.models import Outcome
-from amili_provider.payload import UploadBody
+from amili_provider.receipts import Outcome
 from tests.explorer import ANSWER_SECONDS, LATE, LONG, Broken, Case, Explorer
 
 CASES = {

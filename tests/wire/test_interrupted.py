@@ -357,10 +357,10 @@ def test_a_stopped_run_does_not_wait_for_a_sender_whose_storage_hangs(
     books: str,
 ) -> None:
     """A large file of which the storage gives the beginning only: its tail is never released, so it is not sent."""
-    from amili_provider.storage import contents
+    from amili_provider.storage import content
 
     (outbound / "large.csv").write_bytes(os.urandom(24 * 1024 * 1024))
-    read_fully, reached = contents._read_fully, threading.Event()
+    read_fully, reached = content._read_fully, threading.Event()
 
     def read(descriptor: int, buffer: memoryview, position: int) -> int:
         if position > 8 * 1024 * 1024:
@@ -368,7 +368,7 @@ def test_a_stopped_run_does_not_wait_for_a_sender_whose_storage_hangs(
             hang.wait()
         return read_fully(descriptor, buffer, position)
 
-    monkeypatch.setattr(contents, "_read_fully", read)
+    monkeypatch.setattr(content, "_read_fully", read)
     stop_when(reached.is_set)
     ti = FakeTaskInstance()
     with pytest.raises(Timeout):
