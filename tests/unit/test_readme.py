@@ -134,6 +134,23 @@ def test_no_page_names_the_host_of_a_registry(page: Path) -> None:
     assert _REGISTRY.findall(page.read_text(encoding="utf-8")) == []
 
 
+def test_contributing_draws_the_house_as_it_is() -> None:
+    """Its layers are those that the linter enforces, and each module that it names is there."""
+    text = (readme.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    contracts = tomllib.loads((readme.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    drawing = text.partition("## Layers\n\n```\n")[2].partition("\n```\n")[0]
+    drawn = [re.split(r" {2,}", line)[0] for line in drawing.splitlines()]
+    assert drawn == contracts["contracts"][0]["layers"]
+    ledger = text.partition("| module of `ledger/` |")[2].partition("\n\n")[0]
+    modules = [f"ledger/{name}" for name in re.findall(r"`(\w+\.py)`", ledger)]
+    modules += re.findall(r"`((?:operators|delivery|storage|api|ledger)/\w+\.py)`", text)
+    assert len(modules) > 20
+    assert [name for name in modules if not (readme.ROOT / "amili_provider" / name).is_file()] == []
+    assert {Path(name).name for name in modules if name.startswith("ledger/")} == {
+        file.name for file in (readme.ROOT / "amili_provider/ledger").glob("[!_]*.py")
+    }
+
+
 def _shell(page: Path) -> list[str]:
     blocks: list[str] = re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     return blocks

@@ -7,12 +7,14 @@ import json
 import re
 import subprocess
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from amili_provider import __version__
 from amili_provider.command.cli import main
 from amili_provider.connection_form import settings_from
 from tests import readme
@@ -23,6 +25,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+WHEEL = f"airflow_provider_amili-{__version__}-py3-none-any.whl"
 PLATFORMS = {"docker", "kubernetes", "mwaa", "composer", "astronomer"}
 
 # Who runs a block of the shell that has no name of its own, by how it begins.
@@ -158,6 +161,28 @@ def test_the_chart_passes_connections_that_are_read() -> None:
     }
     settings = _settings(json.loads(found["AIRFLOW_CONN_AMILI_DEFAULT"]))
     assert f"AIRFLOW_CONN_{settings.ledger_conn_id.upper()}" in found
+
+
+def test_the_images_lines_install_the_wheel_that_is_beside_them(tmp_path: Path) -> None:
+    """In a shell, the line that installs names that wheel with its extras, and the line before copies it there."""
+    (tmp_path / WHEEL).touch()
+    blocks = _named("dockerfile")
+    assert {page for page, _ in blocks} == {"docker", "astronomer"}
+    for _, text in blocks:
+        (copied,) = re.findall(r"^COPY (\S+) /tmp/$", text, re.MULTILINE)
+        assert fnmatch(WHEEL, copied)
+        (run,) = re.findall(r"^RUN pip install (.*)$", text, re.MULTILINE)
+        line = f"printf '%s\\n' {run.replace('/tmp/', f'{tmp_path}/')}"
+        said = subprocess.run(["bash", "-ec", line], check=True, timeout=60, capture_output=True, text=True).stdout
+        assert said.splitlines()[-1] == f"{tmp_path / WHEEL}[s3,postgres]"
+
+
+def test_the_requirements_name_the_wheel_that_a_clone_builds() -> None:
+    """Its name holds the version, so that this page changes with it."""
+    ((_, text),) = _named("requirements")
+    constraint, wheel = text.splitlines()
+    assert constraint.startswith('--constraint "/')
+    assert wheel.rpartition("/")[2] == f"{WHEEL}[s3,postgres]"
 
 
 def test_what_is_not_tried_on_a_platform_says_so() -> None:
