@@ -21,7 +21,7 @@ from amili_provider.exceptions import AmiliConnectionError
 T = TypeVar("T")
 
 
-class Wire:
+class Exchange:
     """
     Sends requests, tries again, and can be told to stop. Safe to use from many threads at once.
 

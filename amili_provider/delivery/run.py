@@ -26,7 +26,7 @@ from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
 from amili_provider.ledger import Ledger
 from amili_provider.ledger.opening import ledger_from
 from amili_provider.receipts import Outcome, Receipt, escaped, one_line
-from amili_provider.reports import groups
+from amili_provider.report_lines import groups
 from amili_provider.storage import names
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.listing import list_files, unstable_files
