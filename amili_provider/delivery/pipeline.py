@@ -35,8 +35,7 @@ BYTES_PER_READ = 1024 * 1024
 GRACE_SECONDS = 2.0
 """How long a stopped run waits for answers that are on their way."""
 SETTLE_SECONDS = 1.5
-"""How long it then waits for its cut requests to be settled. Airflow kills five seconds after its signal; by then
-the receipts have to be published."""
+"""How long it then waits for its cut requests to be settled: Airflow kills five seconds after its signal."""
 _TAKEN = (Outcome.UPLOADED, Outcome.REJECTED, Outcome.UNKNOWN)
 """Outcomes of files that a request may have taken to Amili."""
 UNREACHABLE_REQUESTS = 3

@@ -11,9 +11,9 @@ from amili_provider.delivery.item import Item, Sent
 from amili_provider.receipts import Outcome, Receipt, one_line
 
 TELL_EVERY_SECONDS = 30.0
-MOST_RECEIPTS = 1_000
 MOST_WARNINGS = 20
 """Files that one warning names at most; every one is in the receipts."""
+MOST_RECEIPTS = 1_000
 """Receipts shown in the log at most; all are in the task's XCom."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 

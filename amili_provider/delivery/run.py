@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 from amili_provider import fault_points
@@ -51,23 +50,6 @@ class Amili(Protocol):
 
     def get_conn(self) -> AmiliClient:
         """Return the client."""
-
-
-@contextmanager
-def _garbage_of_its_own() -> Iterator[None]:
-    """
-    Let Python's collector look through the objects of this run only.
-
-    It looks through everything whenever there is a quarter more: with Airflow in memory each time costs as much as a
-    thousand small files, and the more files there are the more often it does.
-    """
-    frozen_before = gc.get_freeze_count()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        if not frozen_before:
-            gc.unfreeze()
 
 
 class UploadRun:
@@ -152,8 +134,7 @@ class UploadRun:
         :raises AmiliLedgerUnavailable: if the ledger does not exist or cannot be reached; nothing was sent.
         """
         try:
-            with _garbage_of_its_own():
-                self._run()
+            self._run()
         except (AmiliError, ValueError) as error:
             for receipt in self.receipts:
                 if receipt.message == _NOT_TRIED:
@@ -192,7 +173,6 @@ class UploadRun:
                 closing.callback(moving.close)
                 if ledger is not None:
                     keep_apart(ledger.store, folders=moving.targets)
-            gc.freeze()  # the items of a large run are what there would be most of to look through
             telemetry = Telemetry(plan)
             try:
                 with telemetry.run(self._items):
