@@ -171,7 +171,7 @@ def headline(receipts: Sequence[ReceiptFields], width: int = LOG_WIDTH) -> list[
     counts = Counter(map(_outcome, receipts))
     failed = sum(number for outcome, number in counts.items() if outcome not in _FINE)
     so = f"{failed} of {len(receipts)} file(s) not delivered to Amili" if failed else f"{len(receipts)} file(s)"
-    numbers = f"{so}: {', '.join(f'{counts[outcome]} {outcome}' for outcome in sorted(counts, key=_rank))}"
+    numbers = f"{so}: {in_numbers(receipts)}"
     targets = sorted(
         {f"client {_line(r['client_no'])}, {_line(r.get('file_type'))}" for r in receipts if r.get("client_no")}
     )
@@ -180,6 +180,12 @@ def headline(receipts: Sequence[ReceiptFields], width: int = LOG_WIDTH) -> list[
     if not targets:
         return [numbers]
     return [f"{numbers} {target}"] if len(numbers) + len(target) < width else [numbers, target]
+
+
+def in_numbers(receipts: Iterable[ReceiptFields]) -> str:
+    """Return how many files have each outcome, what went wrong first: ``1 rejected, 412 uploaded``."""
+    counts = Counter(map(_outcome, receipts))
+    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in sorted(counts, key=_rank))
 
 
 def advice(receipts: Iterable[ReceiptFields]) -> list[str]:

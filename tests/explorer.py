@@ -1,7 +1,7 @@
 """
 An explorer of the ledger's protocol: every interleaving of two tasks and a person, with faults at each of their steps.
 
-The tasks run the product's own code: ``Sender``, ``UploadBody``, ``Books``, ``Ledger``, ``history`` and
+The tasks run the product's own code: ``Sender``, ``UploadBody``, ``LedgerSession``, ``Ledger``, ``history`` and
 ``MemoryStore``; the person runs ``manual.settle``. Whatever they ask of the world outside (the store, Amili) is one
 *step*. Between two steps an actor's code depends on nothing but the answers that it got before. So it is run from its
 beginning with those answers, once for each different list of answers, up to the step that comes next (:class:`Node`).
@@ -30,10 +30,10 @@ from amili_provider.api.responses import Asked, Response, UploadReply
 from amili_provider.api.results import FileResult, Vocabulary
 from amili_provider.api.upload import UploadBody
 from amili_provider.connection_form import AmiliSettings
-from amili_provider.delivery.books import Books
-from amili_provider.delivery.outcomes import not_sent
-from amili_provider.delivery.plan import IfUnknown, Item, Plan
-from amili_provider.delivery.sending import Sender
+from amili_provider.delivery.item import Item, not_sent
+from amili_provider.delivery.ledger_session import LedgerSession
+from amili_provider.delivery.options import IfUnknown, Plan
+from amili_provider.delivery.sender import Sender
 from amili_provider.exceptions import AmiliConnectionError, AmiliLedgerUnavailable, AmiliOutcomeUnknown
 from amili_provider.ledger import Ledger, LedgerState, manual
 from amili_provider.ledger import ledger as ledger_module
@@ -232,7 +232,7 @@ def _task(port: Port, case: Case, run: Run) -> tuple[tuple[str, Outcome], ...]:
     plan = Plan(_CLIENT, _TYPE, _ENVIRONMENT, if_unknown=case.if_unknown, run=run)
     client: Any = _Client(port)
     ledger = port.ledger()
-    books = Books(ledger, plan, client)
+    books = LedgerSession(ledger, plan, client)
     ids = [ledger.file_id(_TYPE, content.hash_now()) for content in contents]
     items = []
     for number, content in enumerate(contents):

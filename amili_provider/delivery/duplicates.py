@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
-from amili_provider.delivery.outcomes import Result, in_a_dry_run
-from amili_provider.delivery.plan import Item, Plan
+from amili_provider.delivery.item import Item, Result, in_a_dry_run
+from amili_provider.delivery.options import Plan
 from amili_provider.ledger.attempts import timestamp
 from amili_provider.receipts import Outcome, Verdict, one_line
 

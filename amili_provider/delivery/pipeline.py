@@ -16,15 +16,14 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from amili_provider.api.client import AmiliClient
-from amili_provider.delivery.books import Books
 from amili_provider.delivery.duplicates import Lines, as_follower
-from amili_provider.delivery.outcomes import Halt, Result, Sent, in_a_dry_run, not_sent, unknown
+from amili_provider.delivery.item import EarlyStop, Item, Result, Sent, in_a_dry_run, not_sent, unknown
+from amili_provider.delivery.ledger_session import LedgerSession
+from amili_provider.delivery.options import STREAM_BYTES, Plan
 from amili_provider.delivery.packing import Packer
-from amili_provider.delivery.plan import STREAM_BYTES, Item, Plan
 from amili_provider.delivery.progress import Progress
-from amili_provider.delivery.readers import MOST_READERS, Readers
-from amili_provider.delivery.reading import Reader
-from amili_provider.delivery.sending import Sender
+from amili_provider.delivery.reader import MOST_READERS, Reader, Readers
+from amili_provider.delivery.sender import Sender
 from amili_provider.delivery.telemetry import Telemetry
 from amili_provider.receipts import Outcome, Receipt, one_line
 from amili_provider.storage.content import StoredContent
@@ -46,7 +45,7 @@ MOST_WARNINGS = 20
 """Files that one warning names at most; every one is in the receipts."""
 
 
-class Delivery:
+class Pipeline:
     """
     Delivers items.
 
@@ -58,7 +57,13 @@ class Delivery:
     """
 
     def __init__(
-        self, plan: Plan, client: AmiliClient, books: Books, *, log: logging.Logger, telemetry: Telemetry | None = None
+        self,
+        plan: Plan,
+        client: AmiliClient,
+        books: LedgerSession,
+        *,
+        log: logging.Logger,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._telemetry = telemetry
         self._plan = plan
@@ -81,7 +86,7 @@ class Delivery:
         self._held_bytes = 0
         self._unreachable = 0
         self._sends: list[Future[None]] = []
-        self.halt: Halt | None = None
+        self.halt: EarlyStop | None = None
         """Why not everything was tried, if so."""
         self.abandoned = False
         """Whether a stopped run has left threads behind that wait for a storage or ledger that does not answer."""
@@ -291,7 +296,7 @@ class Delivery:
             # A bug. The coordinator must hear of it, and nobody knows how far the request came.
             self._log.exception("Sending failed unexpectedly")
             reason = f"{type(error).__name__} while sending"
-            sent = Sent({item: unknown(reason) for item in batch}, halt=Halt(reason, transient=False, error=error))
+            sent = Sent({item: unknown(reason) for item in batch}, halt=EarlyStop(reason, transient=False, error=error))
         for item in batch:
             item.result = sent.results[item]
         self._events.put(lambda: self._on_sent(batch, sent))
@@ -307,7 +312,7 @@ class Delivery:
         self._unreachable = self._unreachable + 1 if sent.unreachable else 0
         halt = sent.halt
         if halt is None and self._unreachable >= UNREACHABLE_REQUESTS:
-            halt = Halt(f"Not tried: {self._unreachable} requests in a row did not reach Amili.", transient=True)
+            halt = EarlyStop(f"Not tried: {self._unreachable} requests in a row did not reach Amili.", transient=True)
         if halt is not None and (self.halt is None or (self.halt.transient and not halt.transient)):
             self.halt = halt
 
@@ -346,12 +351,12 @@ class Delivery:
             self._held_bytes -= item.held_bytes
             item.held_bytes = 0
         if not self.abandoned:
-            item.let_go()
+            item.close()
 
     def _end_early(self) -> None:
         """Stop promptly: nothing more is sent, answers on their way get a moment, and what is known is settled."""
         self._stop.set()
-        self.halt = Halt("The run was stopped before this file was sent.", transient=True)
+        self.halt = EarlyStop("The run was stopped before this file was sent.", transient=True)
         deadline = time.monotonic() + GRACE_SECONDS
         while (self._reading or self._sending) and time.monotonic() < deadline:
             self._next_event(timeout=0.1)

@@ -21,7 +21,7 @@ from airflow.providers.common.compat.version_compat import (
 )
 
 from amili_provider.delivery.earlier import receipt_from
-from amili_provider.delivery.order import Order
+from amili_provider.delivery.options import Order
 from amili_provider.delivery.report import failure as failure_of
 from amili_provider.exceptions import AmiliError, AmiliOutcomeUnknown, AmiliPermanentError
 from amili_provider.hooks.amili import AmiliHook

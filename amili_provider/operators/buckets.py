@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from amili_provider.operators.rendering import SourceOperator
+from amili_provider.operators.templates import SourceOperator
 from amili_provider.reports import laid_out_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from amili_provider.delivery.expected import Skipped
+    from amili_provider.delivery.report import Skipped
     from amili_provider.storage.files import StorageFile
 
 MOST_BUCKETS = 1024
@@ -93,10 +93,10 @@ class AmiliFileBucketsOperator(SourceOperator):
         from contextlib import closing
 
         from amili_provider.delivery.buckets import Bounds, balanced_buckets
-        from amili_provider.delivery.expected import nothing_there
+        from amili_provider.delivery.report import nothing_there
         from amili_provider.exceptions import AmiliStorageSettingsError
         from amili_provider.operators import arguments
-        from amili_provider.operators.nothing import end_with_nothing
+        from amili_provider.operators.task import end_with_nothing
         from amili_provider.storage.listing import list_files
         from amili_provider.storage.sources import Sources, open_sources
 

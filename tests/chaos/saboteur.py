@@ -271,7 +271,7 @@ def _break_database(plan: dict[str, Any]) -> None:
 
 def _break_storage(plan: dict[str, Any]) -> None:
     """Let the listing or the reading of a file fail, end early, or hang until Airflow stops the task."""
-    from amili_provider.delivery import deliver
+    from amili_provider.delivery import run
     from amili_provider.exceptions import AmiliStorageError
     from amili_provider.storage import content
     from amili_provider.storage.files import StorageFile
@@ -323,7 +323,7 @@ def _break_storage(plan: dict[str, Any]) -> None:
         return Broken(stream, int(file.size * plan["share"])) if countdown.now() else stream
 
     if plan["how"] == "list":
-        wrap(deliver, "list_files", listing)
+        wrap(run, "list_files", listing)
     else:
         wrap(content, "_read_fully", reading)
         wrap(StorageFile, "open", opening)
@@ -374,14 +374,14 @@ def _change_file(plan: dict[str, Any]) -> None:
 
 def _read_as_remote(how: Any) -> None:
     """Hide that files are local: they are read as a stream, and large ones are spooled, or read while they are sent."""
-    from amili_provider.delivery import deliver, reading
+    from amili_provider.delivery import reader, run
 
     def listing(original: Callable[..., list[Any]], *args: Any, **kwargs: Any) -> list[Any]:
         return [dataclasses.replace(file, local_path=None) for file in original(*args, **kwargs)]
 
-    wrap(deliver, "list_files", listing)
+    wrap(run, "list_files", listing)
     if how == "stays":
-        wrap(reading, "can_stay", lambda *_: True)
+        wrap(reader, "can_stay", lambda *_: True)
 
 
 def _sizes(how: str) -> None:
@@ -406,7 +406,7 @@ def _meet(plan: dict[str, Any]) -> None:
 
 def _order(plan: dict[str, Any]) -> None:
     """Let the second task run from its beginning to its end while the first holds its claims."""
-    from amili_provider.delivery.deliver import DeliveryRun
+    from amili_provider.delivery.run import UploadRun
 
     def hold() -> None:
         _say(plan, "claimed")
@@ -420,7 +420,7 @@ def _order(plan: dict[str, Any]) -> None:
             _say(plan, "second ended")
 
     if plan["me"]:
-        wrap(DeliveryRun, "run", second)
+        wrap(UploadRun, "run", second)
     else:
         at_point("claimed", hold, times=1_000_000)
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import pytest
 from pytest_mock import MockerFixture
 
-from amili_provider.delivery import deliver, reading
+from amili_provider.delivery import reader, run
 from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliStorageError, AmiliUploadRejected
 from amili_provider.ledger import Ledger
 from amili_provider.sandbox.server import SandboxServer
@@ -187,8 +187,8 @@ def test_an_object_that_is_replaced_while_it_is_sent_is_not_accepted(
     """Read from its storage as it is sent, in pieces: the storage says at the end that it is another."""
     file = outbound / "a.csv"
     file.write_bytes(LARGE)
-    mocker.patch.object(reading, "can_stay", autospec=True, return_value=True)
-    mocker.patch.object(deliver, "list_files", autospec=True, side_effect=_as_if_remote)
+    mocker.patch.object(reader, "can_stay", autospec=True, return_value=True)
+    mocker.patch.object(run, "list_files", autospec=True, side_effect=_as_if_remote)
     read = content._read_block
     seen: list[int] = []
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from amili_provider.delivery.apart import keep_apart
+from amili_provider.delivery.moving import keep_apart
 from amili_provider.exceptions import AmiliArgumentError
 from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.opening import create_in_file

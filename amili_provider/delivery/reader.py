@@ -13,9 +13,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from amili_provider.delivery.books import Books
-from amili_provider.delivery.outcomes import Result, not_sent
-from amili_provider.delivery.plan import Item, Plan
+from amili_provider.delivery.item import Item, Result, not_sent
+from amili_provider.delivery.ledger_session import LedgerSession
+from amili_provider.delivery.options import Plan
 from amili_provider.ledger import History
 from amili_provider.storage.content import HashedContent
 from amili_provider.storage.files import StorageFile
@@ -34,7 +34,7 @@ class Reader:
     :param stop: set when the run is to end.
     """
 
-    def __init__(self, plan: Plan, books: Books, *, stop: threading.Event) -> None:
+    def __init__(self, plan: Plan, books: LedgerSession, *, stop: threading.Event) -> None:
         self._plan = plan
         self._books = books
         self._stop = stop
@@ -112,3 +112,36 @@ class Reader:
     def _keep_reading(self, _: int) -> None:
         if self._stop.is_set():
             raise InterruptedError("The run was stopped before this file was read.")
+
+
+FEWEST_READERS, MOST_READERS = 2, 16
+
+
+class Readers:
+    """The number of reader threads, which grows once reading is seen to be waited for."""
+
+    def __init__(self) -> None:
+        self.number = FEWEST_READERS
+        """Jobs that may be read at once."""
+        self._slow_since: float | None = None
+
+    def on_stream(self) -> None:
+        """Take note that a large file holds its reader for long: what comes behind it must not wait."""
+        self.number = MOST_READERS
+
+    def on_read(self, began: float, *, slow: bool) -> None:
+        """
+        Take note of a job that was read.
+
+        One pause of the process (its collector of garbage, a busy machine) makes every job in flight slow, and is no
+        reason for more readers: only a slow job that began after another had been slow is.
+
+        :param began: when it began, by the monotonic clock.
+        :param slow: whether storage or ledger were waited for.
+        """
+        if not slow:
+            self._slow_since = None
+        elif self._slow_since is None:
+            self._slow_since = time.monotonic()
+        elif began >= self._slow_since:
+            self.number = min(self.number * 2, MOST_READERS)

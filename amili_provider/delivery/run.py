@@ -13,17 +13,14 @@ from amili_provider import fault_points
 from amili_provider.api.client import AmiliClient
 from amili_provider.connection_form import AmiliSettings
 from amili_provider.connection_form.addresses import ENVIRONMENTS
-from amili_provider.delivery import expected
-from amili_provider.delivery.apart import keep_apart
-from amili_provider.delivery.books import Books
 from amili_provider.delivery.earlier import no_longer_listed, restore
-from amili_provider.delivery.moving import Moving
-from amili_provider.delivery.order import FileFacts, Order
-from amili_provider.delivery.outcomes import Halt
-from amili_provider.delivery.pipeline import Delivery
-from amili_provider.delivery.plan import Item, Plan
+from amili_provider.delivery.item import EarlyStop, Item
+from amili_provider.delivery.ledger_session import LedgerSession
+from amili_provider.delivery.moving import Moving, keep_apart
+from amili_provider.delivery.options import FileFacts, Order, Plan
+from amili_provider.delivery.pipeline import Pipeline
 from amili_provider.delivery.progress import shown_bytes
-from amili_provider.delivery.report import barred, failure
+from amili_provider.delivery.report import Skipped, failure, non_retryable_error, nothing_there, what_is_missing
 from amili_provider.delivery.telemetry import Telemetry
 from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
 from amili_provider.ledger import Ledger
@@ -73,7 +70,7 @@ def _garbage_of_its_own() -> Iterator[None]:
             gc.unfreeze()
 
 
-class DeliveryRun:
+class UploadRun:
     """
     Delivers one order. Call it from the task's own thread: connections are looked up there.
 
@@ -104,7 +101,7 @@ class DeliveryRun:
         self._sources = Sources([])
         self._items: list[Item] = []
         self._listed = False
-        self._halt: Halt | None = None
+        self._halt: EarlyStop | None = None
         self._abandoned = False
         self._has_ledger = False
 
@@ -120,7 +117,7 @@ class DeliveryRun:
     def failure(self) -> AmiliError | None:
         """Return the error that the task must end with, or None."""
         wanted, absent = (self._order.expect, self._order.min_files), self._sources.missing
-        missing = expected.missing(*wanted, *self._found(), absent) if self._listed else []
+        missing = what_is_missing(*wanted, *self._found(), absent) if self._listed else []
         return failure(
             self.receipts,
             halt=self._halt,
@@ -132,17 +129,17 @@ class DeliveryRun:
     def nothing_there(self) -> str | None:
         """Return the sentence for a listing with nothing to deliver, or None if a file was delivered or tried."""
         there, skipped = self._found()
-        return None if there else expected.nothing_there(self._sources, skipped)
+        return None if there else nothing_there(self._sources, skipped)
 
-    def _found(self) -> tuple[list[str], list[expected.Skipped]]:
+    def _found(self) -> tuple[list[str], list[Skipped]]:
         """Return the names of the files that were delivered or tried, and the others with the reason."""
         there = [item.file.name for item in self._items if not item.skipped]
         there += [r.source.rpartition("/")[2] for r in self._gone if r.outcome is not Outcome.SKIPPED]
         return there, [(item.file.name, item.receipt.message or "") for item in self._items if item.skipped]
 
-    def barred(self, cause: BaseException) -> AmiliError | None:
+    def non_retryable_error(self, cause: BaseException) -> AmiliError | None:
         """Return the error to end with instead of *cause*, if a retry would send again what was accepted."""
-        return barred(self.receipts, has_ledger=self._has_ledger, cause=cause)
+        return non_retryable_error(self.receipts, has_ledger=self._has_ledger, cause=cause)
 
     def run(self) -> None:
         """
@@ -343,8 +340,8 @@ class DeliveryRun:
         if not going:
             return
         client = self._hook.get_conn()
-        delivery = Delivery(plan, client, Books(ledger, plan, client), log=self._log, telemetry=telemetry)
+        pipeline = Pipeline(plan, client, LedgerSession(ledger, plan, client), log=self._log, telemetry=telemetry)
         try:
-            delivery.run(going)
+            pipeline.run(going)
         finally:
-            self._halt, self._abandoned = delivery.halt, delivery.abandoned
+            self._halt, self._abandoned = pipeline.halt, pipeline.abandoned

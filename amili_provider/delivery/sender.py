@@ -19,10 +19,10 @@ from amili_provider import fault_points
 from amili_provider.api.client import AmiliClient
 from amili_provider.api.responses import RefusedBy, UploadReply
 from amili_provider.api.upload import PartUnreadable, UploadBody, UploadPart
-from amili_provider.delivery.books import Books, NotOurs
-from amili_provider.delivery.lately import Lately
-from amili_provider.delivery.outcomes import Halt, Post, Result, Sent, joined, not_sent, unknown
-from amili_provider.delivery.plan import Item, Plan
+from amili_provider.delivery.breaker import Breaker
+from amili_provider.delivery.item import EarlyStop, Item, Post, Result, Sent, joined, not_sent, unknown
+from amili_provider.delivery.ledger_session import LedgerSession, NotOurs
+from amili_provider.delivery.options import Plan
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliConnectionError,
@@ -37,7 +37,7 @@ from amili_provider.receipts import Outcome, Verdict, one_line
 
 NOT_IDENTIFIED = "0" * FILE_ID_CHARACTERS
 """Stands for the id of a file that is hashed on its way, so that the request's length is known."""
-_STOP = Halt("The run was stopped before this file was sent.", transient=True)
+_STOP = EarlyStop("The run was stopped before this file was sent.", transient=True)
 _STOPPED = not_sent(_STOP.reason, transient=True)
 
 
@@ -48,7 +48,7 @@ class Stopped(Exception):  # noqa: N818 - the run ends; nothing went wrong with 
     :param halt: why.
     """
 
-    def __init__(self, halt: Halt) -> None:
+    def __init__(self, halt: EarlyStop) -> None:
         super().__init__(halt.reason)
         self.halt = halt
 
@@ -69,7 +69,7 @@ class Sender:
         self,
         plan: Plan,
         client: AmiliClient,
-        books: Books,
+        books: LedgerSession,
         *,
         stop: threading.Event,
         log: logging.Logger,
@@ -83,7 +83,7 @@ class Sender:
         self._clock = clock
         # By its id a request is settled later, so that no other run may have it, nor a shell take it for a comment.
         self._mark, self._numbers = secrets.token_hex(4), itertools.count(1)
-        self._lately = Lately()
+        self._breaker = Breaker()
 
     def send(self, batch: Sequence[Item]) -> Sent:
         """Send *batch*, in as many requests as it takes, and return what became of each file."""
@@ -132,25 +132,25 @@ class Sender:
             self._close(group, not_sent(error), sent)
             sent.unreachable = True
             if error.retry_after is not None:
-                sent.halt = Halt(
+                sent.halt = EarlyStop(
                     f"Not tried: Amili asked for a pause. {error}", transient=True, retry_after=error.retry_after
                 )
         except AmiliLedgerUnavailable as error:
             self._close(group, not_sent(error), sent)
-            sent.halt = sent.halt or Halt(f"Not tried: {error}", transient=True, error=error)
+            sent.halt = sent.halt or EarlyStop(f"Not tried: {error}", transient=True, error=error)
         except (AmiliAuthenticationError, AmiliRequestError, AmiliResponseError) as error:
             self._close(group, not_sent(error), sent)
-            sent.halt = sent.halt or Halt(f"Not tried: {error}", transient=False, error=error)
+            sent.halt = sent.halt or EarlyStop(f"Not tried: {error}", transient=False, error=error)
         except AmiliOutcomeUnknown as error:
             sent.bytes_out += body.content_length
             self._close(group, unknown(error), sent)
-            self._lately.note({Outcome.UNKNOWN})
+            self._breaker.note({Outcome.UNKNOWN})
         except Exception as error:  # noqa: BLE001 - see below
             # A bug, or an error that nothing foresaw: what it leaves behind is still told exactly.
             self._log.exception("Sending a request failed unexpectedly")
             reason = f"{type(error).__name__} while sending"
             self._close(group, unknown(reason) if body.released else not_sent(reason, transient=False), sent)
-            sent.halt = sent.halt or Halt(f"Not tried: {reason}", transient=False, error=error)
+            sent.halt = sent.halt or EarlyStop(f"Not tried: {reason}", transient=False, error=error)
         else:
             sent.bytes_out += body.content_length
             return self._understand(group, reply, sent)
@@ -195,9 +195,9 @@ class Sender:
                     raise NotOurs({item: result})
 
     @property
-    def _halt(self) -> Halt | None:
+    def _halt(self) -> EarlyStop | None:
         """Why nothing more is to be sent, if so."""
-        return _STOP if self._stop.is_set() else self._lately.halt
+        return _STOP if self._stop.is_set() else self._breaker.halt
 
     def _stop_if_due(self) -> None:
         if (halt := self._halt) is not None:
@@ -216,7 +216,7 @@ class Sender:
         try:
             self._books.release(group)
         except AmiliLedgerUnavailable as error:
-            sent.halt = sent.halt or Halt(f"Not tried: {error}", transient=True, error=error)
+            sent.halt = sent.halt or EarlyStop(f"Not tried: {error}", transient=True, error=error)
 
     def _close(self, group: list[Item], result: Result, sent: Sent) -> None:
         """Settle all of *group* with one result."""
@@ -231,7 +231,7 @@ class Sender:
             for item in group:
                 if item.receipt.file_id in unwritten:
                     results[item] = _unwritten(results[item], error)
-            sent.halt = Halt(f"Not tried: {error}", transient=False, error=error)
+            sent.halt = EarlyStop(f"Not tried: {error}", transient=False, error=error)
         self._tell(results, sent)
 
     def _tell(self, results: Mapping[Item, Result], sent: Sent) -> None:
@@ -261,13 +261,13 @@ class Sender:
             results |= dict.fromkeys(rest, self._refused(reply, at, alone=len(group) == 1))
         self._let_go_of_claims([item for part in again for item in part], sent)
         self._settle([item for item in group if item in results], results, sent)
-        barred = reply.refused_by is RefusedBy.GATEWAY and len(group) == 1
-        self._lately.note({result.outcome for result in results.values()}, barred=barred)
+        by_gateway = reply.refused_by is RefusedBy.GATEWAY and len(group) == 1
+        self._breaker.note({result.outcome for result in results.values()}, by_gateway=by_gateway)
         return again
 
     def _isolated(self, rest: list[Item], reply: UploadReply, *, of: int) -> list[list[Item]]:
         """Return the groups in which files that a refusal of *of* files does not name are sent again; perhaps none."""
-        in_vain = reply.refused_by is RefusedBy.GATEWAY and self._lately.gateway_bars_all
+        in_vain = reply.refused_by is RefusedBy.GATEWAY and self._breaker.gateway_bars_all
         if not rest or of == 1 or in_vain or not self._client.settings.isolate_refused:
             return []
         self._log.info("%s", joined(reply.words, f"Of its {of} files {len(rest)} are sent again, in parts."))

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from amili_provider.api.client import AmiliClient
 from amili_provider.delivery.duplicates import not_sent_twice
-from amili_provider.delivery.outcomes import Result, in_a_dry_run, not_sent, unknown
-from amili_provider.delivery.plan import Item, Plan
+from amili_provider.delivery.item import Item, Result, in_a_dry_run, not_sent, unknown
+from amili_provider.delivery.options import Plan
 from amili_provider.exceptions import (
     AmiliConnectionError,
     AmiliError,
@@ -38,7 +38,7 @@ class NotOurs(Exception):  # noqa: N818 - news about files that somebody else ha
         self.results = results
 
 
-class Books:
+class LedgerSession:
     """
     What the run knows of the ledger. Safe to use from several threads, for different files.
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from amili_provider.delivery.books import Books
-from amili_provider.delivery.outcomes import Result
-from amili_provider.delivery.plan import Item, Plan
-from amili_provider.delivery.reading import Reader
+from amili_provider.delivery.item import Item, Result
+from amili_provider.delivery.ledger_session import LedgerSession
+from amili_provider.delivery.options import Plan
+from amili_provider.delivery.reader import Reader
 from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.stores import Found
 from amili_provider.receipts import Outcome, Receipt
@@ -43,9 +43,9 @@ def _store() -> CountingStore:
 
 
 @pytest.fixture(name="books")
-def _books(store: CountingStore) -> Books:
+def _books(store: CountingStore) -> LedgerSession:
     nobody: Any = None  # Amili is not asked
-    return Books(ledger_over(store, Clock()), PLAN, nobody)
+    return LedgerSession(ledger_over(store, Clock()), PLAN, nobody)
 
 
 @pytest.fixture(name="items")
@@ -56,17 +56,17 @@ def _items(tmp_path: Path) -> Iterator[list[Item]]:
     items = [Item(f, Receipt(f.name, f.url, PLAN.client_no, PLAN.file_type, f.size)) for f in files]
     yield items
     for item in items:
-        item.let_go()
+        item.close()
 
 
-def read(books: Books, items: list[Item]) -> list[Result | None]:
+def read(books: LedgerSession, items: list[Item]) -> list[Result | None]:
     """Read *items* as one job."""
     outcomes, _ = Reader(PLAN, books, stop=threading.Event()).read(items)
     return [result for _, result in outcomes]
 
 
 def test_files_that_are_read_together_are_looked_up_together(
-    books: Books, store: CountingStore, items: list[Item]
+    books: LedgerSession, store: CountingStore, items: list[Item]
 ) -> None:
     """One question for all of a job; a file that cannot be read is none of it, and the others are not kept from it."""
     Path(items[2].file.local_path or "").unlink()
@@ -75,7 +75,7 @@ def test_files_that_are_read_together_are_looked_up_together(
     assert store.asked == [4]
 
 
-def test_what_was_looked_up_is_used_once(books: Books, store: CountingStore, items: list[Item]) -> None:
+def test_what_was_looked_up_is_used_once(books: LedgerSession, store: CountingStore, items: list[Item]) -> None:
     """A file that is read again is looked up again: what was accepted meanwhile is not sent a second time."""
     assert read(books, items) == [None] * 5
     books.claim(items, "#1")
@@ -85,7 +85,7 @@ def test_what_was_looked_up_is_used_once(books: Books, store: CountingStore, ite
     assert store.asked == [5, 5]
 
 
-def test_a_copy_does_not_change_what_is_claimed(books: Books, items: list[Item], tmp_path: Path) -> None:
+def test_a_copy_does_not_change_what_is_claimed(books: LedgerSession, items: list[Item], tmp_path: Path) -> None:
     """A file whose claim was given back is claimed anew, whatever was looked up for its copy before."""
     (tmp_path / "copy.csv").write_text("invoice 0")
     [file] = list_files(f"{tmp_path}/copy.csv", None)
@@ -101,10 +101,10 @@ def test_a_copy_does_not_change_what_is_claimed(books: Books, items: list[Item],
     assert [item.history and item.history.next_attempt for item in items] == [2] * 5
 
 
-def test_nothing_is_kept_of_a_file_that_is_done(books: Books, items: list[Item]) -> None:
+def test_nothing_is_kept_of_a_file_that_is_done(books: LedgerSession, items: list[Item]) -> None:
     """What only sending needs goes with the content."""
     read(books, items)
     assert all(item.history is not None for item in items)
     for item in items:
-        item.let_go()
+        item.close()
     assert all(item.history is None and item.content is None for item in items)

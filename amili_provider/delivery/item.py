@@ -1,16 +1,15 @@
-"""What became of the files of one request, and whether the run can go on."""
+"""One file on its way; what became of the files of one request, and whether the run can go on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from amili_provider.exceptions import AmiliPermanentError
-from amili_provider.receipts import Outcome, Verdict, one_line
-
-if TYPE_CHECKING:
-    from amili_provider.delivery.plan import Item
+from amili_provider.ledger import History
+from amili_provider.receipts import Outcome, Receipt, Verdict, one_line
+from amili_provider.storage.content import HashedContent
+from amili_provider.storage.files import StorageFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ def _words(reason: str | BaseException) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Halt:
+class EarlyStop:
     """
     Why nothing more is tried in this run.
 
@@ -125,6 +124,60 @@ class Sent:
     """The same, measured."""
     bytes_out: int = 0
     seconds: float = 0.0
-    halt: Halt | None = None
+    halt: EarlyStop | None = None
     unreachable: bool = False
     """Whether the last request ended without reaching Amili."""
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """
+    One listed file on its way.
+
+    :param file: where it is.
+    :param receipt: what is known of it so far; published when the task ends.
+    :param index: its position in the listing.
+    """
+
+    file: StorageFile
+    receipt: Receipt
+    index: int = 0
+    content: HashedContent | None = None
+    held_bytes: int = 0
+    """Memory accounted for it."""
+    followers: list[Item] = field(default_factory=list)
+    """Files of the same run with the same bytes: they wait for its outcome."""
+    history: History | None = None
+    """What the ledger said when it let the file pass; its claim is the next attempt."""
+    alone: bool = False
+    """Whether it has waited for another file with the same bytes, and is now looked up for itself."""
+    request: str | None = None
+    """The last request it was part of, as in the log and in the ledger."""
+    result: Result | None = None
+    """What became of it, as its sender said; not yet in the receipt unless it is :attr:`done`."""
+    done: bool = False
+    """Whether the receipt is final."""
+    skipped: bool = False
+    """Whether it is of a kind that the task ignores."""
+    refused_by_name: bool = False
+    """Whether the refusal names this very file."""
+    refused_itself: bool = False
+    """Whether the refusal is about this very file, not about a request that it shared: by name, or alone."""
+
+    @property
+    def file_id(self) -> str:
+        """Its identity; known once it was read."""
+        assert self.receipt.file_id is not None
+        return self.receipt.file_id
+
+    @property
+    def identified(self) -> bool:
+        """Whether :attr:`file_id` is known; a large file may be sent up to its request's tail before it is."""
+        return self.receipt.file_id is not None
+
+    def close(self) -> None:
+        """Give back the content, and what only its sending needs."""
+        self.history = None
+        if self.content is not None:
+            self.content.close()
+            self.content = None

@@ -1,16 +1,13 @@
-"""What is to be delivered and how: decided before anything is sent, constant from then on."""
+"""A task's arguments, checked, and the plan that is made of them before anything is sent."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from amili_provider.delivery.outcomes import Result
-from amili_provider.ledger import History
+from amili_provider.connection_form import LEDGER_FROM_CONNECTION
 from amili_provider.ledger.attempts import Run
-from amili_provider.receipts import Receipt
-from amili_provider.storage.content import HashedContent
-from amili_provider.storage.files import StorageFile
 
 IfUnknown = Literal["fail", "check", "resend", "ask"]
 """What is asked of a person is asked after the run: while it lasts, ``ask`` is as ``fail``."""
@@ -22,6 +19,63 @@ DEFAULT_MAX_MEMORY_BYTES = 64 * 1024 * 1024
 """Bytes of content held at once."""
 STREAM_BYTES = 3 * 1024 * 1024
 """Memory that a streamed file takes while it is read or sent: two blocks, base64 text, and what the socket holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """
+    What a name template knows of a file, as ``file``.
+
+    :param name: base name.
+    :param stem: base name without its last suffix.
+    :param suffix: last suffix with its dot, or empty; without what cannot be sent.
+    :param path: the whole path, as it is shown.
+    :param index: position in the listing, from 0.
+    :param safe_name: the base name if it can be sent as it is, else ``unique_name``.
+    :param unique_name: a name that can be sent and that no other file of any task has: what can be sent of the base
+        name, and a mark made of the path.
+    """
+
+    name: str
+    stem: str
+    suffix: str
+    path: str
+    index: int
+    safe_name: str
+    unique_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """
+    What to deliver. The operator's parameters of the same names say what each means.
+
+    :param rename: from the facts of a file to the name for Amili; None for the base name.
+    :param run: which task run this is.
+    """
+
+    source: str | Sequence[str]
+    file_type: str
+    source_conn_id: str | None = None
+    client_no: str | int | None = None
+    user_id: str | None = None
+    rename: Callable[[FileFacts], str] | None = None
+    ignore: tuple[str, ...] = ("hidden", "temporary", "empty")
+    stable_for: float = 0.0
+    max_files: int = 10_000
+    if_no_files: str = "fail"
+    expect: tuple[str, ...] = ()
+    min_files: int | None = None
+    if_unknown: IfUnknown = "fail"
+    if_duplicate: IfDuplicate = "fail"
+    force: bool = False
+    ledger: str | None = LEDGER_FROM_CONNECTION
+    archive_to: str | None = None
+    reject_to: str | None = None
+    dry_run: bool = False
+    max_concurrent_requests: int = DEFAULT_MAX_CONCURRENT_REQUESTS
+    max_memory_bytes: int = DEFAULT_MAX_MEMORY_BYTES
+    run: Run = field(default_factory=Run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,57 +121,3 @@ class Plan:
     def in_memory_bytes(self) -> int:
         """Files up to this size are held in memory; larger ones are streamed."""
         return min(self.batch_bytes, 8 * 1024 * 1024)
-
-
-@dataclass(slots=True, eq=False)
-class Item:
-    """
-    One listed file on its way.
-
-    :param file: where it is.
-    :param receipt: what is known of it so far; published when the task ends.
-    :param index: its position in the listing.
-    """
-
-    file: StorageFile
-    receipt: Receipt
-    index: int = 0
-    content: HashedContent | None = None
-    held_bytes: int = 0
-    """Memory accounted for it."""
-    followers: list[Item] = field(default_factory=list)
-    """Files of the same run with the same bytes: they wait for its outcome."""
-    history: History | None = None
-    """What the ledger said when it let the file pass; its claim is the next attempt."""
-    alone: bool = False
-    """Whether it has waited for another file with the same bytes, and is now looked up for itself."""
-    request: str | None = None
-    """The last request it was part of, as in the log and in the ledger."""
-    result: Result | None = None
-    """What became of it, as its sender said; not yet in the receipt unless it is :attr:`done`."""
-    done: bool = False
-    """Whether the receipt is final."""
-    skipped: bool = False
-    """Whether it is of a kind that the task ignores."""
-    refused_by_name: bool = False
-    """Whether the refusal names this very file."""
-    refused_itself: bool = False
-    """Whether the refusal is about this very file, not about a request that it shared: by name, or alone."""
-
-    @property
-    def file_id(self) -> str:
-        """Its identity; known once it was read."""
-        assert self.receipt.file_id is not None
-        return self.receipt.file_id
-
-    @property
-    def identified(self) -> bool:
-        """Whether :attr:`file_id` is known; a large file may be sent up to its request's tail before it is."""
-        return self.receipt.file_id is not None
-
-    def let_go(self) -> None:
-        """Give back the content, and what only its sending needs."""
-        self.history = None
-        if self.content is not None:
-            self.content.close()
-            self.content = None
