@@ -55,7 +55,7 @@ FIELDS: tuple[ConnectionField, ...] = (
     ConnectionField(
         "environment",
         "Environment",
-        "Amili's environment. Required unless a host is given, so that nobody reaches production by default.",
+        "Amili's environment. Required unless a host is given, so that no task reaches production by default.",
         {"type": ["string", "null"], "enum": ["production", "staging"]},
         "staging",
     ),
@@ -66,12 +66,12 @@ FIELDS: tuple[ConnectionField, ...] = (
         _TEXT,
         "2218",
     ),
-    ConnectionField("user_id", "User id", "Sent as metadata.userId with every upload.", _TEXT, "airflow"),
     ConnectionField(
         "ledger",
         "Ledger",
-        "What keeps a file from being sent twice: a table of a database (empty: amili_attempts), a SQLite file "
-        "(sqlite:////path/ledger.db) or a prefix of a bucket (s3://bucket/prefix). Create it with amili-ledger create.",
+        "Records what Amili accepted, so that no file is sent twice: a table of a database (empty: amili_attempts), a "
+        "SQLite file (sqlite:////path/ledger.db) or a prefix of a bucket (s3://bucket/prefix). Create it with "
+        "amili-ledger create.",
         _TEXT,
         "amili_attempts",
     ),
@@ -82,6 +82,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         _TEXT,
         "postgres_default",
     ),
+    ConnectionField("user_id", "User id", "Sent as metadata.userId with every upload.", _TEXT, "airflow"),
     ConnectionField(
         "host",
         "Host",
