@@ -72,8 +72,8 @@ def get_provider_info() -> dict[str, Any]:
         "asset-uris": [
             {
                 "schemes": ["amili"],
-                "handler": "amili_provider.operators.asset_uris.sanitize_uri",
-                "to_openlineage_converter": "amili_provider.operators.asset_uris.convert_asset_to_openlineage",
+                "handler": "amili_provider.operators.assets.sanitize_uri",
+                "to_openlineage_converter": "amili_provider.operators.assets.convert_asset_to_openlineage",
             }
         ],
     }

@@ -28,7 +28,7 @@ MOST_LINES = 20
 
 _ORDER = ("unknown", "rejected", "duplicate", "not_sent", "uploaded", "already_uploaded", "skipped")
 _FINE = frozenset({"uploaded", "already_uploaded", "skipped"})
-_SETTLE = "settle them with the DAG 'amili_ledger' (docs/ledger.md)"
+_SETTLE = "settle them with the command amili-ledger or the DAG 'amili_ledger' (docs/ledger.md)"
 WHAT_TO_DO = {
     "unknown": (
         f"Ask Amili whether it has the unknown files, and {_SETTLE}. Or set the operator's if_unknown='check' (asks, "
@@ -40,7 +40,7 @@ WHAT_TO_DO = {
         f"{_SETTLE}; or set the operator's if_unknown='resend', which sends what Amili answers with 404 "
         "(docs/recipes.md)."
     ),
-    "rejected": "Correct the rejected files at their source, in the words of Amili below, and run again.",
+    "rejected": "Correct the rejected files, in Amili's words below, put them at their source, and run again.",
     "duplicate": (
         "Duplicates hold bytes that Amili accepted under another name. If it is the same delivery once more, or "
         "file_name was changed since: run again with if_duplicate='skip', and they count as delivered. If it is "
@@ -50,13 +50,15 @@ WHAT_TO_DO = {
 }
 ASKED = "Asked now: "
 """What the message of an unknown file has in it, if Amili was asked for its result in this run."""
+GONE = "it was listed, and is gone now"
+"""What the message of a file has in it that was not there any more when it was to be read."""
 _FIELDS = (
     "outcome", "name", "status", "result", "message", "source", "size", "sha256", "file_id", "request", "client_no",
     "file_type", "uploaded_at",
 )  # fmt: skip
 _SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-Z0-9])")
 _FORMULA = ("=", "+", "-", "@")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@:$])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@:$]|(?<=www)\.)", re.IGNORECASE)
 _NAMES_SHOWN = 60
 _LONGEST_NAME = 100
 _LONGEST_PATH = 2_000
@@ -169,7 +171,7 @@ def headline(receipts: Sequence[ReceiptFields], width: int = LOG_WIDTH) -> list[
     counts = Counter(map(_outcome, receipts))
     failed = sum(number for outcome, number in counts.items() if outcome not in _FINE)
     so = f"{failed} of {len(receipts)} file(s) not delivered to Amili" if failed else f"{len(receipts)} file(s)"
-    numbers = f"{so}: {', '.join(f'{counts[outcome]} {outcome}' for outcome in sorted(counts, key=_rank))}"
+    numbers = f"{so}: {in_numbers(receipts)}"
     targets = sorted(
         {f"client {_line(r['client_no'])}, {_line(r.get('file_type'))}" for r in receipts if r.get("client_no")}
     )
@@ -180,10 +182,21 @@ def headline(receipts: Sequence[ReceiptFields], width: int = LOG_WIDTH) -> list[
     return [f"{numbers} {target}"] if len(numbers) + len(target) < width else [numbers, target]
 
 
+def in_numbers(receipts: Iterable[ReceiptFields]) -> str:
+    """Return how many files have each outcome, what went wrong first: ``1 rejected, 412 uploaded``."""
+    counts = Counter(map(_outcome, receipts))
+    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in sorted(counts, key=_rank))
+
+
 def advice(receipts: Iterable[ReceiptFields]) -> list[str]:
     """Return what to do about the outcomes that occur."""
     occurring = {_outcome(r) if not was_asked(r) else "asked" for r in receipts}
     return [words for outcome, words in WHAT_TO_DO.items() if outcome in occurring]
+
+
+def is_gone(receipt: ReceiptFields) -> bool:
+    """Return whether a file was listed, and was not there any more when it was to be read."""
+    return _outcome(receipt) == "not_sent" and GONE in str(receipt.get("message") or "")
 
 
 def was_asked(receipt: ReceiptFields) -> bool:
@@ -236,7 +249,7 @@ def _reason(receipt: ReceiptFields, *, impersonal: bool) -> str:
 
 
 def _line(words: Any, longest: int = 300) -> str:
-    from amili_provider.models import one_line  # noqa: PLC0415 - a DAG file that imports this module stays quick
+    from amili_provider.receipts import one_line  # noqa: PLC0415 - a DAG file that imports this module stays quick
 
     return "" if words is None else one_line(words, longest)
 
@@ -379,18 +392,19 @@ def _row(group: Group) -> tuple[str, ...]:
 def _markdown(receipts: list[ReceiptFields], said: list[str]) -> str:
     rows, more = _rows(receipts)
     lines = [
-        f"**{_marked(' '.join(_head(receipts, said, LOG_WIDTH)))}**",
-        *(f"\n{_marked(words)}" for words in advice(receipts)),
+        f"**{marked(' '.join(_head(receipts, said, LOG_WIDTH)))}**",
+        *(f"\n{marked(words)}" for words in advice(receipts)),
     ]
     if rows:
         lines += ["", f"| {' | '.join(_COLUMNS)} |", f"|{' --- |' * len(_COLUMNS)}"]
-        lines += [f"| {' | '.join(map(_marked, row))} |" for row in rows]
+        lines += [f"| {' | '.join(map(marked, row))} |" for row in rows]
     if more:
         lines += ["", more]
     return "\n".join(lines) + "\n"
 
 
-def _marked(text: str) -> str:
+def marked(text: str) -> str:
+    """Return *text* so that Markdown shows every character of it, also in a cell of a table."""
     return _MARKDOWN.sub(r"\\\1", text)
 
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from amili_provider.ledger.attempts import Attempt, AttemptState, Origin, timestamp
-from amili_provider.ledger.sql import SqlStore, sqlite_engine
-from amili_provider.models import Outcome, Verdict
+from amili_provider.ledger.dialects import sqlite_engine
+from amili_provider.ledger.sql import SqlStore
+from amili_provider.receipts import Outcome, Verdict
 from tests.bench.airflow import until
 from tests.databases import free_port
 from tests.ledger_cases import ACCEPTED, LOST

@@ -101,7 +101,7 @@ def form_widgets() -> dict[str, Any]:
 
 def readme_table() -> str:
     """Return the fields as a Markdown table."""
-    lines = ["| Form label | Key | Default | What |", "|---|---|---|---|"]
+    lines = ["| Form label | Key | Default | Meaning |", "|---|---|---|---|"]
     for f in FIELDS:
         key = f"`{f.name}`" if f.standard else f"extra `{f.name}`"
         shown = _shown_default(f)

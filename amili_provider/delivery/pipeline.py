@@ -15,18 +15,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from amili_provider.client import AmiliClient
-from amili_provider.delivery.books import Books
+from amili_provider.api.client import AmiliClient
 from amili_provider.delivery.duplicates import Lines, as_follower
-from amili_provider.delivery.outcomes import Halt, Result, Sent, in_a_dry_run, not_sent, unknown
+from amili_provider.delivery.item import EarlyStop, Item, Result, Sent, in_a_dry_run, not_sent, unknown
+from amili_provider.delivery.ledger_session import LedgerSession
+from amili_provider.delivery.options import STREAM_BYTES, Plan
 from amili_provider.delivery.packing import Packer
-from amili_provider.delivery.plan import STREAM_BYTES, Item, Plan
 from amili_provider.delivery.progress import Progress
-from amili_provider.delivery.readers import MOST_READERS, Readers
-from amili_provider.delivery.reading import Reader
-from amili_provider.delivery.sending import Sender
-from amili_provider.models import Outcome, Receipt, one_line
-from amili_provider.storage.contents import StoredContent
+from amili_provider.delivery.reader import MOST_READERS, Reader, Readers
+from amili_provider.delivery.sender import Sender
+from amili_provider.delivery.telemetry import Telemetry
+from amili_provider.receipts import Outcome, Receipt, one_line
+from amili_provider.storage.content import StoredContent
 from amili_provider.storage.streams import STREAM_MEMORY_BYTES
 
 FILES_PER_READ = 100
@@ -45,7 +45,7 @@ MOST_WARNINGS = 20
 """Files that one warning names at most; every one is in the receipts."""
 
 
-class Delivery:
+class Pipeline:
     """
     Delivers items.
 
@@ -53,9 +53,19 @@ class Delivery:
     :param client: to whom.
     :param books: where claims and outcomes are written.
     :param log: the task's logger.
+    :param telemetry: measures its requests.
     """
 
-    def __init__(self, plan: Plan, client: AmiliClient, books: Books, *, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        client: AmiliClient,
+        books: LedgerSession,
+        *,
+        log: logging.Logger,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._telemetry = telemetry
         self._plan = plan
         self._client = client
         self._books = books
@@ -76,7 +86,7 @@ class Delivery:
         self._held_bytes = 0
         self._unreachable = 0
         self._sends: list[Future[None]] = []
-        self.halt: Halt | None = None
+        self.halt: EarlyStop | None = None
         """Why not everything was tried, if so."""
         self.abandoned = False
         """Whether a stopped run has left threads behind that wait for a storage or ledger that does not answer."""
@@ -131,7 +141,9 @@ class Delivery:
         An exception in this thread can strike between a sender's word and the receipts, and a sender can take longer to
         settle than a stopped run waits.
         """
-        stopped = not_sent(self.halt.reason if self.halt else "The run ended before this file was sent.", passing=True)
+        stopped = not_sent(
+            self.halt.reason if self.halt else "The run ended before this file was sent.", transient=True
+        )
         following = {id(follower) for item in items for follower in item.followers}
         for item in items:
             if not item.done and id(item) not in following:
@@ -178,7 +190,7 @@ class Delivery:
     def _start_reads(self, readers: ThreadPoolExecutor) -> None:
         if self.halt:
             while self._todo:
-                self._finish(self._todo.popleft(), not_sent(self.halt.reason, passing=self.halt.passing))
+                self._finish(self._todo.popleft(), not_sent(self.halt.reason, transient=self.halt.transient))
             return
         while self._todo and self._reading < self._readers.number and self._has_room(self._todo[0]):
             if self._reader.streams(self._todo[0]):
@@ -249,7 +261,7 @@ class Delivery:
         elif result is not None:
             self._finish(item, result)
         elif self.halt:
-            self._finish(item, not_sent(self.halt.reason, passing=self.halt.passing))
+            self._finish(item, not_sent(self.halt.reason, transient=self.halt.transient))
         else:
             if item.receipt.sha256 is not None:
                 self._leaders.setdefault(item.receipt.sha256, item)
@@ -267,7 +279,7 @@ class Delivery:
     def _start_sends(self, senders: ThreadPoolExecutor) -> None:
         if self.halt:
             for item in self._packer.drain():
-                self._finish(item, not_sent(self.halt.reason, passing=self.halt.passing))
+                self._finish(item, not_sent(self.halt.reason, transient=self.halt.transient))
         while self._sending < self._plan.max_concurrent_requests:
             # A batch that is not full waits for more files as long as more can come.
             batch = self._packer.next_batch(even_if_not_full=not self._reading)
@@ -284,7 +296,7 @@ class Delivery:
             # A bug. The coordinator must hear of it, and nobody knows how far the request came.
             self._log.exception("Sending failed unexpectedly")
             reason = f"{type(error).__name__} while sending"
-            sent = Sent({item: unknown(reason) for item in batch}, halt=Halt(reason, passing=False, error=error))
+            sent = Sent({item: unknown(reason) for item in batch}, halt=EarlyStop(reason, transient=False, error=error))
         for item in batch:
             item.result = sent.results[item]
         self._events.put(lambda: self._on_sent(batch, sent))
@@ -294,11 +306,14 @@ class Delivery:
         for item in batch:
             self._finish(item, sent.results[item])
         self._progress.request(batch, sent)
+        if self._telemetry is not None:
+            for post in sent.posts:
+                self._telemetry.request(post)
         self._unreachable = self._unreachable + 1 if sent.unreachable else 0
         halt = sent.halt
         if halt is None and self._unreachable >= UNREACHABLE_REQUESTS:
-            halt = Halt(f"Not tried: {self._unreachable} requests in a row did not reach Amili.", passing=True)
-        if halt is not None and (self.halt is None or (self.halt.passing and not halt.passing)):
+            halt = EarlyStop(f"Not tried: {self._unreachable} requests in a row did not reach Amili.", transient=True)
+        if halt is not None and (self.halt is None or (self.halt.transient and not halt.transient)):
             self.halt = halt
 
     # Ending
@@ -310,7 +325,7 @@ class Delivery:
         receipt.status, receipt.result, receipt.message = verdict.status, verdict.result, verdict.message
         receipt.uploaded_at = result.at if verdict.outcome.delivered else None
         receipt.request = item.request if verdict.outcome in _TAKEN else None
-        receipt.passing, receipt.unwritten = result.passing, result.unwritten
+        receipt.transient, receipt.unwritten = result.transient, result.unwritten
         item.refused_itself = result.refused_itself
         item.refused_by_name = result.refused_itself and verdict.per_file
         item.done = True
@@ -336,16 +351,16 @@ class Delivery:
             self._held_bytes -= item.held_bytes
             item.held_bytes = 0
         if not self.abandoned:
-            item.let_go()
+            item.close()
 
     def _end_early(self) -> None:
         """Stop promptly: nothing more is sent, answers on their way get a moment, and what is known is settled."""
         self._stop.set()
-        self.halt = Halt("The run was stopped before this file was sent.", passing=True)
+        self.halt = EarlyStop("The run was stopped before this file was sent.", transient=True)
         deadline = time.monotonic() + GRACE_SECONDS
         while (self._reading or self._sending) and time.monotonic() < deadline:
             self._next_event(timeout=0.1)
-        stopped = not_sent(self.halt.reason, passing=True)
+        stopped = not_sent(self.halt.reason, transient=True)
         for item in [*self._todo, *self._packer.drain()]:
             self._finish(item, stopped)
         self._todo.clear()

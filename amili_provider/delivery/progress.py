@@ -7,9 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from amili_provider.delivery.outcomes import Sent
-from amili_provider.delivery.plan import Item
-from amili_provider.models import Outcome, Receipt
+from amili_provider.delivery.item import Item, Sent
+from amili_provider.receipts import Outcome, Receipt
 
 TELL_EVERY_SECONDS = 30.0
 MOST_RECEIPTS = 1_000

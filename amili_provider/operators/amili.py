@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -12,16 +12,17 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from amili_provider.connection_form import LEDGER_FROM_CONNECTION
 from amili_provider.operators.links import AmiliReceiptsLink
-from amili_provider.operators.rendering import SourceOperator
+from amili_provider.operators.templates import SourceOperator
 from amili_provider.reports import laid_out_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from amili_provider.delivery.deliver import DeliveryRun
-    from amili_provider.delivery.order import Order
-    from amili_provider.models import Receipt
+    from amili_provider.delivery.options import Order
+    from amili_provider.delivery.run import UploadRun
+    from amili_provider.operators.asking import Asking
+    from amili_provider.receipts import Receipt
 
 
 class _Stopped(BaseException):
@@ -55,8 +56,12 @@ class AmiliFileUploadOperator(SourceOperator):
         then the task fails if one is missing. (templated)
     :param min_files: the least number of files; with fewer, what is there is delivered, then the task fails.
         (templated)
-    :param if_unknown: what to do about files whose earlier outcome is unknown: ``fail``; ``check`` asks Amili's result
-        endpoint and never sends; ``resend`` asks, and sends what is answered with 404. (templated)
+    :param if_unknown: what to do about files whose outcome is unknown: ``fail``; ``check`` asks Amili's result endpoint
+        about those of earlier runs and never sends; ``resend`` asks, and sends what is answered with 404; ``ask``
+        delivers the others, then asks a person in Airflow (3.1 and newer), and goes on as they say. (templated)
+    :param assigned_users: the only users who may answer, as Airflow's ``HITLOperator`` has them; default: all who may
+        act on the DAG.
+    :param response_timeout: how long to wait for the answer, a timedelta; default: for ever. Then as ``fail``.
     :param if_duplicate: what to do about a file whose bytes Amili accepted under another name, before or in this run:
         ``fail`` sends the others and fails the task; ``skip`` takes it as ``already_uploaded``, with a warning;
         ``send`` sends it, once. (templated)
@@ -129,6 +134,8 @@ class AmiliFileUploadOperator(SourceOperator):
         expect: str | Sequence[str] | None = None,
         min_files: int | str | None = None,
         if_unknown: str = "fail",
+        assigned_users: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+        response_timeout: timedelta | None = None,
         if_duplicate: str = "fail",
         force: bool | str = False,
         ledger: str | None = LEDGER_FROM_CONNECTION,
@@ -154,6 +161,8 @@ class AmiliFileUploadOperator(SourceOperator):
         self.expect = expect
         self.min_files = min_files
         self.if_unknown = if_unknown
+        self.assigned_users = assigned_users
+        self.response_timeout = response_timeout
         self.if_duplicate = if_duplicate
         self.force = force
         self.ledger = ledger
@@ -171,21 +180,64 @@ class AmiliFileUploadOperator(SourceOperator):
 
         :param context: Airflow's; an empty one will do.
         """
-        from amili_provider.delivery.deliver import DeliveryRun
+        from amili_provider.exceptions import wrong_arguments_are_permanent
+
+        self._receipts = ()
+        with wrong_arguments_are_permanent():
+            order = self._order(context)
+            asking = self._asking(order) if order.if_unknown == "ask" else None
+        return self._deliver(order, context, asking)
+
+    @laid_out_errors()
+    def execute_complete(
+        self, context: Context, event: Mapping[str, Any], file_ids: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """
+        Settle what a person answered, deliver once more, and return the receipts; Airflow calls this.
+
+        :param context: Airflow's.
+        :param event: the answer, or why there is none.
+        :param file_ids: the files that were asked about.
+        """
+        from amili_provider.exceptions import AmiliOutcomeUnknown, wrong_arguments_are_permanent
+        from amili_provider.operators import asking as questions
+
+        ti: Any = context["ti"]
+        self._receipts = earlier = questions.earlier_receipts(ti, self.task_id)
+        with wrong_arguments_are_permanent():
+            order = self._order(context)
+            asking = self._asking(order)
+        answer = questions.answer_of(event, asking.timeout)
+        self.log.info("%s", answer.words)
+        if answer.arrived is None:
+            raise questions.left_unknown(answer, earlier, file_ids)
+        if answer.lacks_reason:
+            asking.again(file_ids, ti)
+        else:
+            with asking.open_ledger() as ledger:
+                questions.settle(ledger, answer, file_ids, order.run)
+            earlier = questions.as_answered(earlier, answer, file_ids)
+        try:
+            return self._deliver(order, context, None, earlier)
+        except AmiliOutcomeUnknown as failure:
+            raise questions.with_words(questions.ASKED_BEFORE, failure) from None
+
+    def _deliver(
+        self, order: Order, context: Context, asking: Asking | None, earlier: Sequence[Receipt] = ()
+    ) -> list[dict[str, Any]]:
+        from amili_provider.delivery.run import UploadRun
         from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
         from amili_provider.hooks.amili import AmiliHook
         from amili_provider.operators.retries import policy_for
 
         # Here and not in __init__: it is asked in this process, of mapped tasks too, and nothing has to be serialized.
         self.retry_policy = policy_for(getattr(self, "retry_policy", None))
-        self._receipts = ()
-        with wrong_arguments_are_permanent():
-            order = self._order(context)
         started = time.monotonic()
         with AmiliHook(self.amili_conn_id) as hook:
             with wrong_arguments_are_permanent():
                 self._base_url = hook.settings.base_url
-            run = DeliveryRun(order, hook, log=cast("logging.Logger", self.log))
+            log = cast("logging.Logger", self.log)
+            run = UploadRun(order, hook, log=log, earlier=earlier, goes_on=asking is not None)
             stopped = False
             try:
                 self._delivering = True
@@ -193,38 +245,52 @@ class AmiliFileUploadOperator(SourceOperator):
             except _Stopped:
                 stopped = True
             except BaseException as error:
-                barred = run.barred(error)
+                non_retryable_error = run.non_retryable_error(error)
                 try:
                     self._publish(context, run.receipts)
                 finally:
-                    if barred is not None:
-                        raise barred from error
+                    if non_retryable_error is not None:
+                        raise non_retryable_error from error
                 raise
             finally:
                 self._delivering = False
                 self._receipts = run.receipts
         try:
-            return self._concluded(run, order, context, stopped=stopped, seconds=time.monotonic() - started)
+            return self._concluded(
+                run, order, context, None if stopped else asking, stopped=stopped, seconds=time.monotonic() - started
+            )
         except (AirflowSkipException, AmiliError):
             raise
         except BaseException as error:
-            if (barred := run.barred(error)) is not None:
-                raise barred from error
+            if (non_retryable_error := run.non_retryable_error(error)) is not None:
+                raise non_retryable_error from error
             raise
 
     def _concluded(
-        self, run: DeliveryRun, order: Order, context: Context, *, stopped: bool, seconds: float
+        self,
+        run: UploadRun,
+        order: Order,
+        context: Context,
+        asking: Asking | None,
+        *,
+        stopped: bool,
+        seconds: float,
     ) -> list[dict[str, Any]]:
         """Tell what became of the files, and return their receipts if the task succeeds."""
         from amili_provider.delivery.progress import tell_end
         from amili_provider.exceptions import AmiliDeliveryIncomplete
-        from amili_provider.operators.nothing import end_with_nothing
+        from amili_provider.operators.note import note_on_run
+        from amili_provider.operators.task import end_with_nothing
 
         receipts = run.receipts
-        tell_end(cast("logging.Logger", self.log), receipts, seconds)
+        log = cast("logging.Logger", self.log)
+        tell_end(log, receipts, seconds)
+        note_on_run(context, self.task_id, receipts, log)
         published = [receipt.as_dict() for receipt in receipts]
         if (failure := run.failure()) is not None:
             self._publish(context, receipts)
+            if asking is not None:
+                asking.or_fail(failure, receipts, context.get("ti"))
             raise failure
         if stopped and not receipts:
             raise AmiliDeliveryIncomplete("The task was told to stop before it had listed the files. Nothing was sent.")
@@ -260,10 +326,10 @@ class AmiliFileUploadOperator(SourceOperator):
 
     def _order(self, context: Context) -> Order:
         """Check every argument, before anything is sent."""
-        from amili_provider.delivery.order import Order
+        from amili_provider.delivery.options import Order
         from amili_provider.operators import arguments
-        from amili_provider.operators.naming import renamer
-        from amili_provider.operators.runs import this_run
+        from amili_provider.operators.task import this_run
+        from amili_provider.operators.templates import renamer
         from amili_provider.storage.names import KINDS_IGNORED
 
         optional = arguments.optional_text
@@ -291,6 +357,13 @@ class AmiliFileUploadOperator(SourceOperator):
             max_memory_bytes=arguments.number_of("max_memory_bytes", self.max_memory_bytes, least=1024 * 1024),
             run=this_run(context, self.task_id),
         )
+
+    def _asking(self, order: Order) -> Asking:
+        """Return how to ask a person."""
+        from amili_provider.operators.asking import asking_of
+
+        log = cast("logging.Logger", self.log)
+        return asking_of(self.assigned_users, self.response_timeout, order, self.amili_conn_id, log)
 
     def _publish(self, context: Context, receipts: Sequence[Receipt]) -> None:
         """Push the receipts of a task that does not succeed; a successful one returns them."""

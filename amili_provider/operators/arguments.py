@@ -66,9 +66,10 @@ def choice_of(name: str, value: Any, choices: Sequence[str]) -> str:
     return str(text)
 
 
-def if_unknown_of(value: Any) -> Literal["fail", "check", "resend"]:
-    """Return *if_unknown*; ValueError if it is none of the three."""
-    return cast("Literal['fail', 'check', 'resend']", choice_of("if_unknown", value, ("fail", "check", "resend")))
+def if_unknown_of(value: Any) -> Literal["fail", "check", "resend", "ask"]:
+    """Return *if_unknown*; ValueError if it is none of the four."""
+    choices = ("fail", "check", "resend", "ask")
+    return cast("Literal['fail', 'check', 'resend', 'ask']", choice_of("if_unknown", value, choices))
 
 
 def if_duplicate_of(value: Any) -> Literal["fail", "skip", "send"]:

@@ -19,12 +19,11 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from amili_provider.connection_form import AmiliSettings
 from amili_provider.hooks.amili import AmiliHook
-from amili_provider.ledger.attempts import Attempt
-from amili_provider.ledger.identity import is_file_id
+from amili_provider.ledger.attempts import Attempt, is_file_id
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.state import History, history
 from amili_provider.ledger.stores import LedgerStore
-from amili_provider.models import one_line
+from amili_provider.receipts import one_line
 from amili_provider.reports import as_csv, by_outcome
 from amili_provider.ui import access
 from amili_provider.ui.access import Reader

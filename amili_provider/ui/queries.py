@@ -20,12 +20,11 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from amili_provider.exceptions import AmiliLedgerUnavailable
-from amili_provider.ledger.attempts import FIELDS, Attempt, timestamp
-from amili_provider.ledger.identity import is_file_id
+from amili_provider.ledger.attempts import FIELDS, Attempt, is_file_id, timestamp
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.state import History, LedgerState, history
 from amili_provider.ledger.table import attempt_of
-from amili_provider.models import Outcome
+from amili_provider.receipts import Outcome
 
 KINDS = ("unknown", "rejected", "not_sent", "being_sent", "settled", "delivered")
 """What became of an attempt, the worst first; *settled*: it was unknown, and the file is decided since."""

@@ -79,6 +79,8 @@ def run(names: list[str], database: str, folder: Path, seconds: float) -> list[s
             ledger = new_ledger(folder, f"{name}.db")
             environment[f"AIRFLOW_CONN_AMILI_{name.upper()}"] = amili.connection_json(ledger=ledger)
             wanted, said = SCENARIOS[name].before
+            if SCENARIOS[name].fault:
+                amili.faults.add(**SCENARIOS[name].fault)
             (amili.batches if name == "batch" else amili.results).set(wanted, said)
             (outbound / name).mkdir(parents=True)
             for number in range(FILES):

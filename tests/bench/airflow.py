@@ -244,6 +244,15 @@ class Run:
             raise BenchError(f"{error}; it is {seen[0]}\n{self.log(task_id)[-2500:]}") from None
         return str(seen[0])
 
+    def question(self, task_id: str) -> Any:
+        """Return what a task asks under Required Actions, and what was answered."""
+        return self._airflow.call("GET", f"{self._path}/taskInstances/{task_id}/-1/hitlDetails")
+
+    def answer(self, task_id: str, option: str, **fields: Any) -> None:
+        """Answer the question of a task, as its page does."""
+        body = {"chosen_options": [option], "params_input": fields}
+        self._airflow.call("PATCH", f"{self._path}/taskInstances/{task_id}/-1/hitlDetails", body)
+
     def xcom(self, task_id: str) -> Any:
         """Return what a task returned."""
         answer = self._airflow.call("GET", f"{self._path}/taskInstances/{task_id}/xcomEntries/return_value")

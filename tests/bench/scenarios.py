@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from amili_provider.operators.question import OPTIONS, SEND_AGAIN
 from amili_provider.sandbox.server import SandboxServer
 from tests.bench.airflow import Airflow, Run, until
 
@@ -40,13 +41,15 @@ class Scenario:
     A scenario.
 
     :param play: what happens, and the checks.
-    :param sensor: arguments of the sensor.
+    :param sensor: arguments of the sensor, or of an upload without one.
     :param before: what Amili says from the beginning.
+    :param fault: what happens to Amili's first request of a kind.
     """
 
     play: Callable[[Stage], None]
     sensor: dict[str, Any]
     before: tuple[str, ...] = _QUEUED_FOR_NOW
+    fault: dict[str, Any] = field(default_factory=dict)
 
 
 def _success(stage: Stage) -> None:
@@ -164,6 +167,32 @@ def _batch(stage: Stage) -> None:
     assert stage.run.xcom("wait")["status"] == "PROCESSED"
 
 
+def _ask(stage: Stage) -> None:
+    """Answers are lost: the task asks, asks again without a reason, and sends what a person says did not arrive."""
+    waiting = stage.run.until("upload", "awaiting_input", "deferred")
+    question = stage.run.question("upload")
+    assert question["options"] == list(OPTIONS)
+    assert all(f"{number}.csv" in question["body"] for number in range(FILES))
+    assert not stage.amili.uploads
+    stage.run.answer("upload", SEND_AGAIN, reason=" ")
+    until("the question is asked again", lambda: not stage.run.question("upload")["response_received"], 120)
+    stage.run.until("upload", waiting)
+    stage.run.answer("upload", SEND_AGAIN, reason="not in the portal")
+    assert stage.run.until("upload") == "success"
+    assert [receipt["outcome"] for receipt in stage.run.xcom("upload")] == ["uploaded"] * FILES
+    assert sorted(upload.name for upload in stage.amili.uploads) == [f"{number}.csv" for number in range(FILES)]
+    assert "send again (not in the portal)" in stage.run.log("upload")
+
+
+def _ask_in_vain(stage: Stage) -> None:
+    """Nobody answers within the time: red, in words, and nothing is sent again."""
+    assert stage.run.until("upload") == "failed"
+    log = stage.run.log("upload")
+    assert "No answer came within 0:00:08" in log
+    assert f"{FILES} of {FILES} file(s) not delivered to Amili: {FILES} unknown" in log
+    assert not stage.amili.uploads
+
+
 def _whole(stage: Stage) -> None:
     """Every file was sent once, its result is in XCom, and nobody but the uploader posted anything."""
     names = [f"{number}.csv" for number in range(FILES)]
@@ -174,6 +203,8 @@ def _whole(stage: Stage) -> None:
     assert len(posts) == stage.amili.count("upload") == 1
 
 
+_UNHEARD = {"on": "upload", "drop": "reset", "stage": "body"}
+_ASKS = {"kind": "upload", "if_unknown": "ask"}
 _DEFERRED = {"kind": "files", "deferrable": True}
 SCENARIOS = {
     "success": Scenario(_success, _DEFERRED),
@@ -189,6 +220,8 @@ SCENARIOS = {
     "poke": Scenario(_poke, {"kind": "files"}),
     "reschedule": Scenario(_reschedule, {"kind": "files", "mode": "reschedule", "poke_interval": 5}),
     "batch": Scenario(_batch, {"kind": "batch", "deferrable": True}, ("the-batch", "working")),
+    "ask": Scenario(_ask, _ASKS, fault=_UNHEARD),
+    "ask_in_vain": Scenario(_ask_in_vain, {**_ASKS, "response_timeout": 8}, fault=_UNHEARD),
 }
-FOR_CI = ("success", "refusal", "time_out", "killed_triggerer", "expired_token")
+FOR_CI = ("success", "refusal", "time_out", "killed_triggerer", "expired_token", "ask")
 """The bounded part: what no other ring can show."""

@@ -18,7 +18,7 @@ from amili_provider.ledger import Attempt
 from amili_provider.ledger.attempts import Origin, timestamp
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.state import LedgerState
-from amili_provider.models import Verdict
+from amili_provider.receipts import Verdict
 from amili_provider.ui import queries
 from amili_provider.ui.queries import KINDS, Deliveries, Filter, Row
 from tests.ledger_cases import ACCEPTED, LOST, NOT_SENT, REFUSED, an_attempt

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
-from amili_provider.storage import ftp
-from amili_provider.storage.listing import StorageFile, list_files
+from amili_provider.storage.backends import ftp
+from amili_provider.storage.files import StorageFile
+from amili_provider.storage.listing import list_files
 from amili_provider.storage.names import KINDS_IGNORED, reason_to_ignore
 from tests.storage.backends.scripted_ftp import ScriptedFtp
 

@@ -63,7 +63,7 @@ def test_receipts_of_any_depth_are_read(receipts: Any) -> None:
     asked = asked_for(receipts, None, None)
     assert asked.files == [("2218", "a"), ("2218", "b")]
     assert asked.names == {"a": "a.csv", "b": "b.csv"}
-    assert not asked.hopeless
+    assert not asked.undeliverable
 
 
 def test_one_receipt_alone_is_read() -> None:

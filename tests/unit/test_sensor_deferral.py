@@ -296,7 +296,7 @@ def test_the_configured_default_decides_about_deferring(configured: bool, monkey
     """Without an argument, ``[operators] default_deferrable`` decides; an argument outweighs it."""
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", str(configured))
     # Read when a worker or the dag processor imports the sensors: so they are imported once more, beside the others.
-    spec = importlib.util.find_spec("amili_provider.sensors.waiting")
+    spec = importlib.util.find_spec("amili_provider.sensors.base")
     assert spec is not None
     assert spec.loader is not None
     again = importlib.util.module_from_spec(spec)

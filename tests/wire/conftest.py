@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -33,11 +34,17 @@ class FakeTaskInstance:
     def __init__(self, *, run_id: str = "run1", max_tries: int = 0, try_number: int = 1) -> None:
         self.dag_id, self.task_id, self.run_id, self.map_index = "dag1", "upload", run_id, -1
         self.max_tries, self.try_number = max_tries, try_number
+        self.id = uuid4()
         self.pushed: dict[str, Any] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:
         """Keep what was pushed."""
         self.pushed[key] = value
+
+    def xcom_pull(self, *, task_ids: str, map_indexes: int) -> Any:
+        """Return what was pushed by this very task."""
+        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
+        return self.pushed.get("return_value")
 
 
 @pytest.fixture(name="connect")

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from amili_provider.client import AmiliClient, RefusedBy
+from amili_provider.api.client import AmiliClient
+from amili_provider.api.responses import RefusedBy
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliConnectionError,
