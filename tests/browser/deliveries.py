@@ -1,4 +1,4 @@
-"""The page *Amili deliveries* as a person uses it in Airflow: find, filter, read, download, follow; and its pictures."""
+"""The page *Amili deliveries* as a person uses it in Airflow: finds, filters, reads, downloads; and its pictures."""
 
 from __future__ import annotations
 
