@@ -6,7 +6,7 @@
   const colours = {
     "--page": "bg",
     "--panel": "bg",
-    "--soft": "bg-subtle",
+    "--soft": "bg-muted",
     "--hover": "bg-muted",
     "--line": "border",
     "--text": "fg",
