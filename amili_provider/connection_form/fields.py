@@ -33,6 +33,7 @@ class ConnectionField:
     :param placeholder: an example.
     :param default: the value that counts if the field is empty.
     :param assumed: whether Amili does not document it.
+    :param section: the heading under which Airflow 3.2 and newer show it; empty for Airflow's own.
     """
 
     name: str
@@ -42,12 +43,16 @@ class ConnectionField:
     placeholder: str = ""
     default: Any = None
     assumed: bool = field(default=False, kw_only=True)
+    section: str = field(default="", kw_only=True)
 
     @property
     def standard(self) -> bool:
         """Whether Airflow has this field on every connection."""
         return self.schema is None
 
+
+TUNING = "Tuning, and what Amili does not document"
+"""The heading of fields that most people leave alone; they come last."""
 
 FIELDS: tuple[ConnectionField, ...] = (
     ConnectionField("login", "Client id", "The client id that Amili assigned to you.", placeholder="my-integration"),
@@ -107,16 +112,6 @@ FIELDS: tuple[ConnectionField, ...] = (
         assumed=True,
     ),
     ConnectionField(
-        "connect_timeout", "Connect time-out (seconds)", "For making a connection.", _SECONDS, default=10.0
-    ),
-    ConnectionField(
-        "answer_timeout",
-        "Answer time-out (seconds)",
-        "For the whole answer after everything was sent. Too short makes unknown outcomes.",
-        _SECONDS,
-        default=600.0,
-    ),
-    ConnectionField(
         "verify",
         "Verify TLS",
         "false: do not check Amili's certificate. Never in production.",
@@ -145,12 +140,29 @@ FIELDS: tuple[ConnectionField, ...] = (
         default=False,
     ),
     ConnectionField(
+        "connect_timeout",
+        "Connect time-out (seconds)",
+        "For making a connection.",
+        _SECONDS,
+        default=10.0,
+        section=TUNING,
+    ),
+    ConnectionField(
+        "answer_timeout",
+        "Answer time-out (seconds)",
+        "For the whole answer after everything was sent. Too short makes unknown outcomes.",
+        _SECONDS,
+        default=600.0,
+        section=TUNING,
+    ),
+    ConnectionField(
         "max_request_bytes",
         "Largest request (bytes)",
         "Encoded bytes of one upload request; a larger file goes alone in its own. Amili documents no limit.",
         _COUNT,
         default=32 * MIB,
         assumed=True,
+        section=TUNING,
     ),
     ConnectionField(
         "max_files_per_request",
@@ -159,6 +171,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         {**_COUNT, "maximum": MOST_FILES_PER_REQUEST},
         default=500,
         assumed=True,
+        section=TUNING,
     ),
     ConnectionField(
         "result_path",
@@ -167,6 +180,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         _TEXT,
         default="/clients/{clientno}/files/{fileid}",
         assumed=True,
+        section=TUNING,
     ),
     ConnectionField(
         "accepted_results",
@@ -175,6 +189,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         _TEXT,
         "PROCESSED/CREATED",
         "PROCESSED/CREATED",
+        section=TUNING,
     ),
     ConnectionField(
         "refused_results",
@@ -182,6 +197,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         "More words that mean refused; FAILED, REJECTED, ERROR, INVALID and BATCH-REJECTED always do.",
         _TEXT,
         "DENIED, PROCESSED/SKIPPED",
+        section=TUNING,
     ),
     ConnectionField(
         "pending_results",
@@ -191,6 +207,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         "QUEUED, PENDING",
         "QUEUED, PENDING, RECEIVED, PROCESSING",
         assumed=True,
+        section=TUNING,
     ),
     ConnectionField(
         "isolate_refused",
@@ -199,6 +216,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         _YES_NO,
         default=True,
         assumed=True,
+        section=TUNING,
     ),
     ConnectionField(
         "not_taken_statuses",
@@ -209,6 +227,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         "429, 503",
         "429",
         assumed=True,
+        section=TUNING,
     ),
 )
 

@@ -47,7 +47,12 @@ def _description(entry: ConnectionField) -> str:
 def conn_fields() -> dict[str, dict[str, Any]]:
     """Return ``conn-fields`` of the provider's metadata (Airflow 3.2 and newer)."""
     return {
-        f.name: {"label": f.label, "description": _description(f), "schema": dict(f.schema)}
+        f.name: {
+            "label": f.label,
+            "description": _description(f),
+            # Airflow's form draws a heading of its own for each section, in the order of the fields.
+            "schema": {**f.schema, "section": f.section} if f.section else dict(f.schema),
+        }
         for f in FIELDS
         if f.schema is not None
     }
