@@ -225,7 +225,7 @@ class UploadRun:
             Item(
                 file,
                 Receipt(
-                    name=escaped(file.name),
+                    name=escaped(file.name) or file.url.rstrip("/").rpartition("/")[2] + "/",
                     source=file.url,
                     client_no=plan.client_no,
                     file_type=plan.file_type,
