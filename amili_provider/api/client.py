@@ -17,7 +17,7 @@ from amili_provider.api.exchange import Exchange
 from amili_provider.api.responses import NOTHING_YET, Asked, Response, UploadReply, asked_about
 from amili_provider.api.results import FileResult
 from amili_provider.api.upload import Body
-from amili_provider.connection_form import AmiliSettings, as_count, checked_client_no
+from amili_provider.connection import AmiliSettings, as_count, checked_client_no
 from amili_provider.exceptions import AmiliConnectionError, AmiliOutcomeUnknown, AmiliResponseError
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -9,7 +9,7 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-from amili_provider.connection_form.fields import FIELDS
+from amili_provider.connection.fields import FIELDS
 from tests.browser import deliveries
 from tests.browser.log_view import look
 from tests.browser.pages import ConnectionForm, Graph, open_browser

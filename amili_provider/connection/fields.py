@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from amili_provider.connection_form.values import LONGEST_SECONDS
+from amili_provider.connection.values import LONGEST_SECONDS
 
 MIB = 1024 * 1024
 LEDGER_FROM_CONNECTION = "the connection's"
