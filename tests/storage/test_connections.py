@@ -400,7 +400,7 @@ def test_passed_through_schemes_are_said_to_be_untested(
 def test_the_connections_of_the_guide_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each one opens its kind of storage, as far as that goes without a server."""
     page = (ROOT / "docs/storages.md").read_text(encoding="utf-8")
-    written = json.loads(page.partition("<!-- connections -->\n```json\n")[2].partition("```")[0])
+    written = json.loads(page.partition("<!-- test: connections -->\n```json\n")[2].partition("```")[0])
     kinds = set()
     for conn_id, connection in written.items():
         if connection["conn_type"] == "wasb":

@@ -53,7 +53,18 @@ KINDS = {
     "dockerfile": "by its name",
     "text": "by its name",
 }
-NAMED = {"local", "connection", "helm", "dockerfile", "requirements", "policy", "adopt", "create", "commands"}
+NAMED = {
+    "connections",
+    "local",
+    "connection",
+    "helm",
+    "dockerfile",
+    "requirements",
+    "policy",
+    "adopt",
+    "create",
+    "commands",
+}
 
 
 def _blocks(page: Path) -> list[re.Match[str]]:
