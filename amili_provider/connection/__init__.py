@@ -1,8 +1,8 @@
 """
 What a connection of type ``amili`` says: its fields, the forms made of them, and the settings read from it.
 
-``fields`` is the one table; ``form`` turns it into Airflow's connection form and into the guide's table, and knows which
-keys count; ``settings`` reads a connection by it; ``values`` checks single values. Nothing here imports Airflow.
+``fields`` is the one table; ``form`` turns it into Airflow's connection form and into the guide's table, and knows
+which keys count; ``settings`` reads a connection by it; ``values`` checks single values. Nothing here imports Airflow.
 """
 
 from __future__ import annotations
