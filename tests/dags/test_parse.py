@@ -52,7 +52,8 @@ _HEAVY = (
     "google.cloud",
     "azure",
     "starlette",
-    "amili_provider.api",
+    "amili_provider.api.client",
+    "amili_provider.api.results",
     "amili_provider.delivery.telemetry",
     "amili_provider.operators.asking",
 )

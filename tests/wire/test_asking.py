@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -529,6 +528,6 @@ def test_a_wrong_way_to_ask_is_found_before_anything_is_sent(
 ) -> None:
     """Named with a remedy, no retry; Amili hears of nothing."""
     _write(outbound, a=b"one")
-    with closing(amili_sandbox), pytest.raises(AmiliArgumentError, match=words):
+    with pytest.raises(AmiliArgumentError, match=words):
         task(**wrong).begin()
     assert not amili_sandbox.requests
