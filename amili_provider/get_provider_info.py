@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amili_provider.connection_form.forms import conn_fields, ui_field_behaviour_kebab
+from amili_provider.connection.form import conn_fields, ui_field_behaviour_kebab
 
 _NAME = "Amili"
 

@@ -20,7 +20,7 @@ from amili_provider.api.results import FileResult
 from amili_provider.api.retry import Backoff
 from amili_provider.api.transport import aset_location_aside, http_options, plain_headers, ssl_context
 from amili_provider.api.upload import InFlight
-from amili_provider.connection_form import AmiliSettings, checked_client_no
+from amili_provider.connection import AmiliSettings, checked_client_no
 from amili_provider.exceptions import AmiliConnectionError
 
 

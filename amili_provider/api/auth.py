@@ -16,7 +16,7 @@ import httpx
 from amili_provider.api.results import Vocabulary
 from amili_provider.api.tokens import TOKEN_TIMEOUT_SECONDS, Token, TokenService, bound
 from amili_provider.api.urls import USER_AGENT
-from amili_provider.connection_form import AmiliSettings, field_label
+from amili_provider.connection import AmiliSettings, field_label
 from amili_provider.exceptions import AmiliConnectionError, AmiliPermanentError
 
 _UNAUTHORIZED = 401

@@ -13,11 +13,11 @@ import httpx
 from amili_provider.api import urls
 from amili_provider.api.auth import ClientCredentialsAuth, OnToken, auth_of, vocabulary_of
 from amili_provider.api.errors import NoResponse, check_status, check_upload
-from amili_provider.api.exchange import Wire
+from amili_provider.api.exchange import Exchange
 from amili_provider.api.responses import NOTHING_YET, Asked, Response, UploadReply, asked_about
 from amili_provider.api.results import FileResult
 from amili_provider.api.upload import Body
-from amili_provider.connection_form import AmiliSettings, as_count, checked_client_no
+from amili_provider.connection import AmiliSettings, as_count, checked_client_no
 from amili_provider.exceptions import AmiliConnectionError, AmiliOutcomeUnknown, AmiliResponseError
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -53,7 +53,7 @@ class AmiliClient:
         self.settings = settings
         self.vocabulary = vocabulary_of(settings)
         self._clock = clock
-        self._wire = Wire(
+        self._exchange = Exchange(
             settings, auth_of(settings, clock, on_token), sleep=sleep, transport=transport, attempts=attempts
         )
 
@@ -70,11 +70,11 @@ class AmiliClient:
 
     def close(self) -> None:
         """Close what is open."""
-        self._wire.close()
+        self._exchange.close()
 
     def abort(self) -> None:
         """End all requests in flight, from another thread; later ones are not begun."""
-        self._wire.abort()
+        self._exchange.abort()
 
     # What the API can do.
 
@@ -100,9 +100,9 @@ class AmiliClient:
         headers["Content-Length"] = str(body.content_length)
 
         def once() -> UploadReply:
-            flight = self._wire.flight(body)
+            flight = self._exchange.flight(body)
             try:
-                answer = self._wire.exchange("POST", url, headers, flight, content=flight)
+                answer = self._exchange.exchange("POST", url, headers, flight, content=flight)
             except NoResponse as failure:
                 if flight.released and not failure.never_sent:
                     raise AmiliOutcomeUnknown(
@@ -111,7 +111,7 @@ class AmiliClient:
                 raise AmiliConnectionError(f"{what}: {failure}. Nothing was accepted.") from None
             return check_upload(answer, what, self.settings, self.vocabulary, self._clock(), released=flight.released)
 
-        return self._wire.persist(once)
+        return self._exchange.persist(once)
 
     def request(
         self,
@@ -203,17 +203,17 @@ class AmiliClient:
 
         :returns: for how many seconds it is valid; None with a ready-made token.
         """
-        auth = self._wire.auth
+        auth = self._exchange.auth
         if not isinstance(auth, ClientCredentialsAuth):
             return None
 
         def once() -> None:
             try:
-                self._wire.sign_in(auth)
+                self._exchange.sign_in(auth)
             except NoResponse as failure:
                 raise AmiliConnectionError(f"Signing in: {failure}.") from None
 
-        self._wire.persist(once)
+        self._exchange.persist(once)
         return auth.seconds_left
 
     # How it is done.
@@ -237,11 +237,11 @@ class AmiliClient:
 
         def once() -> Response:
             try:
-                answer = self._wire.exchange(method, url, sent_headers, content=content, params=params)
+                answer = self._exchange.exchange(method, url, sent_headers, content=content, params=params)
             except NoResponse as failure:
                 if writes and not failure.never_sent:
                     raise AmiliOutcomeUnknown(f"{what}: {failure}. Amili may have carried it out.") from None
                 raise AmiliConnectionError(f"{what}: {failure}.") from None
             return check_status(answer, what, self.settings, self._clock(), writes=writes, accepted=accepted)
 
-        return self._wire.persist(once)
+        return self._exchange.persist(once)

@@ -18,7 +18,7 @@ from amili_provider.api.retry import asked_to_wait
 from amili_provider.api.tokens import is_token_request
 from amili_provider.api.transport import proxy_setting
 from amili_provider.api.upload import InFlight
-from amili_provider.connection_form import AmiliSettings, field_label
+from amili_provider.connection import AmiliSettings, field_label
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliConnectionError,

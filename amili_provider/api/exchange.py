@@ -15,13 +15,13 @@ from amili_provider.api.responses import Response, ResponseUnusable, read_respon
 from amili_provider.api.retry import Backoff
 from amili_provider.api.transport import http_options, plain_headers, set_location_aside, ssl_context
 from amili_provider.api.upload import Body, InFlight
-from amili_provider.connection_form import AmiliSettings
+from amili_provider.connection import AmiliSettings
 from amili_provider.exceptions import AmiliConnectionError
 
 T = TypeVar("T")
 
 
-class Wire:
+class Exchange:
     """
     Sends requests, tries again, and can be told to stop. Safe to use from many threads at once.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from amili_provider.connection_form import AmiliSettings, environment_proxy, field_label
+from amili_provider.connection import AmiliSettings, environment_proxy, field_label
 from amili_provider.exceptions import AmiliArgumentError
 
 WRITE_STALL_SECONDS = 60.0

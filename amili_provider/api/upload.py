@@ -78,16 +78,6 @@ class UploadPart:
         return len(self.opening()) + base64_bytes(self.content.size) + len(self.closing())
 
 
-class Wire(Protocol):
-    """What the body asks the connection before it lets its tail go."""
-
-    def wait_until_delivered(self) -> None:
-        """Return when the other machine has all that was handed out; raise if it cannot have it any more."""
-
-    def check_connected(self) -> None:
-        """Raise if the other end is gone, or has answered already."""
-
-
 class PartUnreadable(Exception):  # noqa: N818 - not a failure of the request, but news about one part of it
     """
     One part could not be read, or is not what it was when it was hashed; the tail was not released.
@@ -134,7 +124,7 @@ class UploadBody(Iterable[bytes]):
         self.before_tail = before_tail
         self.before_replay = before_replay
         self.on_bytes = on_bytes
-        self.wire: Wire | None = None
+        self.wire: InFlight | None = None
         """The connection, as long as the body is being sent over one."""
         self.released = False
         """Whether the tail was handed out in the last iteration, so that Amili could have accepted the files."""
@@ -217,7 +207,7 @@ class UploadBody(Iterable[bytes]):
 
 
 class Body(Iterable[bytes], Protocol):
-    """What is sent: the same bytes in each iteration; ``payload.UploadBody`` is one."""
+    """What is sent: the same bytes in each iteration; ``UploadBody`` is one."""
 
     content_length: int
     released: bool

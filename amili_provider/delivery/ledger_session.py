@@ -23,7 +23,7 @@ from amili_provider.ledger.asking import ask_amili
 from amili_provider.ledger.attempts import file_id as identity_of
 from amili_provider.ledger.attempts import same_name
 from amili_provider.receipts import Outcome, Verdict, one_line
-from amili_provider.reports import ASKED
+from amili_provider.report_lines import ASKED
 
 
 class NotOurs(Exception):  # noqa: N818 - news about files that somebody else has

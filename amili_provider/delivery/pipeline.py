@@ -21,11 +21,11 @@ from amili_provider.delivery.item import EarlyStop, Item, Result, Sent, in_a_dry
 from amili_provider.delivery.ledger_session import LedgerSession
 from amili_provider.delivery.options import STREAM_BYTES, Plan
 from amili_provider.delivery.packing import Packer
-from amili_provider.delivery.progress import Progress
+from amili_provider.delivery.progress import Progress, warn_of_duplicates
 from amili_provider.delivery.reader import MOST_READERS, Reader, Readers
 from amili_provider.delivery.sender import Sender
 from amili_provider.delivery.telemetry import Telemetry
-from amili_provider.receipts import Outcome, Receipt, one_line
+from amili_provider.receipts import Outcome, Receipt
 from amili_provider.storage.content import StoredContent
 from amili_provider.storage.streams import STREAM_MEMORY_BYTES
 
@@ -35,14 +35,11 @@ BYTES_PER_READ = 1024 * 1024
 GRACE_SECONDS = 2.0
 """How long a stopped run waits for answers that are on their way."""
 SETTLE_SECONDS = 1.5
-"""How long it then waits for its cut requests to be settled. Airflow kills five seconds after its signal; by then
-the receipts have to be published."""
+"""How long it then waits for its cut requests to be settled: Airflow kills five seconds after its signal."""
 _TAKEN = (Outcome.UPLOADED, Outcome.REJECTED, Outcome.UNKNOWN)
 """Outcomes of files that a request may have taken to Amili."""
 UNREACHABLE_REQUESTS = 3
 """After so many requests in a row that did not reach Amili, each tried several times, the rest is not tried."""
-MOST_WARNINGS = 20
-"""Files that one warning names at most; every one is in the receipts."""
 
 
 class Pipeline:
@@ -51,7 +48,7 @@ class Pipeline:
 
     :param plan: how.
     :param client: to whom.
-    :param books: where claims and outcomes are written.
+    :param session: where claims and outcomes are written.
     :param log: the task's logger.
     :param telemetry: measures its requests.
     """
@@ -60,7 +57,7 @@ class Pipeline:
         self,
         plan: Plan,
         client: AmiliClient,
-        books: LedgerSession,
+        session: LedgerSession,
         *,
         log: logging.Logger,
         telemetry: Telemetry | None = None,
@@ -68,11 +65,11 @@ class Pipeline:
         self._telemetry = telemetry
         self._plan = plan
         self._client = client
-        self._books = books
+        self._session = session
         self._log = log
         self._stop = threading.Event()
-        self._reader = Reader(plan, books, stop=self._stop)
-        self._sender = Sender(plan, client, books, stop=self._stop, log=log)
+        self._reader = Reader(plan, session, stop=self._stop)
+        self._sender = Sender(plan, client, session, stop=self._stop, log=log)
         self._packer = Packer(plan)
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._leaders: dict[str, Item] = {}
@@ -115,7 +112,7 @@ class Pipeline:
                 self._end(readers, senders)
             finally:
                 self._settle_rest(everything)
-                self._warn()
+                warn_of_duplicates(self._log, self._warned_of)
 
     def _end(self, *pools: ThreadPoolExecutor) -> None:
         """
@@ -154,19 +151,6 @@ class Pipeline:
             if not item.done:
                 self._finish(item, stopped)
             self._release(item)
-
-    def _warn(self) -> None:
-        """Tell of what is green and yet may not be what somebody meant."""
-        if not self._warned_of:
-            return
-        lines = [f"  {one_line(r.name)}: {r.message}" for r in self._warned_of[:MOST_WARNINGS]]
-        if len(self._warned_of) > MOST_WARNINGS:
-            lines.append(f"  ... and {len(self._warned_of) - MOST_WARNINGS} more: see the receipts")
-        self._log.warning(
-            "%d file(s) were not sent, since Amili has the same bytes under another name, and if_duplicate='skip':\n%s",
-            len(self._warned_of),
-            "\n".join(lines),
-        )
 
     def _loop(self, readers: ThreadPoolExecutor, senders: ThreadPoolExecutor) -> None:
         while True:

@@ -30,13 +30,13 @@ class Reader:
     Reads jobs of files.
 
     :param plan: how.
-    :param books: who a file is, and whether it may be sent.
+    :param session: who a file is, and whether it may be sent.
     :param stop: set when the run is to end.
     """
 
-    def __init__(self, plan: Plan, books: LedgerSession, *, stop: threading.Event) -> None:
+    def __init__(self, plan: Plan, session: LedgerSession, *, stop: threading.Event) -> None:
         self._plan = plan
-        self._books = books
+        self._session = session
         self._stop = stop
         self._in_memory_bytes = plan.in_memory_bytes
         self._sizes: Counter[int] = Counter()
@@ -69,7 +69,7 @@ class Reader:
                 outcomes.append((item, None))
         try:
             # All at once: a ledger answers many questions as fast as one.
-            found = self._books.look_up([item for item, result in outcomes if result is None and item.identified])
+            found = self._session.look_up([item for item, result in outcomes if result is None and item.identified])
         except Exception as error:  # noqa: BLE001 - as above
             return [(item, result or not_sent(error)) for item, result in outcomes], True
         outcomes = [(item, result or self._consult(item, found.get(item))) for item, result in outcomes]
@@ -92,20 +92,20 @@ class Reader:
 
     def _nobody_can_know(self, file: StorageFile) -> bool:
         """Return whether neither the ledger nor another file of this run can have the bytes of a large *file*."""
-        return not (self._plan.dry_run or self._sizes[file.size] > 1 or self._books.has_size(file.size))
+        return not (self._plan.dry_run or self._sizes[file.size] > 1 or self._session.has_size(file.size))
 
     def _identify(self, item: Item, content: HashedContent | Exception) -> None:
         if isinstance(content, Exception):
             raise content
         item.content = content
         if content.sha256 is not None:
-            self._books.identify(item)
+            self._session.identify(item)
 
     def _consult(self, item: Item, looked_up: History | None) -> Result | None:
         if not item.identified:
             return None
         try:
-            return self._books.consult(item, looked_up)
+            return self._session.consult(item, looked_up)
         except Exception as error:  # noqa: BLE001 - as above
             return not_sent(error)
 

@@ -19,7 +19,7 @@ from amili_provider.exceptions import (
     AmiliUploadRejected,
 )
 from amili_provider.receipts import Outcome, Receipt, one_line
-from amili_provider.reports import (
+from amili_provider.report_lines import (
     LOG_WIDTH,
     LONGEST_CLASS,
     MOST_LINES,

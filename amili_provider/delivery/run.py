@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 from amili_provider import fault_points
 from amili_provider.api.client import AmiliClient
-from amili_provider.connection_form import AmiliSettings
-from amili_provider.connection_form.addresses import ENVIRONMENTS
+from amili_provider.connection import AmiliSettings
+from amili_provider.connection.addresses import ENVIRONMENTS
 from amili_provider.delivery.earlier import no_longer_listed, restore
 from amili_provider.delivery.item import EarlyStop, Item
 from amili_provider.delivery.ledger_session import LedgerSession
@@ -26,7 +25,7 @@ from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
 from amili_provider.ledger import Ledger
 from amili_provider.ledger.opening import ledger_from
 from amili_provider.receipts import Outcome, Receipt, escaped, one_line
-from amili_provider.reports import groups
+from amili_provider.report_lines import groups
 from amili_provider.storage import names
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.listing import list_files, unstable_files
@@ -51,23 +50,6 @@ class Amili(Protocol):
 
     def get_conn(self) -> AmiliClient:
         """Return the client."""
-
-
-@contextmanager
-def _garbage_of_its_own() -> Iterator[None]:
-    """
-    Let Python's collector look through the objects of this run only.
-
-    It looks through everything whenever there is a quarter more: with Airflow in memory each time costs as much as a
-    thousand small files, and the more files there are the more often it does.
-    """
-    frozen_before = gc.get_freeze_count()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        if not frozen_before:
-            gc.unfreeze()
 
 
 class UploadRun:
@@ -152,8 +134,7 @@ class UploadRun:
         :raises AmiliLedgerUnavailable: if the ledger does not exist or cannot be reached; nothing was sent.
         """
         try:
-            with _garbage_of_its_own():
-                self._run()
+            self._run()
         except (AmiliError, ValueError) as error:
             for receipt in self.receipts:
                 if receipt.message == _NOT_TRIED:
@@ -192,7 +173,6 @@ class UploadRun:
                 closing.callback(moving.close)
                 if ledger is not None:
                     keep_apart(ledger.store, folders=moving.targets)
-            gc.freeze()  # the items of a large run are what there would be most of to look through
             telemetry = Telemetry(plan)
             try:
                 with telemetry.run(self._items):
@@ -245,7 +225,7 @@ class UploadRun:
             Item(
                 file,
                 Receipt(
-                    name=escaped(file.name),
+                    name=escaped(file.name) or file.url.rstrip("/").rpartition("/")[2] + "/",
                     source=file.url,
                     client_no=plan.client_no,
                     file_type=plan.file_type,

@@ -59,7 +59,7 @@ class Sender:
 
     :param plan: how.
     :param client: to whom.
-    :param books: where claims and outcomes are written.
+    :param session: where claims and outcomes are written.
     :param stop: set when the run is to end.
     :param log: the task's logger.
     :param clock: seconds since the epoch.
@@ -69,7 +69,7 @@ class Sender:
         self,
         plan: Plan,
         client: AmiliClient,
-        books: LedgerSession,
+        session: LedgerSession,
         *,
         stop: threading.Event,
         log: logging.Logger,
@@ -77,7 +77,7 @@ class Sender:
     ) -> None:
         self._plan = plan
         self._client = client
-        self._books = books
+        self._session = session
         self._stop = stop
         self._log = log
         self._clock = clock
@@ -166,14 +166,14 @@ class Sender:
         def before_tail() -> None:
             self._stop_if_due()
             self._identify(group, parts)
-            self._books.claim(group, label)
+            self._session.claim(group, label)
             _foretell(group, unknown("The run ended while this file was being sent."))
             # Claiming takes a while; a claim whose tail is not released is given back by whoever catches this.
             self._stop_if_due()
-            self._books.check_margin(group)
+            self._session.check_margin(group)
 
         def before_replay() -> None:
-            self._books.release(group)
+            self._session.release(group)
             _foretell(group, _STOPPED)
 
         return UploadBody(
@@ -188,8 +188,8 @@ class Sender:
         """Look up what was hashed only now, on its way; raise :class:`NotOurs` if it may not be sent."""
         for item, part in zip(group, parts, strict=True):
             if part.file_id == NOT_IDENTIFIED:
-                self._books.identify(item)
-                result = self._books.consult(item)
+                self._session.identify(item)
+                result = self._session.consult(item)
                 part.file_id = item.file_id
                 if result is not None:
                     raise NotOurs({item: result})
@@ -214,7 +214,7 @@ class Sender:
     def _let_go_of_claims(self, group: list[Item], sent: Sent) -> None:
         _foretell(group, _STOPPED)
         try:
-            self._books.release(group)
+            self._session.release(group)
         except AmiliLedgerUnavailable as error:
             sent.halt = sent.halt or EarlyStop(f"Not tried: {error}", transient=True, error=error)
 
@@ -224,7 +224,7 @@ class Sender:
 
     def _settle(self, group: list[Item], results: dict[Item, Result], sent: Sent) -> None:
         try:
-            results |= self._books.settle(group, results)
+            results |= self._session.settle(group, results)
         except SettlingFailed as error:
             # What is true is reported; but until a person has looked at the ledger, nothing more may be sent.
             unwritten = {claim.file_id for claim in error.claims}
@@ -299,9 +299,9 @@ class Sender:
         try:
             for item in group:
                 assert item.content is not None
-                self._books.identify(item, lambda _: self._stop_if_due())
+                self._session.identify(item, lambda _: self._stop_if_due())
                 item.content.check_unchanged()
-                known = self._books.consult(item)
+                known = self._session.consult(item)
                 if known is not None:
                     for one in group:
                         one.request = None  # what the ledger knows is of an earlier one

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
-from amili_provider.connection_form import (
+from amili_provider.connection import (
     AmiliSettings,
     checked_client_no,
     field_label,

@@ -16,7 +16,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from amili_provider.connection_form import LEDGER_FROM_CONNECTION, AmiliSettings, checked_client_no, field_label
+from amili_provider.connection import LEDGER_FROM_CONNECTION, AmiliSettings, checked_client_no, field_label
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.ledger import Ledger
 from amili_provider.ledger.objects import ObjectStore

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from amili_provider.connection_form import LEDGER_FROM_CONNECTION
+from amili_provider.connection import LEDGER_FROM_CONNECTION
 from amili_provider.operators.links import AmiliReceiptsLink
 from amili_provider.operators.templates import SourceOperator
-from amili_provider.reports import laid_out_errors
+from amili_provider.report_lines import laid_out_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

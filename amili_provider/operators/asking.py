@@ -31,7 +31,7 @@ from amili_provider.ledger.manual import Person
 from amili_provider.ledger.opening import ledger_from
 from amili_provider.operators import question
 from amili_provider.receipts import Outcome, Receipt, one_line
-from amili_provider.reports import LOG_WIDTH, LONGEST_CLASS, wrapped
+from amili_provider.report_lines import LOG_WIDTH, LONGEST_CLASS, wrapped
 
 GOES_ON_IN = "execute_complete"
 """The operator's method that gets the answer."""

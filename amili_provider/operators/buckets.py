@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from amili_provider.operators.templates import SourceOperator
-from amili_provider.reports import laid_out_errors
+from amili_provider.report_lines import laid_out_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

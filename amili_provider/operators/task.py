@@ -61,7 +61,7 @@ def end_with_nothing(sentence: str, if_no_files: str, log: Logger | Any, receipt
     :raises AirflowSkipException: to be skipped.
     """
     from amili_provider.exceptions import AmiliFilesMissing
-    from amili_provider.reports import laid_out
+    from amili_provider.report_lines import laid_out
 
     if if_no_files == "fail":
         words = f"{sentence} {MAY_COME} If there may be none, say if_no_files='skip'."

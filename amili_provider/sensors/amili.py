@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 from airflow.providers.common.compat.sdk import Context
 
 from amili_provider.api.results import Vocabulary
-from amili_provider.connection_form import checked_client_no, field_label
+from amili_provider.connection import checked_client_no, field_label
 from amili_provider.exceptions import AmiliResultFailed
-from amili_provider.reports import MOST_LINES, by_outcome, told
+from amili_provider.report_lines import MOST_LINES, by_outcome, told
 from amili_provider.sensors.arguments import Asked, asked_for, checked_uuid, uploads_in, without_receipts
 from amili_provider.sensors.base import AmiliSensor, words_of
 from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from amili_provider.api.results import Vocabulary
 from amili_provider.exceptions import AmiliError, AmiliResultFailed, wrong_arguments_are_permanent
-from amili_provider.reports import laid_out, laid_out_errors
+from amili_provider.report_lines import laid_out, laid_out_errors
 from amili_provider.sensors.arguments import check_wait
 from amili_provider.sensors.poller import Poller
 from amili_provider.sensors.soft_fail import SensorThatEndsAsPokeWould, first_reschedule_date

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from amili_provider.exceptions import AmiliArgumentError
-from amili_provider.reports import laid_out_errors
+from amili_provider.report_lines import laid_out_errors
 
 _FAILED_WHILE_DEFERRED = "__fail__"
 """The method that Airflow resumes if the trigger broke, or if the time of the deferral was up."""

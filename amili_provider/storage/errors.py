@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from amili_provider.exceptions import AmiliError, AmiliStorageError, AmiliStorageSettingsError
-from amili_provider.reports import GONE
+from amili_provider.report_lines import GONE
 from amili_provider.storage.connections import BY_SCHEME, StorageConnection, said
 
 

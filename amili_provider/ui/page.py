@@ -17,14 +17,15 @@ from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from amili_provider.connection_form import AmiliSettings
+from amili_provider.connection import AmiliSettings
 from amili_provider.hooks.amili import AmiliHook
 from amili_provider.ledger.attempts import Attempt, is_file_id
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.state import History, history
 from amili_provider.ledger.stores import LedgerStore
 from amili_provider.receipts import one_line
-from amili_provider.reports import as_csv, by_outcome
+from amili_provider.report_lines import by_outcome
+from amili_provider.reports import as_csv
 from amili_provider.ui import access
 from amili_provider.ui.access import Reader
 from amili_provider.ui.asked import Asked, NotUnderstood, written

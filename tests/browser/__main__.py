@@ -9,7 +9,7 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-from amili_provider.connection_form.fields import FIELDS
+from amili_provider.connection.fields import FIELDS
 from tests.browser import deliveries
 from tests.browser.log_view import look
 from tests.browser.pages import ConnectionForm, Graph, open_browser
@@ -46,6 +46,7 @@ VALUES = {
     "refused_results": "FAILED, REJECTED",
     "pending_results": "QUEUED",
     "isolate_refused": "false",
+    "not_taken_statuses": "429, 503",
 }
 MASKED = ("password", "access_token", "proxy")
 """What Airflow does not show again: a proxy's URL may hold a password."""

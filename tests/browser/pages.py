@@ -12,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from amili_provider.connection_form.fields import ConnectionField
+from amili_provider.connection.fields import ConnectionField
 
 SECONDS = 90
 _DIALOG = "//div[@role='dialog']"
@@ -125,7 +125,7 @@ class ConnectionForm(Page):
 
     def _input(self, field: ConnectionField) -> WebElement:
         """Return what a person types into, next to the field's label."""
-        self._unfold("Standard Fields" if field.standard else "Extra Fields")
+        self._unfold("Standard Fields" if field.standard else field.section or "Extra Fields")
         label = f"{_DIALOG}//label[normalize-space(translate(., '*', ''))='{field.label}']"
         return self.find(f"{label}/following::input[not(@type='hidden')][1]")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_2_PLUS
 
-from amili_provider.connection_form.fields import FIELDS
+from amili_provider.connection.fields import FIELDS, TUNING
 from amili_provider.hooks.amili import AmiliHook
 from tests.upgrade.old_form import OldForm, kept
 
@@ -54,6 +54,16 @@ def test_the_endpoint_of_the_form_gives_every_field(api: Any) -> None:
     assert form["hook_name"] == "Amili"
     assert form["standard_fields"]["login"]["title"] == "Client id"
     assert list(form["extra_fields"]) == [f.name for f in EXTRAS]
+    assert list(form["extra_fields"])[:3] == ["environment", "client_no", "ledger"]
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="Airflow before 3.2 draws the form without headings")
+def test_tuning_comes_last_under_a_heading_of_its_own(api: Any) -> None:
+    """The fields that everybody fills in are Airflow's own section, and nothing of the last section comes before."""
+    (form,) = [h for h in api.get("/ui/connections/hook_meta").json() if h["connection_type"] == "amili"]
+    sections = [field["schema"].get("section") for field in form["extra_fields"].values()]
+    assert sections == sorted(sections, key=bool)
+    assert set(sections) == {None, TUNING}
 
 
 def _kept(conn_id: str) -> str:

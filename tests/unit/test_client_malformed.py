@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from amili_provider.api.client import AmiliClient
 from amili_provider.api.responses import UploadReply
 from amili_provider.api.results import UnreadableAnswer, parse_verdicts, read_upload_answer
-from amili_provider.connection_form import settings_from
+from amili_provider.connection import settings_from
 from amili_provider.exceptions import AmiliError, AmiliOutcomeUnknown
 from amili_provider.receipts import Outcome
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amili_provider.api import results
-from amili_provider.connection_form import (
+from amili_provider.connection import (
     AmiliSettings,
     as_bool,
     checked_client_no,
@@ -24,8 +24,8 @@ from amili_provider.connection_form import (
     ui_field_behaviour,
     ui_field_behaviour_kebab,
 )
-from amili_provider.connection_form.fields import BY_NAME, FIELDS
-from amili_provider.connection_form.values import as_words
+from amili_provider.connection.fields import BY_NAME, FIELDS
+from amili_provider.connection.values import as_words
 from amili_provider.hooks.amili import AmiliHook
 
 STAGING = {"environment": "staging"}

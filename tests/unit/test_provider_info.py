@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook, BaseOperator, BaseSensorOperator
 
-from amili_provider.connection_form.fields import FIELDS
+from amili_provider.connection.fields import FIELDS
 from amili_provider.get_provider_info import get_provider_info
 from amili_provider.hooks.amili import AmiliHook
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from amili_provider.connection_form.fields import FIELDS
+from amili_provider.connection.fields import FIELDS
 from amili_provider.hooks.amili import AmiliHook
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from tests import readme, reference

@@ -15,7 +15,8 @@ import pytest
 from amili_provider.delivery.report import failure
 from amili_provider.exceptions import AmiliError, AmiliFilesMissing, AmiliUploadRejected
 from amili_provider.receipts import Outcome, Receipt
-from amili_provider.reports import LOG_WIDTH, LONGEST_CLASS, MAIL_WIDTH, MOST_LINES, delivery_report, groups, laid_out
+from amili_provider.report_lines import LOG_WIDTH, LONGEST_CLASS, MOST_LINES, groups, laid_out
+from amili_provider.reports import MAIL_WIDTH, delivery_report
 from tests.readme import ROOT
 
 _ID = "0123456789abcdef0123456789abcdef"

@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from amili_provider.exceptions import AmiliResultFailed
-from amili_provider.reports import MOST_LINES
+from amili_provider.report_lines import MOST_LINES
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
 from amili_provider.sensors.arguments import asked_for, checked_uuid
 from tests.unit.simulated import ACCEPTED, MODES, World, run, settle_in

@@ -16,7 +16,7 @@ import yaml
 
 from amili_provider import __version__
 from amili_provider.command.cli import main
-from amili_provider.connection_form import settings_from
+from amili_provider.connection import settings_from
 from tests import readme
 
 PROJECT = tomllib.loads((readme.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -53,7 +53,18 @@ KINDS = {
     "dockerfile": "by its name",
     "text": "by its name",
 }
-NAMED = {"local", "connection", "helm", "dockerfile", "requirements", "policy", "adopt", "create", "commands"}
+NAMED = {
+    "connections",
+    "local",
+    "connection",
+    "helm",
+    "dockerfile",
+    "requirements",
+    "policy",
+    "adopt",
+    "create",
+    "commands",
+}
 
 
 def _blocks(page: Path) -> list[re.Match[str]]:

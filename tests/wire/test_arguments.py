@@ -23,7 +23,7 @@ from amili_provider.exceptions import (
     AmiliPermanentError,
 )
 from amili_provider.operators.amili import AmiliFileUploadOperator
-from amili_provider.reports import LOG_WIDTH
+from amili_provider.report_lines import LOG_WIDTH
 from amili_provider.sandbox.server import SandboxServer
 from tests.ledgers import new_ledger, run_sql
 from tests.wire.conftest import FakeTaskInstance, Upload

@@ -537,13 +537,13 @@ def test_abort_ends_waiting_between_attempts(monkeypatch: pytest.MonkeyPatch) ->
     waiting = threading.Event()
     with scripted_amili(answer(429, b"", {"Retry-After": "50"})) as amili:
         client = AmiliClient(amili.settings)
-        back_off = client._wire._sleep
+        back_off = client._exchange._sleep
 
         def wait(seconds: float) -> object:
             waiting.set()
             return back_off(seconds)
 
-        monkeypatch.setattr(client._wire, "_sleep", wait)
+        monkeypatch.setattr(client._exchange, "_sleep", wait)
         failures: list[Exception] = []
 
         def upload() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import re
 import threading
@@ -372,36 +371,6 @@ def test_small_files_do_not_wait_for_large_ones(
     receipts = upload()
     assert set(_outcomes(receipts).values()) == {"uploaded"}
     assert waited == [True] * 3
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-def test_the_collector_is_left_as_it_was(
-    upload: Upload, outbound: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool
-) -> None:
-    """During a run it looks through the run's own objects only; afterwards through all, unless it was told before."""
-    from amili_provider.delivery import run
-    from amili_provider.storage.listing import list_files
-
-    seen: list[int] = []
-
-    def listing(*given: Any, **more: Any) -> Any:
-        seen.append(gc.get_freeze_count())
-        return list_files(*given, **more)
-
-    monkeypatch.setattr(run, "list_files", listing)
-    _write(outbound, a=b"1")
-    gc.unfreeze()
-    if frozen:
-        gc.freeze()
-    try:
-        upload()
-        assert seen[0] > 10_000
-        assert (gc.get_freeze_count() > 0) is frozen
-        with pytest.raises(FileNotFoundError):
-            upload(source=f"{outbound}/missing.csv")
-        assert (gc.get_freeze_count() > 0) is frozen
-    finally:
-        gc.unfreeze()
 
 
 def test_sentences_of_others_end_before_ours_begin() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from amili_provider.connection_form.fields import MOST_FILES_PER_REQUEST
+from amili_provider.connection.fields import MOST_FILES_PER_REQUEST
 from amili_provider.delivery import breaker
 from amili_provider.delivery.breaker import UNKNOWN_REQUESTS
 from amili_provider.exceptions import (

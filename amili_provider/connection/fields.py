@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from amili_provider.connection_form.values import LONGEST_SECONDS
+from amili_provider.connection.values import LONGEST_SECONDS
 
 MIB = 1024 * 1024
 LEDGER_FROM_CONNECTION = "the connection's"
@@ -33,6 +33,7 @@ class ConnectionField:
     :param placeholder: an example.
     :param default: the value that counts if the field is empty.
     :param assumed: whether Amili does not document it.
+    :param section: the heading under which Airflow 3.2 and newer show it; empty for Airflow's own.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ConnectionField:
     placeholder: str = ""
     default: Any = None
     assumed: bool = field(default=False, kw_only=True)
+    section: str = field(default="", kw_only=True)
 
     @property
     def standard(self) -> bool:
@@ -49,13 +51,16 @@ class ConnectionField:
         return self.schema is None
 
 
+TUNING = "Tuning, and what Amili does not document"
+"""The heading of fields that most people leave alone; they come last."""
+
 FIELDS: tuple[ConnectionField, ...] = (
     ConnectionField("login", "Client id", "The client id that Amili assigned to you.", placeholder="my-integration"),
     ConnectionField("password", "Client secret", "The client secret that belongs to the client id."),
     ConnectionField(
         "environment",
         "Environment",
-        "Amili's environment. Required unless a host is given, so that nobody reaches production by default.",
+        "Amili's environment. Required unless a host is given, so that no task reaches production by default.",
         {"type": ["string", "null"], "enum": ["production", "staging"]},
         "staging",
     ),
@@ -66,12 +71,12 @@ FIELDS: tuple[ConnectionField, ...] = (
         _TEXT,
         "2218",
     ),
-    ConnectionField("user_id", "User id", "Sent as metadata.userId with every upload.", _TEXT, "airflow"),
     ConnectionField(
         "ledger",
         "Ledger",
-        "What keeps a file from being sent twice: a table of a database (empty: amili_attempts), a SQLite file "
-        "(sqlite:////path/ledger.db) or a prefix of a bucket (s3://bucket/prefix). Create it with amili-ledger create.",
+        "Records what Amili accepted, so that no file is sent twice: a table of a database (empty: amili_attempts), a "
+        "SQLite file (sqlite:////path/ledger.db) or a prefix of a bucket (s3://bucket/prefix). Create it with "
+        "amili-ledger create.",
         _TEXT,
         "amili_attempts",
     ),
@@ -82,6 +87,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         _TEXT,
         "postgres_default",
     ),
+    ConnectionField("user_id", "User id", "Sent as metadata.userId with every upload.", _TEXT, "airflow"),
     ConnectionField(
         "host",
         "Host",
@@ -104,16 +110,6 @@ FIELDS: tuple[ConnectionField, ...] = (
         "A ready-made bearer token, instead of client id and client secret.",
         _SECRET,
         assumed=True,
-    ),
-    ConnectionField(
-        "connect_timeout", "Connect time-out (seconds)", "For making a connection.", _SECONDS, default=10.0
-    ),
-    ConnectionField(
-        "answer_timeout",
-        "Answer time-out (seconds)",
-        "For the whole answer after everything was sent. Too short makes unknown outcomes.",
-        _SECONDS,
-        default=600.0,
     ),
     ConnectionField(
         "verify",
@@ -144,12 +140,29 @@ FIELDS: tuple[ConnectionField, ...] = (
         default=False,
     ),
     ConnectionField(
+        "connect_timeout",
+        "Connect time-out (seconds)",
+        "For making a connection.",
+        _SECONDS,
+        default=10.0,
+        section=TUNING,
+    ),
+    ConnectionField(
+        "answer_timeout",
+        "Answer time-out (seconds)",
+        "For the whole answer after everything was sent. Too short makes unknown outcomes.",
+        _SECONDS,
+        default=600.0,
+        section=TUNING,
+    ),
+    ConnectionField(
         "max_request_bytes",
         "Largest request (bytes)",
         "Encoded bytes of one upload request; a larger file goes alone in its own. Amili documents no limit.",
         _COUNT,
         default=32 * MIB,
         assumed=True,
+        section=TUNING,
     ),
     ConnectionField(
         "max_files_per_request",
@@ -158,6 +171,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         {**_COUNT, "maximum": MOST_FILES_PER_REQUEST},
         default=500,
         assumed=True,
+        section=TUNING,
     ),
     ConnectionField(
         "result_path",
@@ -166,6 +180,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         _TEXT,
         default="/clients/{clientno}/files/{fileid}",
         assumed=True,
+        section=TUNING,
     ),
     ConnectionField(
         "accepted_results",
@@ -174,6 +189,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         _TEXT,
         "PROCESSED/CREATED",
         "PROCESSED/CREATED",
+        section=TUNING,
     ),
     ConnectionField(
         "refused_results",
@@ -181,6 +197,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         "More words that mean refused; FAILED, REJECTED, ERROR, INVALID and BATCH-REJECTED always do.",
         _TEXT,
         "DENIED, PROCESSED/SKIPPED",
+        section=TUNING,
     ),
     ConnectionField(
         "pending_results",
@@ -190,6 +207,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         "QUEUED, PENDING",
         "QUEUED, PENDING, RECEIVED, PROCESSING",
         assumed=True,
+        section=TUNING,
     ),
     ConnectionField(
         "isolate_refused",
@@ -198,6 +216,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         _YES_NO,
         default=True,
         assumed=True,
+        section=TUNING,
     ),
     ConnectionField(
         "not_taken_statuses",
@@ -208,6 +227,7 @@ FIELDS: tuple[ConnectionField, ...] = (
         "429, 503",
         "429",
         assumed=True,
+        section=TUNING,
     ),
 )
 

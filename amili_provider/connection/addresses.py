@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from amili_provider.connection_form.fields import label
-from amili_provider.connection_form.values import as_text, is_unprintable
+from amili_provider.connection.fields import label
+from amili_provider.connection.values import as_text, is_unprintable
 
 _PORTS = {"http": 80, "https": 443}
 _HIGHEST_PORT = 65535

@@ -10,8 +10,8 @@ from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies
 
-from amili_provider.connection_form.addresses import Address
-from amili_provider.connection_form.values import is_unprintable
+from amili_provider.connection.addresses import Address
+from amili_provider.connection.values import is_unprintable
 
 _HOW = (
     "write http://host:port, or http://user:password@host:port. In user and password, characters such as "

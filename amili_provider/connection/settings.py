@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from amili_provider.connection_form.addresses import (
+from amili_provider.connection.addresses import (
     ENVIRONMENTS,
     Address,
     identity_of,
     read_base_url,
     read_host,
 )
-from amili_provider.connection_form.extras import known_extras
-from amili_provider.connection_form.fields import MOST_FILES_PER_REQUEST, default, label
-from amili_provider.connection_form.proxies import checked_proxy
-from amili_provider.connection_form.values import (
+from amili_provider.connection.fields import MOST_FILES_PER_REQUEST, default, label
+from amili_provider.connection.form import known_extras
+from amili_provider.connection.proxies import checked_proxy
+from amili_provider.connection.values import (
     as_bool,
     as_count,
     as_seconds,
