@@ -30,7 +30,7 @@ from amili_provider.ui import access
 from amili_provider.ui.access import Reader
 from amili_provider.ui.asked import Asked, NotUnderstood, written
 from amili_provider.ui.queries import BUDGET, DAYS, KINDS, Deliveries, Filter, Row, Totals, kind_of
-from amili_provider.ui.shown import HERE, STATES, drawn, templates
+from amili_provider.ui.shown import HERE, drawn, state_of, templates
 
 MOST_ROWS = 100_000
 """Rows of a CSV."""
@@ -203,7 +203,7 @@ def file(request: Request, reader: Reading, file_id: str) -> Response:
                 rows = [Row(attempt, kind_of(attempt, known, now), known) for attempt in readable]
                 shown: dict[str, Any] = {"known": known, "rows": rows, "told": _telling(rows), "conn_id": conn_id}
                 shown |= {"hidden": len(known.attempts) - len(readable), "environment": settings.environment}
-                shown["state"], shown["words"] = STATES[known.state]
+                shown["state"], shown["words"] = state_of(known)
                 return _page(request, "file.html", **shown)
     said = " ".join([f"No delivery of a file {one_line(file_id, 40)} is to be seen.", *(said for _, said in troubles)])
     raise HTTPException(troubles[0][0] if troubles and not asked_any else 404, said)

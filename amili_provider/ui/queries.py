@@ -100,7 +100,7 @@ class Row:
 
     :param attempt: the attempt.
     :param kind: one of :data:`KINDS`.
-    :param file: what all attempts at its file mean together.
+    :param file: what all attempts at its file mean together; of an attempt that delivered it, what this one means.
     """
 
     attempt: Attempt
@@ -452,7 +452,8 @@ class Deliveries:
 
     def _told(self, attempts: Sequence[Attempt]) -> list[Row]:
         """Return attempts with what all attempts at their files mean together."""
-        known = self._attempts([(a.client_no, a.file_id) for a in attempts])
+        # What delivered its file needs no other attempt to tell what it is: most do.
+        known = self._attempts([(a.client_no, a.file_id) for a in attempts if a.outcome is not Outcome.UPLOADED])
         rows = []
         for attempt in attempts:
             file = history(attempt.file_id, known.get((attempt.client_no, attempt.file_id), [attempt]), now=self._now)

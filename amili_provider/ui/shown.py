@@ -13,7 +13,8 @@ from urllib.parse import quote
 import jinja2
 
 from amili_provider.ledger.attempts import Attempt
-from amili_provider.ledger.state import LedgerState
+from amili_provider.ledger.state import History, LedgerState
+from amili_provider.receipts import Outcome
 from amili_provider.ui.queries import Totals
 
 HERE = Path(__file__).parent
@@ -43,6 +44,7 @@ STATES = {
     ),
     LedgerState.FREE: ("not_sent", "Amili has not accepted this file. It is sent when a task finds it again."),
 }
+_REFUSED = ("rejected", "Amili has refused this file. Unchanged, it is sent once more when a task finds it again.")
 _STEP, _BAR, _TALLEST = 14, 10, 46
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -99,6 +101,12 @@ def drawn(strip: Mapping[str, Totals], since: str | None, until: str | None) -> 
         chosen = bool(since or until) and (since or "") <= day <= (until or "9")
         days.append(Day(day, number * _STEP, round(height, 1), totals, when.weekday() > 4, month, chosen))  # noqa: PLR2004 - Friday
     return days
+
+
+def state_of(file: History) -> tuple[str, str]:
+    """Return what a file is now, as a badge calls it, and in a sentence."""
+    refused = file.state is LedgerState.FREE and file.attempts[-1].outcome is Outcome.REJECTED
+    return _REFUSED if refused else STATES[file.state]
 
 
 def size_of(number: int | None) -> str:

@@ -62,9 +62,9 @@ class DeliveriesPage(Page):
         return [found.text for found in self._driver.find_elements(By.CSS_SELECTOR, "td.file > a")]
 
     def overflows(self) -> bool:
-        """Return whether the page is wider than its frame."""
-        asked = "return document.documentElement.scrollWidth > document.documentElement.clientWidth"
-        return bool(self._driver.execute_script(asked))
+        """Return whether the page is wider than its frame, or its rows wider than their place."""
+        wider = "const e = document.querySelector(arguments[0]); return e.scrollWidth > e.clientWidth"
+        return any(self._driver.execute_script(wider, part) for part in ("html", ".scroll"))
 
     def take(self, path: Path) -> None:
         """Take a picture of Airflow with the page in it."""

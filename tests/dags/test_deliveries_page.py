@@ -175,6 +175,7 @@ def test_the_tab_shows_a_task_instance_its_receipts(server: ApiServer, anna: str
     status, text, _ = server.get(link.replace("&amp;", "&"), vera)
     assert status == 200
     assert "bad.csv" in text
+    assert "Amili has refused this file" in text
     nothing = server.get(f"/amili/task/invoices_to_amili/{run_id}/another/-1", anna)
     assert nothing[0] == 200
     assert "no receipts" in nothing[1]
