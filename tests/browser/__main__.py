@@ -45,6 +45,7 @@ VALUES = {
     "refused_results": "FAILED, REJECTED",
     "pending_results": "QUEUED",
     "isolate_refused": "false",
+    "not_taken_statuses": "429, 503",
 }
 MASKED = ("password", "access_token", "proxy")
 """What Airflow does not show again: a proxy's URL may hold a password."""

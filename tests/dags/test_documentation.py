@@ -13,6 +13,8 @@ import shlex
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from email.message import EmailMessage
@@ -25,8 +27,9 @@ import pendulum
 import pytest
 from aiosmtpd.controller import Controller
 from airflow.providers.common.compat.sdk import BaseHook, Connection
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 from sqlalchemy import select
+from sqlalchemy.orm import joinedload
 
 from amili_provider.reports import delivery_report
 from amili_provider.sandbox.server import SandboxServer
@@ -382,6 +385,58 @@ def test_a_name_is_no_command_to_a_chat() -> None:
     _, _, report = said.partition("```")
     assert "&lt;!channel&gt; ''' &lt;http://g|x&gt; &amp; co.csv" in report
     assert report.count("```") == 1
+
+
+@pytest.fixture(name="answer")
+def _answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    """Have a person answer while ``dag.test()`` sleeps, as Airflow's API does; what was asked is kept."""
+    if not AIRFLOW_V_3_3_PLUS:
+        pytest.skip("dag.test() waits for an answer from Airflow 3.3 on")
+    asked: list[str] = []
+    really_sleep = time.sleep
+
+    def answer(option: str) -> list[str]:
+        def sleep(seconds: float) -> None:
+            if seconds == 1 and threading.current_thread() is threading.main_thread():
+                person(option)
+            else:
+                really_sleep(seconds)
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        return asked
+
+    def person(option: str) -> None:
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.models.trigger import handle_event_submit
+        from airflow.triggers.base import TriggerEvent
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            waiting = select(TaskInstance).where(TaskInstance.state == "awaiting_input")
+            for ti in session.scalars(waiting.options(joinedload(TaskInstance.hitl_detail))):
+                detail: Any = ti.hitl_detail
+                detail.responded_at, detail.responded_by = pendulum.now("UTC"), {"id": "kari", "name": "Kari"}
+                detail.chosen_options = [option]
+                asked.append(detail.body)
+                event = TriggerEvent(detail.as_resume_event_payload())
+                handle_event_submit(event, task_instance=ti, session=session)
+
+    return answer
+
+
+@pytest.mark.parametrize(("option", "sent"), [("Approve", ["a.csv", "b.csv"]), ("Reject", [])])
+def test_what_was_shown_is_sent_after_a_yes_and_only_then(
+    s3: Any, amili: SandboxServer, recipe: Recipe, answer: Callable[[str], list[str]], option: str, sent: list[str]
+) -> None:
+    """The question has the table of the dry run; nothing is sent before the answer, and nothing after a no."""
+    put(s3, a=b"1", b=b"2", _hidden=b"3")
+    asked = answer(option)
+    outcome = recipe("recipe_approval")
+    assert "| a.csv, b.csv | Dry run\\: would be sent |" in asked[0]
+    assert outcome.state == "success", outcome.log
+    end = "success" if sent else "skipped"
+    assert outcome.task_states == {"preview": "skipped", "approve": "success", "shown": end, "upload": end}
+    assert names_at(amili) == sent
 
 
 def test_one_file_is_sent_again(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
