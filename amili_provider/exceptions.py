@@ -108,10 +108,10 @@ class AmiliDeliveryIncomplete(AmiliError):  # noqa: N818
 
 class AmiliFilesMissing(AmiliError, FileNotFoundError):  # noqa: N818
     """
-    Files that must be there are not, or not yet; also a ``FileNotFoundError``.
+    Files that must be there are not, or not yet. What is there was delivered first.
 
-    There is none at all (``if_no_files``), or not all that ``expect`` and ``min_files`` ask for; what is there was
-    delivered first.
+    Also a ``FileNotFoundError``. There is none at all (``if_no_files``), or not all that ``expect`` and ``min_files``
+    ask for.
 
     :param receipts: the receipts of the files that are not delivered, those that were skipped among them.
     :param missing: what is missing, a sentence each.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amili_provider.connection_form.forms import conn_fields, ui_field_behaviour_kebab
+from amili_provider.connection.form import conn_fields, ui_field_behaviour_kebab
 
 _NAME = "Amili"
 
@@ -48,12 +48,32 @@ def get_provider_info() -> dict[str, Any]:
                 "ui-field-behaviour": ui_field_behaviour_kebab(),
             }
         ],
+        # Without this, Airflow 2 does not draw the task's button.
+        "extra-links": ["amili_provider.operators.links.AmiliReceiptsLink"],
+        "config": {
+            "amili": {
+                "description": "The page 'Amili deliveries' (Airflow 3.1 and newer).",
+                "options": {
+                    "deliveries_conn_ids": {
+                        "description": (
+                            "Ids of connections to Amili whose ledgers the page offers, with commas between them. "
+                            "Empty: all in Airflow's database and in the API server's environment. A secrets backend "
+                            "cannot be asked for a list: name its connections here."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "amili_default,amili_reading",
+                        "default": "",
+                    }
+                },
+            }
+        },
         # Airflow 3: assets amili://<host>/<client number>, and the dataset that OpenLineage knows them as.
         "asset-uris": [
             {
                 "schemes": ["amili"],
-                "handler": "amili_provider.operators.asset_uris.sanitize_uri",
-                "to_openlineage_converter": "amili_provider.operators.asset_uris.convert_asset_to_openlineage",
+                "handler": "amili_provider.operators.assets.sanitize_uri",
+                "to_openlineage_converter": "amili_provider.operators.assets.convert_asset_to_openlineage",
             }
         ],
     }

@@ -1,7 +1,7 @@
 """
 An explorer of the ledger's protocol: every interleaving of two tasks and a person, with faults at each of their steps.
 
-The tasks run the product's own code: ``Sender``, ``UploadBody``, ``Books``, ``Ledger``, ``history`` and
+The tasks run the product's own code: ``Sender``, ``UploadBody``, ``LedgerSession``, ``Ledger``, ``history`` and
 ``MemoryStore``; the person runs ``manual.settle``. Whatever they ask of the world outside (the store, Amili) is one
 *step*. Between two steps an actor's code depends on nothing but the answers that it got before. So it is run from its
 beginning with those answers, once for each different list of answers, up to the step that comes next (:class:`Node`).
@@ -25,13 +25,15 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn, cast
 from unittest import mock
 
-from amili_provider.client.answers import Answer, Asked, UploadReply
-from amili_provider.client.judging import judged_upload
-from amili_provider.connection_form import AmiliSettings
-from amili_provider.delivery.books import Books
-from amili_provider.delivery.outcomes import not_sent
-from amili_provider.delivery.plan import IfUnknown, Item, Plan
-from amili_provider.delivery.sending import Sender
+from amili_provider.api.errors import check_upload
+from amili_provider.api.responses import Asked, Response, UploadReply
+from amili_provider.api.results import FileResult, Vocabulary
+from amili_provider.api.upload import UploadBody
+from amili_provider.connection import AmiliSettings
+from amili_provider.delivery.item import Item, not_sent
+from amili_provider.delivery.ledger_session import LedgerSession
+from amili_provider.delivery.options import IfUnknown, Plan
+from amili_provider.delivery.sender import Sender
 from amili_provider.exceptions import AmiliConnectionError, AmiliLedgerUnavailable, AmiliOutcomeUnknown
 from amili_provider.ledger import Ledger, LedgerState, manual
 from amili_provider.ledger import ledger as ledger_module
@@ -40,9 +42,8 @@ from amili_provider.ledger.ledger import MARGIN_SECONDS, SETTLE_SECONDS
 from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.state import History, history
 from amili_provider.ledger.stores import Found, LedgerStore
-from amili_provider.models import FileResult, Outcome, Receipt, Vocabulary
-from amili_provider.payload import UploadBody
-from amili_provider.storage.contents import MemoryContent
+from amili_provider.receipts import Outcome, Receipt
+from amili_provider.storage.content import MemoryContent
 from amili_provider.storage.files import StorageFile
 
 ANSWER_SECONDS = 600.0
@@ -207,7 +208,7 @@ class _Client:
             if body.released:
                 self._port.ask("tail", tuple(part.file_id for part in body.parts))
         answer = self._port.ask("answer", tuple(part.file_id for part in body.parts))
-        return judged_upload(answer, "POST", _SETTINGS, _VOCABULARY, 0.0, released=body.released)
+        return check_upload(answer, "POST", _SETTINGS, _VOCABULARY, 0.0, released=body.released)
 
     def ask_for_result(self, _client_no: str, file_id: str) -> Asked:
         if self._port.ask("result", (file_id,)):
@@ -231,7 +232,7 @@ def _task(port: Port, case: Case, run: Run) -> tuple[tuple[str, Outcome], ...]:
     plan = Plan(_CLIENT, _TYPE, _ENVIRONMENT, if_unknown=case.if_unknown, run=run)
     client: Any = _Client(port)
     ledger = port.ledger()
-    books = Books(ledger, plan, client)
+    books = LedgerSession(ledger, plan, client)
     ids = [ledger.file_id(_TYPE, content.hash_now()) for content in contents]
     items = []
     for number, content in enumerate(contents):
@@ -740,7 +741,7 @@ def _answered(status: int, accepted: Sequence[str] = (), refused: Sequence[str] 
     files = [{"fileId": i, "status": "PROCESSED", "result": "CREATED"} for i in accepted]
     files += [{"fileId": i, "status": "FAILED", "result": "REJECTED"} for i in refused]
     body: dict[str, Any] = {"status": "PROCESSED", "result": "CREATED", "files": files} if files else {"message": "no"}
-    return Answered((status, accepted, refused), Answer(status, {}, json.dumps(body).encode()), None)
+    return Answered((status, accepted, refused), Response(status, {}, json.dumps(body).encode()), None)
 
 
 _SETTLED = Answered("settled", None, None)

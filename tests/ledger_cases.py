@@ -10,7 +10,7 @@ from amili_provider.ledger import Attempt, ClaimFacts, Ledger
 from amili_provider.ledger.attempts import Run
 from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.stores import LedgerStore
-from amili_provider.models import Outcome, Verdict
+from amili_provider.receipts import Outcome, Verdict
 
 FILE_TYPE = "InvoiciaFormatDocFile"
 ACCEPTED = Verdict(Outcome.UPLOADED, "PROCESSED", "CREATED", "Batch is processed", per_file=True)

@@ -8,8 +8,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from amili_provider.ledger.attempts import Attempt
+from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.opening import create_in_file
-from amili_provider.ledger.sql import SqlStore, sqlite_engine
+from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.stores import Query
 
 

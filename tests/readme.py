@@ -1,86 +1,27 @@
 """
-The README's tables, made from the code: ``python -m tests.readme`` writes them, ``--check`` only compares.
+The documentation's tables, made from the code: ``python -m tests.readme`` writes them, ``--check`` only compares.
 
-The connection's table comes from the table of fields that also makes the form, the operator's from its signature and
-its docstring. A part is what stands between ``<!-- name -->`` and ``<!-- /name -->``.
+A part is what stands between ``<!-- name -->`` and ``<!-- /name -->``. The connection's table comes from the table of
+fields that also makes the form; the others are made by ``tests/reference.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import inspect
 import re
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from amili_provider.connection_form import LEDGER_FROM_CONNECTION, readme_table
-from amili_provider.storage.kinds import KINDS
+from amili_provider.connection import readme_table
+from amili_provider.storage.connections import KINDS
+from tests import reference
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-
-_PARAMETER = re.compile(r"^:param (?P<name>\w+):(?P<meaning>.*?)(?=^:|\Z)", re.MULTILINE | re.DOTALL)
-_UNITS = ((1024**3, "GiB"), (1024**2, "MiB"))
-
-
-def operator_table() -> str:
-    """Return the parameters of the upload operator as a table."""
-    from amili_provider.operators.amili import AmiliFileUploadOperator
-
-    return class_table(AmiliFileUploadOperator)
-
-
-def buckets_table() -> str:
-    """Return the parameters of the operator that makes buckets as a table."""
-    from amili_provider.operators.buckets import AmiliFileBucketsOperator
-
-    return class_table(AmiliFileBucketsOperator)
-
-
-def class_table(documented: type) -> str:
-    """
-    Return one line per parameter of an operator: name, default, whether it is templated, and what it means.
-
-    :param documented: the operator's class, with a ``:param:`` for each parameter.
-    :raises ValueError: if a parameter is not documented, or one is documented that there is not.
-    """
-    meanings = {m["name"]: _one_line(m["meaning"]) for m in _PARAMETER.finditer(inspect.getdoc(documented) or "")}
-    signature = inspect.signature(documented)
-    own = [p for p in signature.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    if wrong := {p.name for p in own} ^ set(meanings):
-        raise ValueError(f"{documented.__name__}: documented and real parameters differ in {', '.join(sorted(wrong))}")
-    rows = ["| parameter | default | templated | meaning |", "|---|---|---|---|"]
-    templated = set(getattr(documented, "template_fields", ()))
-    for parameter in own:
-        meaning = meanings[parameter.name].replace(" (templated)", "")
-        if ("(templated)" in meanings[parameter.name]) != (parameter.name in templated):
-            raise ValueError(f"{documented.__name__}: {parameter.name} is said to be templated and is not, or is")
-        mark = "yes" if parameter.name in templated else ""
-        rows.append(f"| `{parameter.name}` | {_shown(parameter.default)} | {mark} | {meaning} |")
-    return "\n".join(rows)
-
-
-def _one_line(text: str) -> str:
-    """Return a docstring's words as Markdown in one line: its emphasis is a parameter's name."""
-    line = " ".join(textwrap.dedent(text).split()).replace("``", "`").replace("|", "\\|")
-    return re.sub(r"(?<![\w/*`])\*(\w+)\*(?![\w*`])", r"`\1`", line)
-
-
-def _shown(default: Any) -> str:
-    if default is inspect.Parameter.empty:
-        return "required"
-    if default == LEDGER_FROM_CONNECTION:
-        return LEDGER_FROM_CONNECTION
-    if isinstance(default, int) and not isinstance(default, bool):
-        for size, unit in _UNITS:
-            if default >= size and default % size == 0:
-                return f"`{default // size} * 1024**{2 if unit == 'MiB' else 3}` ({default // size} {unit})"
-        return f"`{default:_}`" if default >= 10_000 else f"`{default}`"
-    return f'`"{default}"`' if isinstance(default, str) else f"`{default!r}`".replace("'", '"')
+DOCS = ROOT / "docs"
+_NAMED = re.compile(r"^<!-- test: (.+?) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def storage_table() -> str:
@@ -96,11 +37,44 @@ def storage_table() -> str:
 
 
 PARTS: dict[Path, dict[str, Callable[[], str]]] = {
-    README: {"connection-table": readme_table, "operator-table": operator_table, "storage-table": storage_table},
-    ROOT / "docs" / "operator.md": {"buckets-table": buckets_table},
-    ROOT / "docs" / "storages.md": {"storage-table": storage_table},
+    DOCS / "commands.md": {"amili-ledger": reference.ledger_command, "amili-sandbox": reference.sandbox_command},
+    DOCS / "connection.md": {"connection-table": readme_table},
+    DOCS / "hook.md": {"hook-table": reference.hook_table},
+    DOCS / "ledger-table.md": {"columns-table": reference.columns_table},
+    DOCS / "operator.md": {"operator-table": reference.operator_table, "buckets-table": reference.buckets_table},
+    DOCS / "outcomes.md": {
+        "receipt-table": reference.receipt_table,
+        "exceptions-table": reference.exceptions_table,
+    },
+    DOCS / "sandbox.md": {"faults-table": reference.faults_table},
+    DOCS / "sensors.md": {
+        "file-sensor-table": reference.file_sensor_table,
+        "batch-sensor-table": reference.batch_sensor_table,
+        "sensors-table": reference.sensors_table,
+    },
+    DOCS / "storages.md": {"storage-table": storage_table},
 }
 """Which parts of which file are made, and by what."""
+
+
+def pages() -> list[Path]:
+    """Return every page that a reader may see: those of the repository's root, and of the site."""
+    return [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
+
+
+def shown(name: str) -> str:
+    """
+    Return what a page shows below the comment ``<!-- test: NAME -->``.
+
+    :param name: by which a test knows the block; no two pages have the same.
+    """
+    return all_shown()[name]
+
+
+def all_shown() -> dict[str, str]:
+    """Return each block that has a name, on whichever page it stands."""
+    texts = (page.read_text(encoding="utf-8") for page in DOCS.glob("*.md"))
+    return {name: block for text in texts for name, block in _NAMED.findall(text)}
 
 
 def filled(text: str, parts: dict[str, Callable[[], str]]) -> str:

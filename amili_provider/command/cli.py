@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from amili_provider.command.desk import Desk
 from amili_provider.ledger.questions import MOST_FOUND, Row
-from amili_provider.models import one_line
+from amili_provider.receipts import one_line
 from amili_provider.reports import as_csv
 
 _DESCRIPTION = "The ledger: create it, ask it what was delivered, and settle what only a person can know."

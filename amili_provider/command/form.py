@@ -9,7 +9,7 @@ from typing import Any
 from amili_provider.command.desk import Desk
 from amili_provider.ledger.attempts import Run
 from amili_provider.ledger.questions import Row
-from amili_provider.reports import laid_out_errors
+from amili_provider.report_lines import laid_out_errors
 
 log = logging.getLogger(__name__)
 

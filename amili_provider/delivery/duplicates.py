@@ -2,7 +2,7 @@
 Equal bytes under another name: next month's file can honestly hold the same, and a file exported twice does, too.
 
 Only a person knows which, and says so with ``if_duplicate``. Who such a file is, is the rule of
-:mod:`amili_provider.ledger.identity`; here is what becomes of it.
+:mod:`amili_provider.ledger.attempts`; here is what becomes of it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
-from amili_provider.delivery.outcomes import Result, in_a_dry_run
-from amili_provider.delivery.plan import Item, Plan
+from amili_provider.delivery.item import Item, Result, in_a_dry_run
+from amili_provider.delivery.options import Plan
 from amili_provider.ledger.attempts import timestamp
-from amili_provider.models import Outcome, Verdict, one_line
+from amili_provider.receipts import Outcome, Verdict, one_line
 
 _LONGEST_NAME = 80
 
@@ -84,7 +84,9 @@ def as_follower(leader: Item, plan: Plan) -> Result | None:
     if receipt.outcome in (Outcome.ALREADY_UPLOADED, Outcome.DUPLICATE):
         return None
     verdict = Verdict(receipt.outcome, receipt.status, receipt.result, receipt.message, per_file=leader.refused_by_name)
-    return Result(verdict, passing=receipt.passing, refused_itself=leader.refused_itself, unwritten=receipt.unwritten)
+    return Result(
+        verdict, transient=receipt.transient, refused_itself=leader.refused_itself, unwritten=receipt.unwritten
+    )
 
 
 class Lines:

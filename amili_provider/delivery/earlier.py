@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from amili_provider.models import Outcome, Receipt
+from amili_provider.receipts import Outcome, Receipt
 
 _NOT_MOVED = re.compile(r" ?Not moved yet: .*$")
 """What the first part says of a file that the second part moves."""
@@ -32,7 +32,7 @@ def restore(earlier: Iterable[Receipt], now: Iterable[Receipt]) -> None:
             for name in ("file_id", "sha256", "size", "outcome", "status", "result", "uploaded_at", "request"):
                 setattr(receipt, name, getattr(first, name))
             receipt.message = _NOT_MOVED.sub("", first.message or "") or None
-            receipt.passing = False
+            receipt.transient = False
 
 
 def no_longer_listed(earlier: Sequence[Receipt], now: Iterable[Receipt]) -> list[Receipt]:
@@ -43,7 +43,7 @@ def no_longer_listed(earlier: Sequence[Receipt], now: Iterable[Receipt]) -> list
 
 def receipt_from(fields: object) -> Receipt:
     """
-    Return the receipt that :meth:`~amili_provider.models.Receipt.as_dict` made *fields* of.
+    Return the receipt that :meth:`~amili_provider.receipts.Receipt.as_dict` made *fields* of.
 
     :raises ValueError: if they are none.
     """

@@ -1,21 +1,26 @@
-"""Moving what is settled: delivered files to ``archive_to``, refused ones to ``reject_to``."""
+"""Moves of settled files: delivered ones to ``archive_to``, refused ones to ``reject_to``; never the ledger's."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os.path
+import posixpath
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from amili_provider import fault_points
-from amili_provider.delivery.order import Order
-from amili_provider.delivery.outcomes import joined
-from amili_provider.delivery.plan import Item
+from amili_provider.delivery.item import Item, joined
+from amili_provider.delivery.options import Order
 from amili_provider.exceptions import AmiliError, AmiliPermanentError
-from amili_provider.models import Outcome
+from amili_provider.ledger.stores import LedgerStore
+from amili_provider.receipts import Outcome
 from amili_provider.storage.locations import Location
 from amili_provider.storage.moves import Mover
+from amili_provider.storage.patterns import is_pattern
 
 _AT_ONCE = 8
+_NOT_BY_NAME = "Not moved: Amili refused the request without naming the file, and accepted no other."
 
 
 class Moving:
@@ -71,6 +76,11 @@ class Moving:
         :param goes_on: whether a person's answer makes it go on, which is as a retry.
         """
         wanted = [(mover, item) for item in self._items if (mover := self._mover_for(item)) is not None]
+        if "reject_to" in self._movers and not self._dry_run:
+            moving = {id(item) for _, item in wanted}
+            for item in self._items:
+                if item.receipt.outcome is Outcome.REJECTED and id(item) not in moving:
+                    item.receipt.message = joined(item.receipt.message, _NOT_BY_NAME)
         if not wanted or self._dry_run:
             return
         if failure is not None:
@@ -79,16 +89,18 @@ class Moving:
             wanted = [one for one in wanted if not _must_stay(one[1], together=together, retried=retried)]
         pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="amili-move")
         try:
-            stayed = sum(pool.map(self._move_one, wanted))
+            stayed = [reason for reason in pool.map(self._move_one, wanted) if reason is not None]
         except BaseException:
             # A task that is told to stop has to publish its receipts, and waits for no storage.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         pool.shutdown()
-        if moved := len(wanted) - stayed:
+        if moved := len(wanted) - len(stayed):
             self._log.info("Moved %d file(s)", moved)
         if stayed:
-            self._log.warning("%d file(s) could not be moved; their receipts say why, the next run tries again", stayed)
+            self._log.warning(
+                "%d file(s) could not be moved; a run that finds them again tries again. %s", len(stayed), stayed[0]
+            )
 
     def _mover_for(self, item: Item) -> Mover | None:
         outcome = item.receipt.outcome
@@ -105,8 +117,8 @@ class Moving:
         """Whether Amili accepted anything in this run: only then a bare 4xx for one file is about that file."""
         return any(item.receipt.outcome is Outcome.UPLOADED for item in self._items)
 
-    def _move_one(self, wanted: tuple[Mover, Item]) -> bool:
-        """Move one file; return whether it stayed."""
+    def _move_one(self, wanted: tuple[Mover, Item]) -> str | None:
+        """Move one file; return why it stayed, or None."""
         mover, item = wanted
         receipt = item.receipt
         assert receipt.sha256 is not None
@@ -115,7 +127,7 @@ class Moving:
         fault_points.reached("moved")
         note = f"Moved to {moved.url}." if moved.url is not None else f"Not moved: {moved.reason}"
         receipt.message = joined(receipt.message, note)
-        return moved.url is None
+        return None if moved.url is not None else moved.reason
 
 
 def _must_stay(item: Item, *, together: bool, retried: bool) -> bool:
@@ -126,3 +138,46 @@ def _must_stay(item: Item, *, together: bool, retried: bool) -> bool:
     if stays:
         item.receipt.message = joined(item.receipt.message, note)
     return stays
+
+
+def keep_apart(store: LedgerStore, sources: Iterable[Location] = (), folders: Iterable[Location] = ()) -> None:
+    """
+    Refuse a ledger that lies among the files, and files that lie in the ledger.
+
+    :param store: the ledger's.
+    :param sources: what is listed.
+    :param folders: to which files are moved.
+    :raises ValueError: if one of them and the ledger are not apart.
+    """
+    for protocol, place in store.places:
+        on_it = [location for location in sources if location.protocol == protocol]
+        ours = [("source", location) for location in on_it if _among(location, place)]
+        for location in folders:
+            path, at = (_real(p) if protocol == "file" else p for p in (location.path, place))
+            if location.protocol == protocol and (_below(at, path) or _below(path, at)):
+                ours.append(("folder", location))
+        for what, location in ours:
+            raise ValueError(
+                f"The {what} {location.url} and the ledger {store.shown} lie in each other, and nothing was sent: what "
+                f"the ledger remembers would be delivered, or moved away. Name another place for one of them."
+            )
+
+
+def _among(source: Location, place: str) -> bool:
+    """Return whether *source* lists something of the ledger at *place*, or means to list around it."""
+    segments = source.path.rstrip("/").split("/")
+    fixed = next((i for i, s in enumerate(segments) if source.is_pattern and is_pattern(s)), len(segments))
+    base = "/".join(segments[:fixed])
+    if not source.storage.kind.object_store:
+        real = replace(source, path=_real(base or "/").rstrip("/") + source.path[len(base) :])
+        return real.finds(_real(place))
+    # Around a ledger beside the other things of a bucket many sources go; a folder is made for its files.
+    return _below(base, place) or (_below(place, base) and ("/" in base or source.looks_into(place)))
+
+
+def _real(path: str) -> str:
+    return os.path.realpath(path)
+
+
+def _below(path: str, folder: str) -> bool:
+    return posixpath.join(path, "").startswith(posixpath.join(folder, ""))

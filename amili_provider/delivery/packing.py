@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
-from amili_provider.delivery.plan import Item, Plan
-from amili_provider.payload import base64_bytes
+from amili_provider.api.upload import base64_bytes
+from amili_provider.delivery.item import Item
+from amili_provider.delivery.options import Plan
 
 _AROUND_CONTENT_BYTES = 160
 """JSON around a file's content, its name left out."""

@@ -15,19 +15,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from amili_provider.client import AmiliClient
-from amili_provider.delivery.books import Books
+from amili_provider.api.client import AmiliClient
 from amili_provider.delivery.duplicates import Lines, as_follower
-from amili_provider.delivery.outcomes import Halt, Result, Sent, in_a_dry_run, not_sent, unknown
+from amili_provider.delivery.item import EarlyStop, Item, Result, Sent, in_a_dry_run, not_sent, unknown
+from amili_provider.delivery.ledger_session import LedgerSession
+from amili_provider.delivery.options import STREAM_BYTES, Plan
 from amili_provider.delivery.packing import Packer
-from amili_provider.delivery.plan import STREAM_BYTES, Item, Plan
-from amili_provider.delivery.progress import Progress
-from amili_provider.delivery.readers import MOST_READERS, Readers
-from amili_provider.delivery.reading import Reader
-from amili_provider.delivery.sending import Sender
+from amili_provider.delivery.progress import Progress, warn_of_duplicates
+from amili_provider.delivery.reader import MOST_READERS, Reader, Readers
+from amili_provider.delivery.sender import Sender
 from amili_provider.delivery.telemetry import Telemetry
-from amili_provider.models import Outcome, Receipt, one_line
-from amili_provider.storage.contents import StoredContent
+from amili_provider.receipts import Outcome, Receipt
+from amili_provider.storage.content import StoredContent
 from amili_provider.storage.streams import STREAM_MEMORY_BYTES
 
 FILES_PER_READ = 100
@@ -36,38 +35,41 @@ BYTES_PER_READ = 1024 * 1024
 GRACE_SECONDS = 2.0
 """How long a stopped run waits for answers that are on their way."""
 SETTLE_SECONDS = 1.5
-"""How long it then waits for its cut requests to be settled. Airflow kills five seconds after its signal; by then
-the receipts have to be published."""
+"""How long it then waits for its cut requests to be settled: Airflow kills five seconds after its signal."""
 _TAKEN = (Outcome.UPLOADED, Outcome.REJECTED, Outcome.UNKNOWN)
 """Outcomes of files that a request may have taken to Amili."""
 UNREACHABLE_REQUESTS = 3
 """After so many requests in a row that did not reach Amili, each tried several times, the rest is not tried."""
-MOST_WARNINGS = 20
-"""Files that one warning names at most; every one is in the receipts."""
 
 
-class Delivery:
+class Pipeline:
     """
     Delivers items.
 
     :param plan: how.
     :param client: to whom.
-    :param books: where claims and outcomes are written.
+    :param session: where claims and outcomes are written.
     :param log: the task's logger.
     :param telemetry: measures its requests.
     """
 
     def __init__(
-        self, plan: Plan, client: AmiliClient, books: Books, *, log: logging.Logger, telemetry: Telemetry | None = None
+        self,
+        plan: Plan,
+        client: AmiliClient,
+        session: LedgerSession,
+        *,
+        log: logging.Logger,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._telemetry = telemetry
         self._plan = plan
         self._client = client
-        self._books = books
+        self._session = session
         self._log = log
         self._stop = threading.Event()
-        self._reader = Reader(plan, books, stop=self._stop)
-        self._sender = Sender(plan, client, books, stop=self._stop, log=log)
+        self._reader = Reader(plan, session, stop=self._stop)
+        self._sender = Sender(plan, client, session, stop=self._stop, log=log)
         self._packer = Packer(plan)
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._leaders: dict[str, Item] = {}
@@ -81,7 +83,7 @@ class Delivery:
         self._held_bytes = 0
         self._unreachable = 0
         self._sends: list[Future[None]] = []
-        self.halt: Halt | None = None
+        self.halt: EarlyStop | None = None
         """Why not everything was tried, if so."""
         self.abandoned = False
         """Whether a stopped run has left threads behind that wait for a storage or ledger that does not answer."""
@@ -110,7 +112,7 @@ class Delivery:
                 self._end(readers, senders)
             finally:
                 self._settle_rest(everything)
-                self._warn()
+                warn_of_duplicates(self._log, self._warned_of)
 
     def _end(self, *pools: ThreadPoolExecutor) -> None:
         """
@@ -136,7 +138,9 @@ class Delivery:
         An exception in this thread can strike between a sender's word and the receipts, and a sender can take longer to
         settle than a stopped run waits.
         """
-        stopped = not_sent(self.halt.reason if self.halt else "The run ended before this file was sent.", passing=True)
+        stopped = not_sent(
+            self.halt.reason if self.halt else "The run ended before this file was sent.", transient=True
+        )
         following = {id(follower) for item in items for follower in item.followers}
         for item in items:
             if not item.done and id(item) not in following:
@@ -147,19 +151,6 @@ class Delivery:
             if not item.done:
                 self._finish(item, stopped)
             self._release(item)
-
-    def _warn(self) -> None:
-        """Tell of what is green and yet may not be what somebody meant."""
-        if not self._warned_of:
-            return
-        lines = [f"  {one_line(r.name)}: {r.message}" for r in self._warned_of[:MOST_WARNINGS]]
-        if len(self._warned_of) > MOST_WARNINGS:
-            lines.append(f"  ... and {len(self._warned_of) - MOST_WARNINGS} more: see the receipts")
-        self._log.warning(
-            "%d file(s) were not sent, since Amili has the same bytes under another name, and if_duplicate='skip':\n%s",
-            len(self._warned_of),
-            "\n".join(lines),
-        )
 
     def _loop(self, readers: ThreadPoolExecutor, senders: ThreadPoolExecutor) -> None:
         while True:
@@ -183,7 +174,7 @@ class Delivery:
     def _start_reads(self, readers: ThreadPoolExecutor) -> None:
         if self.halt:
             while self._todo:
-                self._finish(self._todo.popleft(), not_sent(self.halt.reason, passing=self.halt.passing))
+                self._finish(self._todo.popleft(), not_sent(self.halt.reason, transient=self.halt.transient))
             return
         while self._todo and self._reading < self._readers.number and self._has_room(self._todo[0]):
             if self._reader.streams(self._todo[0]):
@@ -254,7 +245,7 @@ class Delivery:
         elif result is not None:
             self._finish(item, result)
         elif self.halt:
-            self._finish(item, not_sent(self.halt.reason, passing=self.halt.passing))
+            self._finish(item, not_sent(self.halt.reason, transient=self.halt.transient))
         else:
             if item.receipt.sha256 is not None:
                 self._leaders.setdefault(item.receipt.sha256, item)
@@ -272,7 +263,7 @@ class Delivery:
     def _start_sends(self, senders: ThreadPoolExecutor) -> None:
         if self.halt:
             for item in self._packer.drain():
-                self._finish(item, not_sent(self.halt.reason, passing=self.halt.passing))
+                self._finish(item, not_sent(self.halt.reason, transient=self.halt.transient))
         while self._sending < self._plan.max_concurrent_requests:
             # A batch that is not full waits for more files as long as more can come.
             batch = self._packer.next_batch(even_if_not_full=not self._reading)
@@ -289,7 +280,7 @@ class Delivery:
             # A bug. The coordinator must hear of it, and nobody knows how far the request came.
             self._log.exception("Sending failed unexpectedly")
             reason = f"{type(error).__name__} while sending"
-            sent = Sent({item: unknown(reason) for item in batch}, halt=Halt(reason, passing=False, error=error))
+            sent = Sent({item: unknown(reason) for item in batch}, halt=EarlyStop(reason, transient=False, error=error))
         for item in batch:
             item.result = sent.results[item]
         self._events.put(lambda: self._on_sent(batch, sent))
@@ -305,8 +296,8 @@ class Delivery:
         self._unreachable = self._unreachable + 1 if sent.unreachable else 0
         halt = sent.halt
         if halt is None and self._unreachable >= UNREACHABLE_REQUESTS:
-            halt = Halt(f"Not tried: {self._unreachable} requests in a row did not reach Amili.", passing=True)
-        if halt is not None and (self.halt is None or (self.halt.passing and not halt.passing)):
+            halt = EarlyStop(f"Not tried: {self._unreachable} requests in a row did not reach Amili.", transient=True)
+        if halt is not None and (self.halt is None or (self.halt.transient and not halt.transient)):
             self.halt = halt
 
     # Ending
@@ -318,7 +309,7 @@ class Delivery:
         receipt.status, receipt.result, receipt.message = verdict.status, verdict.result, verdict.message
         receipt.uploaded_at = result.at if verdict.outcome.delivered else None
         receipt.request = item.request if verdict.outcome in _TAKEN else None
-        receipt.passing, receipt.unwritten = result.passing, result.unwritten
+        receipt.transient, receipt.unwritten = result.transient, result.unwritten
         item.refused_itself = result.refused_itself
         item.refused_by_name = result.refused_itself and verdict.per_file
         item.done = True
@@ -344,16 +335,16 @@ class Delivery:
             self._held_bytes -= item.held_bytes
             item.held_bytes = 0
         if not self.abandoned:
-            item.let_go()
+            item.close()
 
     def _end_early(self) -> None:
         """Stop promptly: nothing more is sent, answers on their way get a moment, and what is known is settled."""
         self._stop.set()
-        self.halt = Halt("The run was stopped before this file was sent.", passing=True)
+        self.halt = EarlyStop("The run was stopped before this file was sent.", transient=True)
         deadline = time.monotonic() + GRACE_SECONDS
         while (self._reading or self._sending) and time.monotonic() < deadline:
             self._next_event(timeout=0.1)
-        stopped = not_sent(self.halt.reason, passing=True)
+        stopped = not_sent(self.halt.reason, transient=True)
         for item in [*self._todo, *self._packer.drain()]:
             self._finish(item, stopped)
         self._todo.clear()

@@ -7,11 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from amili_provider.delivery.outcomes import Sent
-from amili_provider.delivery.plan import Item
-from amili_provider.models import Outcome, Receipt
+from amili_provider.delivery.item import Item, Sent
+from amili_provider.receipts import Outcome, Receipt, one_line
 
 TELL_EVERY_SECONDS = 30.0
+MOST_WARNINGS = 20
+"""Files that one warning names at most; every one is in the receipts."""
 MOST_RECEIPTS = 1_000
 """Receipts shown in the log at most; all are in the task's XCom."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -122,3 +123,17 @@ def tell_end(log: logging.Logger, receipts: Sequence[Receipt], seconds: float) -
     log.info("%s", "\n".join(receipt_lines(receipts)))
     log.info("::endgroup::")
     log.info("Outcomes\n%s", summary(receipts, seconds))
+
+
+def warn_of_duplicates(log: logging.Logger, receipts: Sequence[Receipt]) -> None:
+    """Warn of files that count as delivered, and may not be what was meant."""
+    if not receipts:
+        return
+    lines = [f"  {one_line(r.name)}: {r.message}" for r in receipts[:MOST_WARNINGS]]
+    if len(receipts) > MOST_WARNINGS:
+        lines.append(f"  ... and {len(receipts) - MOST_WARNINGS} more: see the receipts")
+    log.warning(
+        "%d file(s) were not sent, since Amili has the same bytes under another name, and if_duplicate='skip':\n%s",
+        len(receipts),
+        "\n".join(lines),
+    )

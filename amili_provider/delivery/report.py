@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
+import unicodedata
 from collections.abc import Sequence
 
-from amili_provider.delivery.outcomes import Halt
+from amili_provider.delivery.item import EarlyStop
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliDeliveryFailed,
@@ -16,8 +18,8 @@ from amili_provider.exceptions import (
     AmiliRequestError,
     AmiliUploadRejected,
 )
-from amili_provider.models import Outcome, Receipt, one_line
-from amili_provider.reports import (
+from amili_provider.receipts import Outcome, Receipt, one_line
+from amili_provider.report_lines import (
     LOG_WIDTH,
     LONGEST_CLASS,
     MOST_LINES,
@@ -25,10 +27,12 @@ from amili_provider.reports import (
     ReceiptFields,
     by_outcome,
     headline,
+    is_gone,
     told,
     was_asked,
     wrapped,
 )
+from amili_provider.storage.sources import Sources
 
 _REMEDIES = {
     "unwritten": "Mend the ledger first: it was not told of files, so the next run finds them unknown.",
@@ -36,11 +40,15 @@ _REMEDIES = {
     "asked": WHAT_TO_DO["asked"],
     "rejected": WHAT_TO_DO["rejected"],
     "duplicate": WHAT_TO_DO["duplicate"],
-    "passing": (
+    "transient": (
         "The next try sends the files that could not be tried now, and repeats nothing. Where the reason below names "
         "a remedy, follow it first."
     ),
     "missing": "It may still come: Airflow looks again as often as the task's retries say, and repeats nothing.",
+    "gone": (
+        "A file that is gone is looked for by no later try, so Airflow does not retry this task. Find out who took the "
+        "file away; put it back if it is to go; then clear the task."
+    ),
     "permanent": WHAT_TO_DO["not_sent"],
     "no_ledger": (
         "Name a ledger, or run again for the files below only: without one (ledger=None) nothing remembers what was "
@@ -54,7 +62,7 @@ _MOST_MISSING = 3
 def failure(
     receipts: Sequence[Receipt],
     *,
-    halt: Halt | None,
+    halt: EarlyStop | None,
     has_ledger: bool,
     missing: Sequence[str] = (),
     source: str = "",
@@ -65,7 +73,7 @@ def failure(
     The order where several kinds occur: a cause that passes (Airflow retries), what is missing among them, for it may
     still come, then unknown (an outcome that the ledger could not be told comes before all), then a wrong
     configuration, then refused, then equal bytes under another name, then what cannot be sent. A wrong configuration
-    does not wait for what is missing.
+    does not wait for what is missing. A file that is gone is never passed over by a retry.
     Without a ledger, unknown comes first, and nothing is retried once something was accepted, since a retry would
     send it again.
 
@@ -83,11 +91,12 @@ def failure(
     rejected = any(r.outcome is Outcome.REJECTED for r in failed)
     duplicate = any(r.outcome is Outcome.DUPLICATE for r in failed)
     waiting = any(r.outcome is Outcome.NOT_SENT for r in failed)
-    passing = any(r.outcome is Outcome.NOT_SENT and r.passing for r in failed)
+    transient = any(r.outcome is Outcome.NOT_SENT and r.transient for r in failed)
     accepted_now = any(r.outcome is Outcome.UPLOADED for r in receipts)
-    may_come = bool(missing) and (halt is None or halt.passing)
-    may_retry = (passing or may_come) and not unwritten and (has_ledger or not (unknown or accepted_now))
-    no_ledger = (passing or may_come) and not may_retry and not has_ledger
+    may_come = bool(missing) and (halt is None or halt.transient)
+    gone = any(is_gone(r.as_dict()) for r in failed)
+    may_retry = (transient or may_come) and not unwritten and not gone and (has_ledger or not (unknown or accepted_now))
+    no_ledger = (transient or may_come) and not may_retry and not gone and not has_ledger
     asked = {was_asked(r.as_dict()) for r in failed if r.outcome is Outcome.UNKNOWN}
     remedies = {
         "unwritten": unwritten,
@@ -95,12 +104,13 @@ def failure(
         "asked": True in asked,
         "rejected": rejected,
         "duplicate": duplicate,
-        "passing": passing and may_retry,
+        "transient": transient and may_retry,
         "missing": may_come and may_retry,
         "no_ledger": no_ledger,
-        "permanent": waiting and not may_retry and not no_ledger,
+        "gone": gone,
+        "permanent": waiting and not gone and not may_retry and not no_ledger,
     }
-    only_missing = may_retry and not passing
+    only_missing = may_retry and not transient
     told_what_to_do = [_REMEDIES[kind] for kind, applies in remedies.items() if applies]
     absence = _absence(missing, source) if missing else []
     message = _message(receipts, failed, told_what_to_do, absence, absence_first=only_missing)
@@ -127,7 +137,7 @@ def failure(
     return AmiliDeliveryFailed(message, receipts=published)
 
 
-def barred(receipts: Sequence[Receipt], *, has_ledger: bool, cause: BaseException) -> AmiliError | None:
+def non_retryable_error(receipts: Sequence[Receipt], *, has_ledger: bool, cause: BaseException) -> AmiliError | None:
     """
     Return the error that keeps Airflow from retrying a run that ended early, or None where a retry repeats nothing.
 
@@ -176,3 +186,85 @@ def _absence(missing: Sequence[str], source: str) -> list[str]:
         *([f"and {more} more are missing"] if more > 0 else []),
         *wrapped(f"Looked for among the files that match {source}", others="  "),
     ]
+
+
+_MOST_NAMED = 3
+"""Files that a sentence names for one reason."""
+
+Skipped = tuple[str, str]
+"""A file's name, and why it is not sent."""
+
+
+def nothing_there(sources: Sources, skipped: Sequence[Skipped]) -> str:
+    """
+    Return the sentence for a listing with nothing to deliver.
+
+    :param sources: what was listed.
+    :param skipped: the files that it found.
+    """
+    if not skipped:
+        absent = "".join(f" {folder} does not exist." for folder in sources.missing)
+        for name in sources.other_case[:1]:
+            absent += f" {one_line(name, 80)} is there: patterns tell upper case from lower."
+        if any("\\" in location.path for location in sources.locations):
+            absent += " A backslash is a character of names there: write / between folders."
+        return f"No files match {sources.shown}.{absent}"
+    all_of_them = "The one file that matches" if len(skipped) == 1 else f"All {len(skipped)} files that match"
+    was = "was" if len(skipped) == 1 else "were"
+    return f"{all_of_them} {sources.shown} {was} skipped, so there is nothing to deliver. {_reasons(skipped)}"
+
+
+def _reasons(skipped: Sequence[Skipped]) -> str:
+    names: dict[str, list[str]] = {}
+    for name, reason in skipped:
+        names.setdefault(reason, []).append(one_line(name, 80))
+    sentences = []
+    for reason, having in names.items():
+        more = len(having) - _MOST_NAMED
+        named = ", ".join(having[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        sentences.append(f"{len(having)} file(s), {named}: {reason}")
+    return " ".join(sentences)
+
+
+def what_is_missing(
+    expect: Sequence[str],
+    min_files: int | None,
+    there: Sequence[str],
+    skipped: Sequence[Skipped],
+    absent: Sequence[str] = (),
+) -> list[str]:
+    """
+    Return what is missing, a sentence each.
+
+    :param expect: patterns of base names, each of which a file must match.
+    :param min_files: the least number of files.
+    :param there: base names of the files that were delivered or tried.
+    :param skipped: the other files of the listing. One that was skipped did not arrive.
+    :param absent: folders that should have been listed, and do not exist.
+    """
+    sentences = [
+        f"No file matches {pattern!r}{_perhaps(pattern, there, skipped)}."
+        for pattern in expect
+        if not any(_matches(name, pattern) for name in there)
+    ]
+    if min_files is not None and len(there) < min_files:
+        besides = f", and {len(skipped)} that are skipped" if skipped else ""
+        sentences.append(f"There are {len(there)} file(s){besides}; min_files={min_files}.")
+    return sentences and [*sentences, *(f"The folder {folder} does not exist." for folder in absent)]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    # A name may hold the signs of a pattern.
+    pattern = unicodedata.normalize("NFC", pattern)
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
+
+
+def _perhaps(pattern: str, there: Sequence[str], skipped: Sequence[Skipped]) -> str:
+    """Return what may be the file that is missing, in brackets."""
+    for name, reason in skipped:
+        if _matches(name, pattern):
+            return f" ({one_line(name, 80)} is there, but skipped: {reason[:1].lower()}{reason[1:].rstrip('.')})"
+    for name in [*there, *(name for name, _ in skipped)]:
+        if _matches(name.casefold(), pattern.casefold()):
+            return f" ({one_line(name, 80)} is there: upper and lower case differ)"
+    return ""

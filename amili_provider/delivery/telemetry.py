@@ -19,11 +19,11 @@ from airflow.providers.common.compat.sdk import Stats
 from opentelemetry import trace
 from opentelemetry.trace import Span, Status, StatusCode
 
-from amili_provider.models import Outcome
+from amili_provider.receipts import Outcome
 
 if TYPE_CHECKING:
-    from amili_provider.delivery.outcomes import Post
-    from amili_provider.delivery.plan import Item, Plan
+    from amili_provider.delivery.item import Item, Post
+    from amili_provider.delivery.options import Plan
 
 FILES = "amili.files."
 """Counter, one for each outcome: its name follows."""

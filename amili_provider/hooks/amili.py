@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
-from amili_provider.connection_form import (
+from amili_provider.connection import (
     AmiliSettings,
     checked_client_no,
     field_label,
@@ -17,14 +20,14 @@ from amili_provider.connection_form import (
     settings_from,
     ui_field_behaviour,
 )
-from amili_provider.hooks.masking import short_extras
-from amili_provider.hooks.missing import missing_connection
+from amili_provider.exceptions import AmiliArgumentError
 
 if TYPE_CHECKING:
     # The HTTP library is slow to import, and nothing at DAG parse needs it.
-    from amili_provider.client import AmiliClient, Answer
-    from amili_provider.hooks.files import FileToUpload
-    from amili_provider.models import FileResult
+    from amili_provider.api.client import AmiliClient
+    from amili_provider.api.responses import Response
+    from amili_provider.api.results import FileResult
+    from amili_provider.hooks.upload import FileToUpload
 
 
 class AmiliHook(BaseHook):
@@ -109,7 +112,7 @@ class AmiliHook(BaseHook):
         """
         self._mask_held_back()
         if self._client is None:
-            from amili_provider.client import AmiliClient
+            from amili_provider.api.client import AmiliClient
 
             self._client = AmiliClient(self.settings, on_token=self._mask)
         return self._client
@@ -155,7 +158,7 @@ class AmiliHook(BaseHook):
         params: Mapping[str, Any] | None = None,
         json: Any = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> Response:
         """
         Call any endpoint of the ARM API.
 
@@ -185,7 +188,7 @@ class AmiliHook(BaseHook):
         """
         return self.get_conn().paginate(path, params=params, max_pages=max_pages)
 
-    def get_batch(self, batch_uuid: str, *, client_no: Any = None) -> Answer:
+    def get_batch(self, batch_uuid: str, *, client_no: Any = None) -> Response:
         """
         Ask for a batch: 200 (done), 202 (still working), 206 (partly done).
 
@@ -227,7 +230,7 @@ class AmiliHook(BaseHook):
         :raises AmiliError: nothing was accepted, and nothing is uncertain. All but the last carry ``receipts`` of
             all files.
         """
-        from amili_provider.hooks.uploading import upload
+        from amili_provider.hooks.upload import upload
 
         settings = self.settings
         number = self.client_no(client_no)
@@ -235,7 +238,7 @@ class AmiliHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Try the connection without changing anything; for the button in Airflow's connection form."""
-        from amili_provider.hooks.trial import try_connection
+        from amili_provider.hooks.connection_test import try_connection
 
         try:
             settings = self.settings
@@ -243,3 +246,55 @@ class AmiliHook(BaseHook):
             # Airflow tests what stands in the form under an id of its own making, which would only confuse.
             return False, str(reason).removeprefix(f"Connection {self.amili_conn_id!r}: ")
         return try_connection(settings, on_token=self._mask)
+
+
+def missing_connection(error: Exception, conn_id: str) -> AmiliArgumentError | None:
+    """
+    Return what to raise if *error* says that Airflow has no connection *conn_id*; None if it says anything else.
+
+    :param error: what looking it up raised.
+    :param conn_id: the id.
+    """
+    # By name and words: Airflow's versions differ in what they raise, and share no base.
+    words = str(error)
+    if type(error).__name__ != "AirflowNotFoundException" and not ("isn't defined" in words and conn_id in words):
+        return None
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    if os.environ.get(variable):
+        # Airflow goes on to look elsewhere, and does not say why.
+        return AmiliArgumentError(f"{variable} is set, but Airflow cannot read it. Correct it: is it whole JSON?")
+    return AmiliArgumentError(
+        f"There is no Airflow connection with the id {conn_id!r}. Create it (type Amili), set {variable}, or correct "
+        f"amili_conn_id."
+    )
+
+
+class _NoSecret(logging.Filter):
+    """Drops Airflow's warning that a value is too short to be masked."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "too short" not in record.getMessage()
+
+
+_NO_SECRET = _NoSecret()
+
+
+@contextmanager
+def short_extras() -> Iterator[None]:
+    """
+    Look up a connection to Amili, whose extra has values that are short and no secrets.
+
+    Airflow has every value of an extra masked, and warns in the log of every task that a client number of four digits
+    is too short for that. Secrets are masked all the same.
+    """
+    # The masker lives in several modules, one for each part of Airflow, and elsewhere in each version.
+    known = logging.Logger.manager.loggerDict.items()
+    maskers = [logger for name, logger in list(known) if name.endswith("secrets_masker")]
+    loggers = [logger for logger in maskers if isinstance(logger, logging.Logger)]
+    for logger in loggers:
+        logger.addFilter(_NO_SECRET)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(_NO_SECRET)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin
-from amili_provider.ledger.ledger import Claim, ClaimLost, Ledger, SettlingFailed
-from amili_provider.ledger.state import History, LedgerState, SetAside
+from amili_provider.ledger.claims import Claim, ClaimLost, SettlingFailed
+from amili_provider.ledger.ledger import Ledger
+from amili_provider.ledger.state import Disregard, History, LedgerState
 
 __all__ = [
     "Attempt",
     "Claim",
     "ClaimFacts",
     "ClaimLost",
+    "Disregard",
     "History",
     "Ledger",
     "LedgerState",
     "Origin",
-    "SetAside",
     "SettlingFailed",
 ]

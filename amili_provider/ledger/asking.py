@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from amili_provider.api.results import Meaning
 from amili_provider.ledger.state import History
-from amili_provider.models import Meaning, Outcome, Verdict, one_line
+from amili_provider.receipts import Outcome, Verdict, one_line
 
 if TYPE_CHECKING:
-    from amili_provider.client import AmiliClient
+    from amili_provider.api.client import AmiliClient
 
 _FINAL = {Meaning.ACCEPTED: Outcome.UPLOADED, Meaning.REFUSED: Outcome.REJECTED}
 

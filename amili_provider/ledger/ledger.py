@@ -13,7 +13,6 @@ resolves the earlier ones, so that an owner who wakes up late and a person who s
     ledger.check_margin(claims) -> None                            # just before the tail; no I/O
     ledger.settle([(claim, verdict), …]) -> list[Attempt]          # SettlingFailed
     ledger.resolve(history, verdict, facts, *, origin, settled_by, reason) -> Attempt     # ClaimLost
-    ledger.close()                                                 # or use it as a context manager
 
 The order that keeps a file from being sent twice: look up, claim, check the margin, release the tail, read the answer,
 settle. All but the tail may be sent at any time before. A claim whose tail was not released, or of which Amili took
@@ -27,16 +26,16 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 from amili_provider import fault_points
 from amili_provider.exceptions import AmiliLedgerUnavailable
-from amili_provider.ledger import identity
+from amili_provider.ledger import attempts
 from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin
-from amili_provider.ledger.state import History, LedgerState, SetAside, history
+from amili_provider.ledger.claims import Claim, ClaimLost, SettlingFailed
+from amili_provider.ledger.state import Disregard, History, LedgerState, history
 from amili_provider.ledger.stores import Identity, LedgerStore
-from amili_provider.models import Outcome, Verdict
+from amili_provider.receipts import Outcome, Verdict
 
 CLAIM_SECONDS = 30.0
 """How long claiming may take, from its beginning to the release of the tail."""
@@ -52,55 +51,6 @@ _LONGEST_PAUSE_SECONDS = 8.0
 def boot_seconds() -> float:
     """Return seconds of a clock that is never set, and goes on while the machine sleeps where the system has one."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """
-    An attempt that is ours.
-
-    :param attempt: as it was written.
-    :param release_by: until when the request's tail may be released, by :func:`boot_seconds`.
-    :param ends_at: from when on others take the claim for dead, at the earliest, by the same clock.
-    """
-
-    attempt: Attempt
-    release_by: float
-    ends_at: float
-
-    @property
-    def file_id(self) -> str:
-        """Who the file is."""
-        return self.attempt.file_id
-
-
-class ClaimLost(Exception):  # noqa: N818 - not a failure, but news about somebody else
-    """
-    Somebody else has the attempt, so nothing may be released.
-
-    What was claimed together with it stays ours: of tasks that claim the same files at the same moment each has some,
-    and if all gave theirs back, nobody would send.
-
-    :param histories: what the ledger says now of the files that could not be claimed, by file id.
-    :param claims: the others of the request; to be used or settled by the caller.
-    """
-
-    def __init__(self, histories: dict[str, History], claims: Sequence[Claim] = ()) -> None:
-        super().__init__("; ".join(f"{i}: {h.describe()}" for i, h in histories.items()))
-        self.histories = histories
-        self.claims = tuple(claims)
-
-
-class SettlingFailed(AmiliLedgerUnavailable):
-    """
-    Outcomes could not be written within the bounded time: nothing more may be sent, and a retry cannot help.
-
-    :param claims: the claims whose outcome may not be in the ledger; they become unknown when they expire.
-    """
-
-    def __init__(self, message: str = "", *, claims: Sequence[Claim] = ()) -> None:
-        super().__init__(message)
-        self.claims = list(claims)
 
 
 class Ledger:
@@ -156,7 +106,7 @@ class Ledger:
 
     def file_id(self, file_type: str, sha256: str, name: str | None = None) -> str:
         """Return the identity of a file of this client in this environment; see :mod:`~.identity` for its *name*."""
-        return identity.file_id(
+        return attempts.file_id(
             environment=self.environment, client_no=self.client_no, file_type=file_type, sha256=sha256, name=name
         )
 
@@ -172,20 +122,20 @@ class Ledger:
         return self.store.has_size(self.environment, self.client_no, size)
 
     def look_up(
-        self, file_ids: Sequence[str], *, chain: str | None = None, set_aside: SetAside = SetAside.NOTHING
+        self, file_ids: Sequence[str], *, chain: str | None = None, disregard: Disregard = Disregard.NOTHING
     ) -> dict[str, History]:
         """
         Return what the ledger says of files, by file id.
 
         :param file_ids: who they are.
         :param chain: this run's chain of attempts.
-        :param set_aside: which attempts of other chains do not count.
+        :param disregard: which attempts of other chains do not count.
         :raises AmiliLedgerUnavailable: if that cannot be told.
         """
         found = self.store.look_up(self.environment, self.client_no, file_ids)
         fault_points.reached("looked up")
         return {
-            file_id: history(file_id, found.attempts.get(file_id, ()), now=found.now, chain=chain, set_aside=set_aside)
+            file_id: history(file_id, found.attempts.get(file_id, ()), now=found.now, chain=chain, disregard=disregard)
             for file_id in file_ids
         }
 

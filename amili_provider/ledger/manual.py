@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING
 
 from amili_provider.exceptions import AmiliAuthenticationError, AmiliConnectionError, AmiliError
 from amili_provider.ledger.asking import ask_amili
-from amili_provider.ledger.attempts import ClaimFacts, Origin, Run
-from amili_provider.ledger.identity import is_file_id
-from amili_provider.ledger.ledger import ClaimLost, Ledger
+from amili_provider.ledger.attempts import ClaimFacts, Origin, Run, is_file_id
+from amili_provider.ledger.claims import ClaimLost
+from amili_provider.ledger.ledger import Ledger
 from amili_provider.ledger.questions import Row, unknown
 from amili_provider.ledger.state import History, LedgerState
 from amili_provider.ledger.stores import Query
-from amili_provider.models import Outcome, Verdict, escaped, one_line
-from amili_provider.storage.listing import StorageFile, list_files, open_sources
+from amili_provider.receipts import Outcome, Verdict, escaped, one_line
+from amili_provider.storage.files import StorageFile
+from amili_provider.storage.listing import list_files
+from amili_provider.storage.sources import open_sources
 
 if TYPE_CHECKING:
-    from amili_provider.client import AmiliClient
+    from amili_provider.api.client import AmiliClient
 
 _NAMED = 5
 _READERS = 4

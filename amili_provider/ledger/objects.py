@@ -23,8 +23,8 @@ import tenacity
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.attempts import FORMAT, Attempt, attempt_from, timestamp
 from amili_provider.ledger.stores import Found, Identity, Query, another_ledger
-from amili_provider.models import Outcome, Verdict, one_line
-from amili_provider.storage.objects import ObjectFiles
+from amili_provider.receipts import Outcome, Verdict, one_line
+from amili_provider.storage.backends.objects import ObjectFiles
 
 LARGE_BYTES = 8 * 1024 * 1024
 """The sizes of larger files are kept as objects of their own, so that they can be asked for."""
@@ -204,14 +204,11 @@ class ObjectStore:
         return None if same else another_ledger(self.shown)
 
     def _tried(self, attempt: Attempt) -> bool | AmiliLedgerUnavailable:
+        """Create an attempt; return whether it is ours, or why that is not known."""
         try:
-            return self._make(attempt)
+            return self._create(_key(attempt), _data(attempt)) or self._is_ours(attempt)
         except AmiliLedgerUnavailable as error:
             return error
-
-    def _make(self, attempt: Attempt) -> bool:
-        """Create an attempt; return whether it is ours."""
-        return self._create(_key(attempt), _data(attempt)) or self._is_ours(attempt)
 
     def _is_ours(self, attempt: Attempt) -> bool:
         known = self._read(_key(attempt))
@@ -255,8 +252,6 @@ class ObjectStore:
         """Close the connections, and end the threads."""
         self._threads.shutdown(wait=False)
         self._files.close()
-
-    # The store itself
 
     def _each(self, operation: Callable[[T], U], things: Iterable[T]) -> list[U]:
         return list(self._threads.map(operation, things))

@@ -16,15 +16,22 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from amili_provider.connection_form import LEDGER_FROM_CONNECTION, AmiliSettings, checked_client_no, field_label
+from amili_provider.connection import LEDGER_FROM_CONNECTION, AmiliSettings, checked_client_no, field_label
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.ledger import Ledger
 from amili_provider.ledger.objects import ObjectStore
 from amili_provider.ledger.stores import LedgerStore
-from amili_provider.models import one_line
-from amili_provider.storage.connections import StorageConnection, look_up, said
-from amili_provider.storage.filesystems import open_location
-from amili_provider.storage.kinds import BY_SCHEME, DISTRIBUTION, shown, split_url
+from amili_provider.receipts import one_line
+from amili_provider.storage.connections import (
+    BY_SCHEME,
+    DISTRIBUTION,
+    StorageConnection,
+    look_up,
+    said,
+    shown,
+    split_url,
+)
+from amili_provider.storage.opening import open_location
 
 SQL_CONN_TYPES = {"postgres": "postgres", "mysql": "mysql", "sqlite": None}
 """Connection types whose database can hold a ledger, and the extra that brings their driver."""
@@ -190,7 +197,8 @@ def _connect_args(connection: StorageConnection) -> dict[str, Any]:
 
 
 def _sqlite(path: str, *, table: str = "amili_attempts", create: bool) -> LedgerStore:
-    from amili_provider.ledger.sql import SqlStore, sqlite_engine
+    from amili_provider.ledger.dialects import sqlite_engine
+    from amili_provider.ledger.sql import SqlStore
 
     if not path.startswith("/") or path == "/":
         raise ValueError(

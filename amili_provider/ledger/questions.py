@@ -15,7 +15,7 @@ from typing import Any
 from amili_provider.ledger.attempts import Attempt, Origin
 from amili_provider.ledger.state import History, LedgerState, history
 from amili_provider.ledger.stores import LedgerStore, Query
-from amili_provider.models import Outcome
+from amili_provider.receipts import Outcome
 
 Row = dict[str, Any]
 Key = tuple[str, str, str]

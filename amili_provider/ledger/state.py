@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from amili_provider.ledger.attempts import Attempt
-from amili_provider.ledger.identity import same_name
-from amili_provider.models import Outcome
+from amili_provider.ledger.attempts import Attempt, same_name
+from amili_provider.receipts import Outcome
 
 
 class LedgerState(StrEnum):
@@ -26,7 +25,7 @@ class LedgerState(StrEnum):
     UNKNOWN = "unknown"
 
 
-class SetAside(StrEnum):
+class Disregard(StrEnum):
     """
     Which attempts older than this chain of attempts the user asked to disregard; never live claims.
 
@@ -109,7 +108,7 @@ def history(
     *,
     now: float,
     chain: str | None = None,
-    set_aside: SetAside = SetAside.NOTHING,
+    disregard: Disregard = Disregard.NOTHING,
 ) -> History:
     """
     Return what *attempts*, in their order, mean together.
@@ -118,7 +117,7 @@ def history(
     :param attempts: every attempt at it.
     :param now: the store's time, seconds since the epoch.
     :param chain: the asking run's chain of attempts.
-    :param set_aside: which attempts of other chains do not count.
+    :param disregard: which attempts of other chains do not count.
     """
     if not attempts:
         return History(file_id, LedgerState.FREE)
@@ -127,9 +126,9 @@ def history(
     live = [a for a in attempts if a.is_live(now)]
     unknown = [a for a in attempts if not a.has_end and not a.is_live(now) and a.attempt not in resolved]
     unresolved = tuple(a.attempt for a in unknown)
-    if set_aside is SetAside.EVERYTHING:
+    if disregard is Disregard.EVERYTHING:
         uploaded = [a for a in uploaded if _belongs(a, chain)]
-    if set_aside is not SetAside.NOTHING:
+    if disregard is not Disregard.NOTHING:
         unknown = [a for a in unknown if _belongs(a, chain)]
     for state, deciding in (
         (LedgerState.UPLOADED, uploaded),

@@ -10,9 +10,11 @@ from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from amili_provider.ledger.attempts import FIELDS, Attempt, AttemptState, Origin, check_state
-from amili_provider.models import Outcome, one_line
+from amili_provider.ledger.stores import Query
+from amili_provider.receipts import Outcome, one_line
 
 DEFAULT_TABLE = "amili_attempts"
 _LENGTHS = {
@@ -29,10 +31,14 @@ _NULLABLE = frozenset({"outcome", "status", "result", "message", "settled_at", "
 KEY = ("environment", "client_no", "file_id", "attempt")
 _INDEXES = (
     ("size", ("environment", "client_no", "size")),
-    ("outcome", ("environment", "client_no", "outcome", "claimed_at")),
+    ("outcome", ("environment", "outcome", "claimed_at", "client_no")),
     ("name", ("environment", "client_no", "name")),
     ("run", ("dag_id", "run_id", "task_id")),
 )
+SAID = ("state", "outcome", "status", "result", "message", "settled_at", "uploaded_at")
+"""What the settling of an attempt writes."""
+IDENTITY: dict[str, Any] = {"environment": "", "client_no": "", "file_id": "ledger"}
+"""The key of the row that says which ledger this is; its attempt number is the format."""
 _values = attrgetter(*FIELDS)
 key_of = attrgetter(*KEY)
 """Returns the key of an attempt's row."""
@@ -98,3 +104,42 @@ def attempt_of(row: Any) -> Attempt:
         values |= {"state": AttemptState.CLAIMED, "outcome": None, "expires_at": "", "origin": Origin.DELIVERY}
         values |= {"resolves": (), "message": one_line(f"its row cannot be read: {error}")}
     return Attempt(**values)
+
+
+def matching(table: sa.Table, query: Query) -> Any:
+    """Return the condition that *query* is."""
+    columns = table.c
+    wanted = [columns.environment != ""]  # all but the row that says which ledger this is
+    exact = ("environment", "client_no", "dag_id", "run_id", "request")
+    wanted += [columns[field] == value for field in exact if (value := getattr(query, field)) is not None]
+    if query.file_ids is not None:
+        wanted.append(columns.file_id.in_(list(query.file_ids)))
+    if query.since:
+        wanted.append(columns.claimed_at >= query.since)
+    if query.until:
+        wanted.append(columns.claimed_at < f"{query.until}U")  # 'T' comes before it, and every time of the day
+    if query.unsettled:
+        wanted.append(sa.or_(columns.outcome.is_(None), columns.outcome == Outcome.UNKNOWN.value))
+    if query.text:
+        part = query.text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+        # By the database's own idea of letters on both sides: in the locale C it knows ASCII's only.
+        like = sa.func.lower(f"%{part}%")
+        wanted.append(
+            sa.or_(
+                sa.func.lower(columns.name).like(like, escape="!"),
+                sa.func.lower(columns.source).like(like, escape="!"),
+                columns.sha256.like(f"{part.lower()}%", escape="!"),
+                columns.file_id == query.text.lower(),
+            )
+        )
+    return sa.and_(*wanted)
+
+
+def ddl(table: sa.Table, engine: sa.engine.Engine) -> str:
+    """Return the statements that create the table and let a login use it."""
+    indexes = sorted(table.indexes, key=lambda index: str(index.name))
+    statements: list[Any] = [CreateTable(table), *map(CreateIndex, indexes)]
+    written = [str(s.compile(dialect=engine.dialect)).strip().replace("\t", "    ") for s in statements]
+    name = engine.dialect.identifier_preparer.format_table(table)
+    written.append(f"GRANT SELECT, INSERT, UPDATE ON {name} TO <login of the connection>")
+    return "".join(f"{statement};\n" for statement in written)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from amili_provider.ledger.attempts import FORMAT, Attempt, AttemptState, attempt_from, timestamp
-from amili_provider.ledger.identity import is_file_id
+from amili_provider.ledger.attempts import FORMAT, Attempt, AttemptState, attempt_from, is_file_id, timestamp
 from amili_provider.ledger.questions import histories, key_of
 from amili_provider.ledger.state import LedgerState
 from amili_provider.ledger.stores import LedgerStore, Query

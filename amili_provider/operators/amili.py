@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from amili_provider.connection_form import LEDGER_FROM_CONNECTION
-from amili_provider.operators.rendering import SourceOperator
-from amili_provider.reports import laid_out_errors
+from amili_provider.connection import LEDGER_FROM_CONNECTION
+from amili_provider.operators.links import AmiliReceiptsLink
+from amili_provider.operators.templates import SourceOperator
+from amili_provider.report_lines import laid_out_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from amili_provider.delivery.deliver import DeliveryRun
-    from amili_provider.delivery.order import Order
-    from amili_provider.models import Receipt
+    from amili_provider.delivery.options import Order
+    from amili_provider.delivery.run import UploadRun
     from amili_provider.operators.asking import Asking
+    from amili_provider.receipts import Receipt
 
 
 class _Stopped(BaseException):
@@ -109,6 +110,7 @@ class AmiliFileUploadOperator(SourceOperator):
         "dry_run",
     )
     ui_color = "#d9e8e3"
+    operator_extra_links = (AmiliReceiptsLink(),)
 
     _base_url: str = ""
     _receipts: Sequence[Receipt] = ()
@@ -223,7 +225,7 @@ class AmiliFileUploadOperator(SourceOperator):
     def _deliver(
         self, order: Order, context: Context, asking: Asking | None, earlier: Sequence[Receipt] = ()
     ) -> list[dict[str, Any]]:
-        from amili_provider.delivery.deliver import DeliveryRun
+        from amili_provider.delivery.run import UploadRun
         from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
         from amili_provider.hooks.amili import AmiliHook
         from amili_provider.operators.retries import policy_for
@@ -235,7 +237,7 @@ class AmiliFileUploadOperator(SourceOperator):
             with wrong_arguments_are_permanent():
                 self._base_url = hook.settings.base_url
             log = cast("logging.Logger", self.log)
-            run = DeliveryRun(order, hook, log=log, earlier=earlier, goes_on=asking is not None)
+            run = UploadRun(order, hook, log=log, earlier=earlier, goes_on=asking is not None)
             stopped = False
             try:
                 self._delivering = True
@@ -243,12 +245,12 @@ class AmiliFileUploadOperator(SourceOperator):
             except _Stopped:
                 stopped = True
             except BaseException as error:
-                barred = run.barred(error)
+                non_retryable_error = run.non_retryable_error(error)
                 try:
                     self._publish(context, run.receipts)
                 finally:
-                    if barred is not None:
-                        raise barred from error
+                    if non_retryable_error is not None:
+                        raise non_retryable_error from error
                 raise
             finally:
                 self._delivering = False
@@ -260,13 +262,13 @@ class AmiliFileUploadOperator(SourceOperator):
         except (AirflowSkipException, AmiliError):
             raise
         except BaseException as error:
-            if (barred := run.barred(error)) is not None:
-                raise barred from error
+            if (non_retryable_error := run.non_retryable_error(error)) is not None:
+                raise non_retryable_error from error
             raise
 
     def _concluded(
         self,
-        run: DeliveryRun,
+        run: UploadRun,
         order: Order,
         context: Context,
         asking: Asking | None,
@@ -278,7 +280,7 @@ class AmiliFileUploadOperator(SourceOperator):
         from amili_provider.delivery.progress import tell_end
         from amili_provider.exceptions import AmiliDeliveryIncomplete
         from amili_provider.operators.note import note_on_run
-        from amili_provider.operators.nothing import end_with_nothing
+        from amili_provider.operators.task import end_with_nothing
 
         receipts = run.receipts
         log = cast("logging.Logger", self.log)
@@ -324,10 +326,10 @@ class AmiliFileUploadOperator(SourceOperator):
 
     def _order(self, context: Context) -> Order:
         """Check every argument, before anything is sent."""
-        from amili_provider.delivery.order import Order
+        from amili_provider.delivery.options import Order
         from amili_provider.operators import arguments
-        from amili_provider.operators.naming import renamer
-        from amili_provider.operators.runs import this_run
+        from amili_provider.operators.task import this_run
+        from amili_provider.operators.templates import renamer
         from amili_provider.storage.names import KINDS_IGNORED
 
         optional = arguments.optional_text

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
-from amili_provider.connection_form import as_bool
+from amili_provider.connection import as_bool
 
 _PRINTED = re.compile(r"^\s*[\[({].*[\])}]\s*$", re.DOTALL)
 """Text that looks like a list, tuple, set or dictionary that was printed."""

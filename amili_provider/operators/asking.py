@@ -21,7 +21,7 @@ from airflow.providers.common.compat.version_compat import (
 )
 
 from amili_provider.delivery.earlier import receipt_from
-from amili_provider.delivery.order import Order
+from amili_provider.delivery.options import Order
 from amili_provider.delivery.report import failure as failure_of
 from amili_provider.exceptions import AmiliError, AmiliOutcomeUnknown, AmiliPermanentError
 from amili_provider.hooks.amili import AmiliHook
@@ -29,9 +29,9 @@ from amili_provider.ledger import History, Ledger, LedgerState, manual
 from amili_provider.ledger.attempts import Run
 from amili_provider.ledger.manual import Person
 from amili_provider.ledger.opening import ledger_from
-from amili_provider.models import Outcome, Receipt, one_line
 from amili_provider.operators import question
-from amili_provider.reports import LOG_WIDTH, LONGEST_CLASS, wrapped
+from amili_provider.receipts import Outcome, Receipt, one_line
+from amili_provider.report_lines import LOG_WIDTH, LONGEST_CLASS, wrapped
 
 GOES_ON_IN = "execute_complete"
 """The operator's method that gets the answer."""
@@ -194,7 +194,7 @@ def _wait_for_answer(asking: Asking, ti: Any, unknown: Sequence[History]) -> NoR
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """
     What came of a question.
 
@@ -217,7 +217,7 @@ class Answer:
         return self.arrived is not None and not self.reason
 
 
-def answer_of(event: Mapping[str, Any], timeout: timedelta | None) -> Answer:
+def answer_of(event: Mapping[str, Any], timeout: timedelta | None) -> Response:
     """
     Return what Airflow's event says; anything but a person's clear answer leaves the files unknown.
 
@@ -226,20 +226,20 @@ def answer_of(event: Mapping[str, Any], timeout: timedelta | None) -> Answer:
     """
     if "error" in event:
         if event.get("error_type") == "timeout":
-            return Answer(None, f"No answer came within {timeout}: the files stay unknown.")
-        return Answer(None, f"The answer cannot be taken ({one_line(event['error'], 120)}): the files stay unknown.")
+            return Response(None, f"No answer came within {timeout}: the files stay unknown.")
+        return Response(None, f"The answer cannot be taken ({one_line(event['error'], 120)}): the files stay unknown.")
     user, chosen = event.get("responded_by_user"), list(event.get("chosen_options") or [])
     if not isinstance(user, Mapping) or not (user.get("id") or user.get("name")):
-        return Answer(None, "The answer names no person, so nothing is settled: the files stay unknown.")
+        return Response(None, "The answer names no person, so nothing is settled: the files stay unknown.")
     name, login = str(user.get("name") or user["id"]), f"Airflow user {user.get('id') or user['name']}"
     reason = one_line((event.get("params_input") or {}).get(_REASON) or "", _LONGEST_REASON)
     arrived = {question.HAS_THEM: True, question.SEND_AGAIN: False}.get(chosen[0]) if len(chosen) == 1 else None
     said = {True: question.HAS_THEM, False: question.SEND_AGAIN, None: question.LEAVE_UNKNOWN}[arrived]
     words = f"{one_line(name, 80)} answered: {said}" + (f" ({reason})" if reason else "") + "."
-    return Answer(arrived, words, name, login, reason)
+    return Response(arrived, words, name, login, reason)
 
 
-def settle(ledger: Ledger, answer: Answer, file_ids: Sequence[str], run: Run) -> None:
+def settle(ledger: Ledger, answer: Response, file_ids: Sequence[str], run: Run) -> None:
     """
     Write the answer into the ledger, for all files or for none.
 
@@ -262,7 +262,7 @@ def earlier_receipts(ti: Any, task_id: str) -> list[Receipt]:
     return [receipt_from(fields) for fields in found or ()]
 
 
-def as_answered(earlier: Sequence[Receipt], answer: Answer, file_ids: Sequence[str]) -> list[Receipt]:
+def as_answered(earlier: Sequence[Receipt], answer: Response, file_ids: Sequence[str]) -> list[Receipt]:
     """Return the receipts of the first part as the answer makes them; those of files that are sent again say so."""
     mine, message = set(file_ids), one_line(answer.words)
     outcome = Outcome.ALREADY_UPLOADED if answer.arrived else Outcome.NOT_SENT
@@ -275,7 +275,7 @@ def as_answered(earlier: Sequence[Receipt], answer: Answer, file_ids: Sequence[s
     ]
 
 
-def left_unknown(answer: Answer, earlier: Sequence[Receipt], file_ids: Sequence[str]) -> AmiliError:
+def left_unknown(answer: Response, earlier: Sequence[Receipt], file_ids: Sequence[str]) -> AmiliError:
     """Return the error of a task whose question was not answered, or answered so."""
     failure = failure_of(earlier, halt=None, has_ledger=True)
     if failure is None:

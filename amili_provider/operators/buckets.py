@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from amili_provider.operators.rendering import SourceOperator
-from amili_provider.reports import laid_out_errors
+from amili_provider.operators.templates import SourceOperator
+from amili_provider.report_lines import laid_out_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from amili_provider.delivery.expected import Skipped
-    from amili_provider.storage.listing import StorageFile
+    from amili_provider.delivery.report import Skipped
+    from amili_provider.storage.files import StorageFile
 
 MOST_BUCKETS = 1024
 """Airflow's own bound on the map indexes of one task, ``[core] max_map_length``."""
@@ -93,11 +93,12 @@ class AmiliFileBucketsOperator(SourceOperator):
         from contextlib import closing
 
         from amili_provider.delivery.buckets import Bounds, balanced_buckets
-        from amili_provider.delivery.expected import nothing_there
+        from amili_provider.delivery.report import nothing_there
         from amili_provider.exceptions import AmiliStorageSettingsError
         from amili_provider.operators import arguments
-        from amili_provider.operators.nothing import end_with_nothing
-        from amili_provider.storage.listing import Sources, list_files, open_sources
+        from amili_provider.operators.task import end_with_nothing
+        from amili_provider.storage.listing import list_files
+        from amili_provider.storage.sources import Sources, open_sources
 
         bounds = Bounds(
             files=arguments.number_of("max_files_per_bucket", self.max_files_per_bucket),
@@ -168,8 +169,8 @@ class AmiliFileBucketsOperator(SourceOperator):
 def _address(file: StorageFile, conn_id: str | None) -> str:
     """Return the path by which an upload with the same ``source_conn_id`` finds *file*."""
     from amili_provider.exceptions import AmiliStorageSettingsError
-    from amili_provider.storage.listing import EXACT
     from amili_provider.storage.patterns import is_pattern
+    from amili_provider.storage.sources import EXACT
 
     storage = file.location_root.storage
     as_it_is = storage.prefix + file.path == file.url

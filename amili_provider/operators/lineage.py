@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from amili_provider.models import Outcome, Receipt
+from amili_provider.receipts import Outcome, Receipt
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage

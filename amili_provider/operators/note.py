@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from logging import Logger
 from typing import Any
 
-from amili_provider.models import Receipt, one_line
-from amili_provider.reports import in_numbers
+from amili_provider.receipts import Receipt, one_line
+from amili_provider.report_lines import in_numbers
 
 _LONGEST = 1000
 """Characters that Airflow keeps."""

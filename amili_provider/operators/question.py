@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from amili_provider.delivery.progress import shown_bytes
 from amili_provider.ledger import Attempt, History
-from amili_provider.models import one_line
+from amili_provider.receipts import one_line
 from amili_provider.reports import marked
 
 HAS_THEM = "Amili has them"

@@ -7,18 +7,17 @@ from typing import Any, ClassVar
 
 from airflow.providers.common.compat.sdk import Context
 
-from amili_provider.connection_form import checked_client_no, field_label
+from amili_provider.api.results import Vocabulary
+from amili_provider.connection import checked_client_no, field_label
 from amili_provider.exceptions import AmiliResultFailed
-from amili_provider.models import Vocabulary
-from amili_provider.reports import MOST_LINES, by_outcome, told
-from amili_provider.sensors.arguments import Asked, asked_for, checked_uuid
-from amili_provider.sensors.uploads import uploads_in, without_receipts
-from amili_provider.sensors.waiting import AmiliSensor, words_of
+from amili_provider.report_lines import MOST_LINES, by_outcome, told
+from amili_provider.sensors.arguments import Asked, asked_for, checked_uuid, uploads_in, without_receipts
+from amili_provider.sensors.base import AmiliSensor, words_of
 from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
-from amili_provider.triggers.connecting import Overrides
+from amili_provider.triggers.base import AmiliTrigger
+from amili_provider.triggers.clients import Overrides
 from amili_provider.triggers.events import Open, Settled
 from amili_provider.triggers.questions import Ask, Client, Key, about_batches, about_files
-from amili_provider.triggers.waiting import AmiliTrigger
 
 _PARTIAL_CHOICES = ("wait", "fail", "succeed")
 
@@ -38,7 +37,7 @@ class AmiliFileResultSensor(AmiliSensor):
     :param file_ids: ids instead of receipts.
     :param result_path: the path of a file's result, with ``{clientno}`` and ``{fileid}`` in it; None for the
         connection's.
-    :param arguments: see :class:`~amili_provider.sensors.waiting.AmiliSensor`.
+    :param arguments: see :class:`~amili_provider.sensors.base.AmiliSensor`.
     """
 
     template_fields: Sequence[str] = (*AmiliSensor.template_fields, "receipts", "file_ids", "result_path")
@@ -70,7 +69,7 @@ class AmiliFileResultSensor(AmiliSensor):
         return self._asked().names
 
     def _hopeless(self) -> AmiliResultFailed | None:
-        lost = self._asked().hopeless
+        lost = self._asked().undeliverable
         if self._lost:
             remedy = "What became of the files of the others is not known here: see their logs, and clear them."
             return AmiliResultFailed("\n".join([*self._lost, remedy]), receipts=lost)
@@ -138,7 +137,7 @@ class AmiliBatchSensor(AmiliSensor):
     :param batch_uuid: as Amili gave it.
     :param if_partial: what a batch that is done in part means: ``wait`` (it goes on, until the time-out), ``fail``,
         or ``succeed``.
-    :param arguments: see :class:`~amili_provider.sensors.waiting.AmiliSensor`.
+    :param arguments: see :class:`~amili_provider.sensors.base.AmiliSensor`.
     """
 
     template_fields: Sequence[str] = (*AmiliSensor.template_fields, "batch_uuid", "if_partial")

@@ -11,9 +11,9 @@ from typing import BinaryIO, cast
 
 from amili_provider.exceptions import AmiliStorageSettingsError
 from amili_provider.storage.base import Entry, NotAsListedError
+from amili_provider.storage.errors import explain
 from amili_provider.storage.locations import Location
 from amili_provider.storage.streams import BLOCK_BYTES, WholeFile
-from amili_provider.storage.troubles import explain
 
 
 @dataclass(frozen=True, slots=True)

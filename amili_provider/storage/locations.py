@@ -7,9 +7,8 @@ import unicodedata
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from amili_provider.models import escaped
-from amili_provider.storage.connections import StorageConnection
-from amili_provider.storage.kinds import Kind, shown, split_host, split_url
+from amili_provider.receipts import escaped
+from amili_provider.storage.connections import Kind, StorageConnection, shown, split_host, split_url
 from amili_provider.storage.patterns import Levels, is_pattern
 
 

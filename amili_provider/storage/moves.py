@@ -19,18 +19,18 @@ import posixpath
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
 from amili_provider.storage.base import Entry, NotAsListedError
+from amili_provider.storage.connections import BY_SCHEME, split_url
+from amili_provider.storage.errors import explain
 from amili_provider.storage.files import StorageFile, look_at
-from amili_provider.storage.filesystems import open_storage, split_conn_id
-from amili_provider.storage.kinds import BY_SCHEME, split_url
 from amili_provider.storage.locations import Location
 from amili_provider.storage.names import with_suffix
+from amili_provider.storage.opening import open_storage, split_conn_id
 from amili_provider.storage.patterns import is_pattern
-from amili_provider.storage.troubles import explain
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +55,12 @@ class Mover:
     """
     Moves settled files into one folder.
 
+    :param parameter: what the user calls it: ``archive_to`` or ``reject_to``.
     :param target: the folder.
     """
 
-    def __init__(self, target: Location) -> None:
+    def __init__(self, parameter: str, target: Location) -> None:
+        self._parameter = parameter
         self.target = target
 
     @classmethod
@@ -81,12 +83,15 @@ class Mover:
         if named is None and (scheme is None or _same_kind(scheme, files)):
             named = conn_id
         with ExitStack() as unless_good:
-            storage = open_storage(url, named)
-            unless_good.callback(storage.close)
+            try:
+                storage = open_storage(url, named)
+                unless_good.callback(storage.close)
+                target = storage.locate(url)
+            except (AmiliStorageSettingsError, ValueError) as error:
+                raise type(error)(f"{parameter}={url!r}: {error}") from None
             if not storage.kind.lists:
                 raise ValueError(f"{parameter}={url!r}: files cannot be moved to an HTTP address.")
-            target = storage.locate(url)
-            mover = cls(target.at(target.path.rstrip("/") or "/"))
+            mover = cls(parameter, target.at(target.path.rstrip("/") or "/"))
             for file in files:
                 if mover._found_again(file):
                     raise ValueError(
@@ -130,8 +135,17 @@ class Mover:
         try:
             return self._move(file, file_id, sha256)
         except Exception as error:  # noqa: BLE001 - what is delivered stays delivered, whatever a move does
-            why = explain("move", file.url, file.location_root.storage.connection, error)
-            return Moved(None, str(why))
+            return Moved(None, self._explained(file, error))
+
+    def _explained(self, file: StorageFile, error: BaseException) -> str:
+        source, target = file.location_root.storage.connection, self.target.storage.connection
+        known = target or source
+        if source is not None and target is not None:
+            known = replace(target, secrets=target.secrets | source.secrets)
+        why = str(explain("move", f"{file.url} to {self._parameter}={self.target.url!r}", known, error))
+        if target is None and self.target.storage.kind.object_store:
+            why += f" The folder has no connection: name one in it, {self.target.protocol}://<connection>@<bucket>/…"
+        return why
 
     def _move(self, file: StorageFile, file_id: str, sha256: str) -> Moved:
         if not file.location_root.storage.kind.lists:

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from amili_provider.models import escaped
+from amili_provider.receipts import escaped
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.patterns import is_pattern
 

@@ -1,5 +1,5 @@
 """
-How the bytes of a file are come by, so that they are hashed and can be sent more than once.
+Read a file so that it is hashed, and can be sent more than once.
 
 Small files are kept in memory. Larger local files are read in place through one descriptor. Larger files from
 elsewhere are spooled while they are hashed, so that the storage is read once and a replay costs it nothing; or they
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 from amili_provider.exceptions import AmiliStorageError
-from amili_provider.storage.contents import (
+from amili_provider.storage.content import (
     READ_BYTES,
     DescriptorContent,
     HashedContent,

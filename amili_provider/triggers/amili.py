@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from amili_provider.triggers.waiting import AmiliTrigger
+from amili_provider.triggers.base import AmiliTrigger
 
 if TYPE_CHECKING:
-    from amili_provider.models import Vocabulary
+    from amili_provider.api.results import Vocabulary
     from amili_provider.triggers.questions import Ask, Client, Key
 
 
@@ -18,7 +18,7 @@ class AmiliFileResultTrigger(AmiliTrigger):
 
     :param file_ids: the ids of the files, by client number.
     :param result_path: the path of a file's result, instead of the connection's.
-    :param arguments: see :class:`~amili_provider.triggers.waiting.AmiliTrigger`.
+    :param arguments: see :class:`~amili_provider.triggers.base.AmiliTrigger`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class AmiliBatchTrigger(AmiliTrigger):
     :param client_no: the client number.
     :param batch_uuid: as Amili gave it.
     :param if_partial: what a batch that is processed in part means: ``wait``, ``fail`` or ``succeed``.
-    :param arguments: see :class:`~amili_provider.triggers.waiting.AmiliTrigger`.
+    :param arguments: see :class:`~amili_provider.triggers.base.AmiliTrigger`.
     """
 
     def __init__(self, *, client_no: str, batch_uuid: str, if_partial: str = "wait", **arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""One wait: what is still asked for, what was settled, and one poll of all that is open."""
+"""Poll until all is settled, or the time is up."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import logging
 from collections.abc import Iterable
 from enum import Enum
 
+from amili_provider.api.results import Meaning
+from amili_provider.api.retry import LONGEST_WAIT_SECONDS
 from amili_provider.exceptions import AmiliConnectionError, AmiliError
-from amili_provider.models import Meaning, one_line
-from amili_provider.triggers.connecting import MOST_IN_FLIGHT
-from amili_provider.triggers.events import Open, Settled
-from amili_provider.triggers.pace import MOST_FAILURES, Pace, Time
-from amili_provider.triggers.questions import Ask, Key, Said, is_doubtful
-from amili_provider.waiting import LONGEST_WAIT_SECONDS
+from amili_provider.receipts import one_line
+from amili_provider.triggers.base import MOST_FAILURES, AmiliTrigger, Pace, Time
+from amili_provider.triggers.clients import MOST_IN_FLIGHT, Overrides, aclient, asettings
+from amili_provider.triggers.events import Open, Settled, WaitEvent, failed
+from amili_provider.triggers.questions import Ask, Key, ResultStatus, is_doubtful
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Wait:
     Files or batches whose results are waited for.
 
     One poll asks for everything that is open, a few at a time, and never again for what is settled. A poll
-    that fails for a passing cause is tried again here, within the poll, and not counted over several polls: a
+    that fails for a transient cause is tried again here, within the poll, and not counted over several polls: a
     sensor in reschedule mode keeps no memory between its pokes, and all modes are to end alike.
 
     :param keys: what to wait for; each is asked for once per poll.
@@ -83,7 +84,7 @@ class Wait:
         Ask once for everything that is open.
 
         :param ask: the question.
-        :raises AmiliConnectionError: if it failed for passing causes as often as it may.
+        :raises AmiliConnectionError: if it failed for transient causes as often as it may.
         :raises AmiliPermanentError: if asking is of no use.
         """
         unanswered = list(self._open)
@@ -93,7 +94,7 @@ class Wait:
             if trouble is None:
                 break
             failures += 1
-            if not is_passing(trouble) or failures >= self._attempts:
+            if not is_transient(trouble) or failures >= self._attempts:
                 if failures > 1:
                     trouble.message += f" {failures} attempts in a row failed like this."
                 raise trouble
@@ -106,7 +107,7 @@ class Wait:
     async def _paused(self, trouble: AmiliError, failures: int) -> bool:
         """Wait before the next attempt; False if the time is up first."""
         asked = getattr(trouble, "retry_after", None)
-        wait = self._pace.after_failure(failures, asked, self._time.dice())
+        wait = self._pace.after_failure(failures, asked, self._time.random())
         left = None if self._deadline is None else self._deadline - self._time.now()
         log.warning(
             "Asking Amili for results failed (%s of %s attempts): %s",
@@ -153,10 +154,10 @@ class Wait:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(MOST_IN_FLIGHT, len(keys))):
                 group.create_task(ask_on())
-        permanent = [t for t in troubles if not is_passing(t)]
+        permanent = [t for t in troubles if not is_transient(t)]
         return [*unanswered, *waiting], next(iter(permanent or troubles), None)
 
-    def _take(self, key: Key, said: Said) -> None:
+    def _take(self, key: Key, said: ResultStatus) -> None:
         if said.meaning in (Meaning.ACCEPTED, Meaning.REFUSED):
             del self._open[key]
             self._settled[key] = Settled(
@@ -171,6 +172,54 @@ class Wait:
             self._open[key] = said.words
 
 
-def is_passing(error: AmiliError) -> bool:
+def is_transient(error: AmiliError) -> bool:
     """Return whether another attempt at the same poll may help."""
     return isinstance(error, AmiliConnectionError) or is_doubtful(error)
+
+
+async def wait(trigger: AmiliTrigger) -> WaitEvent:
+    """
+    Wait as *trigger* says.
+
+    :returns: how it ended; what is no failure of asking, such as a bug or a wrong connection, is raised as it is.
+    """
+    pace = Pace(trigger.poke_interval, trigger.exponential_backoff, trigger.max_wait)
+    keys = trigger.keys()
+    waiting = Wait(keys, pace, deadline=trigger.deadline, time=trigger.time)
+    overrides = Overrides(
+        trigger.result_path, trigger.accepted_results, trigger.refused_results, trigger.pending_results
+    )
+    settings = overrides.applied_to(await asettings(trigger.amili_conn_id))
+    try:
+        async with aclient(settings, len(keys)) as client:
+            ask = trigger.question(client, client.vocabulary)
+            settled = await _until_settled(trigger, waiting, ask, pace)
+    except AmiliError as error:
+        return failed(error, waiting.settled, waiting.open)
+    return WaitEvent(ending="settled" if settled else "timed_out", settled=waiting.settled, open=waiting.open)
+
+
+async def _until_settled(trigger: AmiliTrigger, waiting: Wait, ask: Ask, pace: Pace) -> bool:
+    """Poll until all is settled, or the time is up; even a trigger that comes too late asks once."""
+    time = trigger.time
+    interval = pace.first_interval(time.now() - trigger.started_at, time.random())
+    told = 0
+    while True:
+        if (still_open := len(waiting.open)) != told:
+            told = still_open
+            log.info("Waiting for %s result(s); the next question is in %.0f s", still_open, interval)
+        left = trigger.deadline - time.now()
+        last = left <= interval
+        await time.sleep(max(min(interval, left), 0.0))
+        try:
+            polled = await waiting.poll(ask)
+        except AmiliConnectionError as trouble:
+            if not trigger.silent_fail:
+                raise
+            log.warning("A poll failed and is passed over, as silent_fail says: %s", trouble.message)
+            polled = Polled.OPEN
+        if polled is Polled.SETTLED:
+            return True
+        if last or polled is Polled.TIME_IS_UP or waiting.is_over:
+            return False
+        interval = pace.interval(time.now() - trigger.started_at, time.random())

@@ -12,17 +12,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from amili_provider.api.results import DONE_WORDS, FileResult, Meaning, Vocabulary, everything_in, says_in_part, word
 from amili_provider.exceptions import AmiliError, AmiliRequestError, AmiliResponseError
-from amili_provider.models import (
-    DONE_WORDS,
-    FileResult,
-    Meaning,
-    Vocabulary,
-    everything_in,
-    one_line,
-    says_in_part,
-    word,
-)
+from amili_provider.receipts import one_line
 
 Key = tuple[str, str]
 """A client number, and a file's id or a batch's uuid."""
@@ -31,7 +23,7 @@ _WORKING, _PARTLY, _NOT_FOUND = 202, 206, 404
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ResultStatus:
     """
     What Amili says of one file or batch.
 
@@ -51,7 +43,7 @@ class Said:
         return ": ".join(shown) or "nothing that is known"
 
 
-class Answer(Protocol):
+class Response(Protocol):
     """What came back over HTTP."""
 
     @property
@@ -68,22 +60,22 @@ class Client(Protocol):
     async def get_file_result(self, client_no: str, file_id: str) -> FileResult | None:
         """Return the result of a file, None if there is none yet."""
 
-    async def get_batch(self, client_no: str, batch_uuid: str) -> Answer:
+    async def get_batch(self, client_no: str, batch_uuid: str) -> Response:
         """Return the answer about a batch."""
 
 
-Ask = Callable[[Key], Awaitable[Said]]
+Ask = Callable[[Key], Awaitable[ResultStatus]]
 
 
 def about_files(client: Client, vocabulary: Vocabulary) -> Ask:
     """Return the question for the result of a file."""
 
-    async def ask(key: Key) -> Said:
+    async def ask(key: Key) -> ResultStatus:
         found = await client.get_file_result(*key)
         if found is None:
-            return Said(Meaning.PENDING, message="no result yet")
+            return ResultStatus(Meaning.PENDING, message="no result yet")
         meaning = vocabulary.meaning(found.status, found.result)
-        return Said(meaning, _shown(found.status), _shown(found.result), _shown(found.message))
+        return ResultStatus(meaning, _shown(found.status), _shown(found.result), _shown(found.message))
 
     return ask
 
@@ -96,14 +88,14 @@ def about_batches(client: Client, vocabulary: Vocabulary, if_partial: str) -> As
     """
     partly = {"wait": Meaning.PENDING, "fail": Meaning.REFUSED, "succeed": Meaning.ACCEPTED}[if_partial]
 
-    async def ask(key: Key) -> Said:
+    async def ask(key: Key) -> ResultStatus:
         answer = await client.get_batch(*key)
-        return judge_batch(answer, vocabulary, partly)
+        return batch_status(answer, vocabulary, partly)
 
     return ask
 
 
-def judge_batch(answer: Answer, vocabulary: Vocabulary, partly: Meaning) -> Said:
+def batch_status(answer: Response, vocabulary: Vocabulary, partly: Meaning) -> ResultStatus:
     """
     Return what an answer says of a batch.
 
@@ -114,7 +106,7 @@ def judge_batch(answer: Answer, vocabulary: Vocabulary, partly: Meaning) -> Said
     """
     code = answer.status_code
     if code == _WORKING:
-        return Said(Meaning.PENDING, message="202, still being processed")
+        return ResultStatus(Meaning.PENDING, message="202, still being processed")
     if code not in (200, _PARTLY):
         raise AmiliResponseError(f"Amili answered {code} about a batch, which says nothing.", status_code=code)
     data = answer.json()
@@ -166,9 +158,9 @@ def _meaning(vocabulary: Vocabulary, words: tuple[str, ...]) -> Meaning:
     return Meaning.ACCEPTED if found is Meaning.UNCLEAR and DONE_WORDS.issuperset(filter(None, words)) else found
 
 
-def _said(meaning: Meaning, entry: dict[str, Any], otherwise: str | None = None) -> Said:
+def _said(meaning: Meaning, entry: dict[str, Any], otherwise: str | None = None) -> ResultStatus:
     status, result, message = (_shown(_plain(entry, name)) for name in ("status", "result", "message"))
-    return Said(meaning, status, result, message or otherwise)
+    return ResultStatus(meaning, status, result, message or otherwise)
 
 
 def _plain(part: dict[str, Any], name: str) -> Any:

@@ -26,8 +26,9 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from amili_provider.ledger import Ledger
+from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.objects import ObjectStore
-from amili_provider.ledger.sql import SqlStore, sqlite_engine
+from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.stores import LedgerStore
 from tests.benchmarks.measuring import in_memory, server
 from tests.databases import postgres as postgres_server
@@ -71,8 +72,8 @@ def s3(path: str | None) -> Iterator[Place]:
     """Ledgers on an S3 server in a process of its own."""
     import boto3
 
-    from amili_provider.storage.objects import ObjectFiles
-    from amili_provider.storage.s3 import S3Client
+    from amili_provider.storage.backends.objects import ObjectFiles
+    from amili_provider.storage.backends.s3 import S3Client
 
     with in_memory(path) as root, server("objects", str(root)) as port:
         (root / "books").mkdir()

@@ -1,4 +1,4 @@
-"""``python -m tests.browser``: fill the connection form, read it back, read a log, take the README's pictures."""
+"""``python -m tests.browser``: the connection form, a log, the Deliveries page, as a person uses them; pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-from amili_provider.connection_form.fields import FIELDS
+from amili_provider.connection.fields import FIELDS
+from tests.browser import deliveries
 from tests.browser.log_view import look
 from tests.browser.pages import ConnectionForm, Graph, open_browser
 from tests.browser.throwaway import airflow
@@ -122,11 +123,12 @@ def main(images: Path, log_picture: Path | None) -> int:
             graph.open(DAG_ID, ["upload_invoices", "check_results"])
             graph.picture(images / "graph.png")
             wrong += look(driver, log_picture)
+            wrong += deliveries.look(driver, images)
         finally:
             driver.quit()
     for line in wrong:
         print(line)  # noqa: T201 - a command's report
-    print(f"{len(FIELDS)} fields, {len(wrong)} differences. Pictures: {images}/connection.png, graph.png")  # noqa: T201
+    print(f"{len(FIELDS)} fields, {len(wrong)} differences. Pictures: {images}/*.png")  # noqa: T201
     return 1 if wrong else 0
 
 

@@ -12,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from amili_provider.connection_form.fields import ConnectionField
+from amili_provider.connection.fields import ConnectionField
 
 SECONDS = 90
 _DIALOG = "//div[@role='dialog']"

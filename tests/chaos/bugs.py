@@ -35,15 +35,15 @@ def plant(name: str) -> None:
 
 def _no_claim() -> None:
     """Nothing is written down before the tail is released."""
-    from amili_provider.delivery.books import Books
+    from amili_provider.delivery.ledger_session import LedgerSession
 
-    wrap(Books, "claim", lambda *_: None)
-    wrap(Books, "check_margin", lambda *_: None)
+    wrap(LedgerSession, "claim", lambda *_: None)
+    wrap(LedgerSession, "check_margin", lambda *_: None)
 
 
 def _claim_after_the_tail() -> None:
     """The claim is written when the whole request is out."""
-    from amili_provider.payload import UploadBody
+    from amili_provider.api.upload import UploadBody
 
     def around(original: Callable[..., Iterator[bytes]], body: Any) -> Iterator[bytes]:
         claim, body.before_tail = body.before_tail, None
@@ -56,21 +56,21 @@ def _claim_after_the_tail() -> None:
 
 def _settle_before_the_answer() -> None:
     """Files are written down as uploaded when they are claimed."""
-    from amili_provider.delivery.books import Books
-    from amili_provider.models import Outcome, Verdict
+    from amili_provider.delivery.ledger_session import LedgerSession
+    from amili_provider.receipts import Outcome, Verdict
 
     def claim(original: Callable[..., None], books: Any, group: Any, request: str) -> None:
         original(books, group, request)
         verdict = Verdict(Outcome.UPLOADED, "PROCESSED", "CREATED")
         books._ledger.settle([(books._claims[item.file_id], verdict) for item in group])
 
-    wrap(Books, "claim", claim)
-    wrap(Books, "settle", lambda *_: {})
+    wrap(LedgerSession, "claim", claim)
+    wrap(LedgerSession, "settle", lambda *_: {})
 
 
 def _resend_on_read_timeout() -> None:
     """A request whose answer does not come is sent once more."""
-    from amili_provider.client import AmiliClient
+    from amili_provider.api.client import AmiliClient
     from amili_provider.exceptions import AmiliOutcomeUnknown
 
     def post(original: Callable[..., Any], client: Any, client_no: str, body: Any) -> Any:
@@ -84,10 +84,10 @@ def _resend_on_read_timeout() -> None:
 
 def _lost_answer_is_not_sent() -> None:
     """A request whose answer does not come counts as not sent."""
-    from amili_provider.delivery import sending
-    from amili_provider.delivery.outcomes import not_sent
+    from amili_provider.delivery import sender
+    from amili_provider.delivery.item import not_sent
 
-    wrap(sending, "unknown", lambda _, reason: not_sent(str(reason), passing=True))
+    wrap(sender, "unknown", lambda _, reason: not_sent(str(reason), transient=True))
 
 
 def _expired_claims_are_free() -> None:
@@ -121,14 +121,14 @@ def _live_claims_are_free() -> None:
 
 def _no_environment_in_the_key() -> None:
     """What was delivered to one environment counts as delivered to all."""
-    from amili_provider.delivery import books
+    from amili_provider.delivery import ledger_session
     from amili_provider.ledger import Ledger
 
     def identify(original: Callable[..., str], *, environment: str, **more: str) -> str:
         assert environment
         return original(environment="", **more)
 
-    wrap(books, "identity_of", identify)
+    wrap(ledger_session, "identity_of", identify)
 
     def anywhere(original: Callable[..., None], *args: Any, **more: Any) -> None:
         original(*args, **{**more, "environment": "anywhere"})
@@ -138,8 +138,8 @@ def _no_environment_in_the_key() -> None:
 
 def _any_2xx_is_accepted() -> None:
     """The code decides, and nobody reads what it says of each file."""
-    from amili_provider.client import UploadReply
-    from amili_provider.models import Outcome, Verdict
+    from amili_provider.api.responses import UploadReply
+    from amili_provider.receipts import Outcome, Verdict
 
     def verdicts(original: Callable[..., Any], reply: Any, file_ids: Any, vocabulary: Any) -> Any:
         if 200 <= reply.status_code < 300:
@@ -151,14 +151,14 @@ def _any_2xx_is_accepted() -> None:
 
 def _judge_first(decide: Callable[[int, bool], Exception | None]) -> None:
     """Let *decide* end an upload by its status, and by whether it says when to come back, before it is judged."""
-    from amili_provider.client import blocking
+    from amili_provider.api import client
 
-    def judged(original: Callable[..., Any], answer: Any, *args: Any, **more: Any) -> Any:
+    def check_status(original: Callable[..., Any], answer: Any, *args: Any, **more: Any) -> Any:
         if error := decide(answer.status_code, "retry-after" in answer.headers):
             raise error
         return original(answer, *args, **more)
 
-    wrap(blocking, "judged_upload", judged)
+    wrap(client, "check_upload", check_status)
 
 
 def _retry_after_is_believed() -> None:
@@ -177,32 +177,33 @@ def _redirects_are_not_sent() -> None:
 
 def _unnamed_files_are_refused() -> None:
     """A 4xx refuses what it does not name, so that it is sent again; what else it says of the request is no matter."""
-    from amili_provider.client import RefusedBy, UploadReply, blocking
+    from amili_provider.api import client
+    from amili_provider.api.responses import RefusedBy, UploadReply
 
-    def judged(original: Callable[..., Any], answer: Any, *args: Any, **more: Any) -> Any:
+    def check_status(original: Callable[..., Any], answer: Any, *args: Any, **more: Any) -> Any:
         reply = original(answer, *args, **more)
         refused_by = RefusedBy.AMILI if 400 <= answer.status_code < 500 else None
         return UploadReply(reply.status_code, reply.body, refused_by, "refused")
 
-    wrap(blocking, "judged_upload", judged)
+    wrap(client, "check_upload", check_status)
 
 
 def _any_refusal_settles() -> None:
     """What the result endpoint says is about the last attempt."""
     from dataclasses import replace
 
-    from amili_provider.delivery import books
+    from amili_provider.delivery import ledger_session
 
     def ask(original: Callable[..., Any], client: Any, client_no: str, known: Any) -> Any:
         return original(client, client_no, replace(known, attempts=(), unknown=()))
 
-    wrap(books, "ask_amili", ask)
+    wrap(ledger_session, "ask_amili", ask)
 
 
 def _whatever_is_not_an_answer_is_absence() -> None:
     """An endpoint that has no result yet does not know the file."""
-    from amili_provider.client import AmiliClient
-    from amili_provider.client.answers import Asked
+    from amili_provider.api.client import AmiliClient
+    from amili_provider.api.responses import Asked
 
     def ask(original: Callable[..., Any], *args: Any) -> Any:
         asked = original(*args)
@@ -213,7 +214,7 @@ def _whatever_is_not_an_answer_is_absence() -> None:
 
 def _unwritten_claims_are_ignored() -> None:
     """A claim that cannot be written does not stop the request."""
-    from amili_provider.delivery.books import Books
+    from amili_provider.delivery.ledger_session import LedgerSession
     from amili_provider.exceptions import AmiliLedgerUnavailable
 
     def claim(original: Callable[..., None], books: Any, group: Any, request: str) -> None:
@@ -222,13 +223,13 @@ def _unwritten_claims_are_ignored() -> None:
         except AmiliLedgerUnavailable:
             books._claims.clear()
 
-    wrap(Books, "claim", claim)
-    wrap(Books, "check_margin", lambda *_: None)
+    wrap(LedgerSession, "claim", claim)
+    wrap(LedgerSession, "check_margin", lambda *_: None)
 
 
 def _unwritten_outcomes_are_ignored() -> None:
     """An outcome that cannot be written does not stop anything, and nobody hears of it."""
-    from amili_provider.delivery.books import Books
+    from amili_provider.delivery.ledger_session import LedgerSession
     from amili_provider.exceptions import AmiliLedgerUnavailable
 
     def settle(original: Callable[..., Any], *args: Any) -> Any:
@@ -236,7 +237,7 @@ def _unwritten_outcomes_are_ignored() -> None:
             return original(*args)
         return {}
 
-    wrap(Books, "settle", settle)
+    wrap(LedgerSession, "settle", settle)
 
 
 def _every_claim_is_won() -> None:
@@ -259,27 +260,27 @@ def _chain_is_ignored() -> None:
 
 def _resend_without_asking() -> None:
     """``resend`` sends again what Amili would say that it has."""
-    from amili_provider.client import AmiliClient
-    from amili_provider.client.answers import Asked
+    from amili_provider.api.client import AmiliClient
+    from amili_provider.api.responses import Asked
 
     wrap(AmiliClient, "ask_for_result", lambda *_: Asked(None, not_found=True, status_code=404))
 
 
 def _changes_go_unnoticed() -> None:
     """A file that changes while it is sent is sent as it is, under the hash that it had."""
-    from amili_provider.storage.contents import DescriptorContent
+    from amili_provider.storage.content import DescriptorContent
 
     wrap(DescriptorContent, "check_unchanged", lambda *_: None)
 
 
 def _short_reads_go_unnoticed() -> None:
     """A storage that ends a file early has its way."""
-    from amili_provider.storage import contents, reading
+    from amili_provider.storage import content, reading
 
     def lenient(_: Any, file: Any, on_bytes: Any) -> Any:
         assert on_bytes
         with file.open() as stream:
-            return contents.MemoryContent(stream.read(file.size))
+            return content.MemoryContent(stream.read(file.size))
 
     wrap(reading, "_read_to_memory", lenient)
 
@@ -293,15 +294,15 @@ def _a_stop_waits_for_the_storage() -> None:
 
 def _missing_receipts() -> None:
     """Files whose reading failed are left out of the report."""
-    from amili_provider.delivery.deliver import DeliveryRun
+    from amili_provider.delivery.run import UploadRun
 
     kept = property(lambda run: [i.receipt for i in run._items if i.receipt.sha256 or i.receipt.outcome == "skipped"])
-    DeliveryRun.receipts = kept  # type: ignore[assignment]
+    UploadRun.receipts = kept  # type: ignore[assignment]
 
 
 def _unknown_is_green() -> None:
     """Files whose outcome is unknown do not fail the task."""
-    from amili_provider.models import Outcome
+    from amili_provider.receipts import Outcome
 
     Outcome.failed = property(lambda outcome: outcome in (Outcome.REJECTED, Outcome.NOT_SENT))  # type: ignore[assignment]
 
@@ -310,30 +311,30 @@ def _duplicates_are_green() -> None:
     """Equal bytes under another name count as delivered, and nobody is asked."""
     from dataclasses import replace
 
-    from amili_provider.delivery import books, duplicates
+    from amili_provider.delivery import duplicates, ledger_session
 
     def lenient(original: Callable[..., Any], accepted: Any, plan: Any, **more: Any) -> Any:
         return original(accepted, replace(plan, if_duplicate="skip"), **more)
 
-    for module in (books, duplicates):
+    for module in (ledger_session, duplicates):
         wrap(module, "not_sent_twice", lenient)
 
 
 def _send_forgets_the_name() -> None:
     """The second name of equal bytes has no identity of its own."""
-    from amili_provider.delivery import books
+    from amili_provider.delivery import ledger_session
 
-    wrap(books, "identity_of", lambda original, name=None, **more: original(**more))
+    wrap(ledger_session, "identity_of", lambda original, name=None, **more: original(**more))
 
 
 def _send_forgets_what_it_sent() -> None:
     """The second name of equal bytes has another identity in every run."""
     import secrets
 
-    from amili_provider.delivery import books
+    from amili_provider.delivery import ledger_session
 
     salt = secrets.token_hex(4)
-    wrap(books, "identity_of", lambda original, name=None, **more: original(name=name and name + salt, **more))
+    wrap(ledger_session, "identity_of", lambda original, name=None, **more: original(name=name and name + salt, **more))
 
 
 BUGS: dict[str, Bug] = {

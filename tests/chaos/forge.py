@@ -35,8 +35,8 @@ class _Forge:
 
     def __init__(self) -> None:
         # Imported before anything is forked.
-        import amili_provider.client
-        import amili_provider.delivery.deliver
+        import amili_provider.api.client
+        import amili_provider.delivery.run
         import amili_provider.hooks.amili
         import amili_provider.ledger.sql  # noqa: F401
 

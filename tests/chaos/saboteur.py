@@ -104,17 +104,15 @@ class Countdown:
 
 def _hurry() -> None:
     """Shorten pauses, and call files large that are not; how often something is tried stays as it is."""
-    from amili_provider import waiting
+    from amili_provider.api import retry
     from amili_provider.delivery import pipeline
-    from amili_provider.ledger import ledger, sql
-    from amili_provider.ledger.objects import ObjectStore
+    from amili_provider.ledger import dialects, ledger
     from amili_provider.ledger.sql import SqlStore
 
-    waiting._FIRST_BACKOFF_SECONDS = 0.02
-    for store in (SqlStore, ObjectStore):
-        wrap(store, "__init__", lambda make, *args, **more: make(*args, **{**more, "sleep": _briefly}))
+    retry._FIRST_BACKOFF_SECONDS = 0.02
+    wrap(SqlStore, "__init__", lambda make, *args, **more: make(*args, **{**more, "sleep": _briefly}))
     ledger.SETTLE_SECONDS = 1.5
-    sql._LOCK_SECONDS = 0.2  # type: ignore[assignment]
+    dialects.LOCK_SECONDS = 0.2  # type: ignore[assignment]
     pipeline.GRACE_SECONDS = 0.5
 
 
@@ -124,9 +122,9 @@ def _briefly(seconds: float) -> None:
 
 def set_clock(ahead: float) -> None:
     """Let the clock of the ledger's store run *ahead* of the machine's, so that an hour passes between two attempts."""
-    from amili_provider.ledger import objects, sql
+    from amili_provider.ledger import dialects, objects
 
-    now = sql._NOW
+    now = dialects.NOW
     now["sqlite"] = f"strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '{ahead} seconds')"
     base = now["postgresql"].rpartition("to_char(")[2].partition(" AT TIME ZONE")
     now["postgresql"] = f"to_char((clock_timestamp() + interval '{ahead} seconds'){base[1]}{base[2]}"
@@ -191,7 +189,7 @@ def _stop() -> None:
 
 def _kill_at_byte(plan: dict[str, Any]) -> None:
     """Die when so many bytes of a request's body were handed out; all of them: with the tail on its way."""
-    from amili_provider.payload import UploadBody
+    from amili_provider.api.upload import UploadBody
 
     def around(original: Callable[..., Iterator[bytes]], body: Any) -> Iterator[bytes]:
         out = 0
@@ -273,10 +271,10 @@ def _break_database(plan: dict[str, Any]) -> None:
 
 def _break_storage(plan: dict[str, Any]) -> None:
     """Let the listing or the reading of a file fail, end early, or hang until Airflow stops the task."""
-    from amili_provider.delivery import deliver
+    from amili_provider.delivery import run
     from amili_provider.exceptions import AmiliStorageError
-    from amili_provider.storage import contents
-    from amili_provider.storage.listing import StorageFile
+    from amili_provider.storage import content
+    from amili_provider.storage.files import StorageFile
 
     countdown = Countdown(plan["nth"], plan["times"])
 
@@ -325,9 +323,9 @@ def _break_storage(plan: dict[str, Any]) -> None:
         return Broken(stream, int(file.size * plan["share"])) if countdown.now() else stream
 
     if plan["how"] == "list":
-        wrap(deliver, "list_files", listing)
+        wrap(run, "list_files", listing)
     else:
-        wrap(contents, "_read_fully", reading)
+        wrap(content, "_read_fully", reading)
         wrap(StorageFile, "open", opening)
 
 
@@ -341,8 +339,8 @@ def _hang(plan: dict[str, Any]) -> None:
 
 def _change_file(plan: dict[str, Any]) -> None:
     """Let somebody write to a file between the listing and the end of its upload."""
-    from amili_provider.payload import UploadBody
-    from amili_provider.storage import contents, reading
+    from amili_provider.api.upload import UploadBody
+    from amili_provider.storage import content, reading
 
     path, countdown = Path(plan["path"]), Countdown(1)
 
@@ -367,7 +365,7 @@ def _change_file(plan: dict[str, Any]) -> None:
             (reading, "_read_local"),
             (reading, "_open_local"),
             (reading, "blocks_of"),
-            (contents, "blocks_of"),
+            (content, "blocks_of"),
         ):
             wrap(owner, name, read)
     else:
@@ -376,14 +374,14 @@ def _change_file(plan: dict[str, Any]) -> None:
 
 def _read_as_remote(how: Any) -> None:
     """Hide that files are local: they are read as a stream, and large ones are spooled, or read while they are sent."""
-    from amili_provider.delivery import deliver, reading
+    from amili_provider.delivery import reader, run
 
     def listing(original: Callable[..., list[Any]], *args: Any, **kwargs: Any) -> list[Any]:
         return [dataclasses.replace(file, local_path=None) for file in original(*args, **kwargs)]
 
-    wrap(deliver, "list_files", listing)
+    wrap(run, "list_files", listing)
     if how == "stays":
-        wrap(reading, "can_stay", lambda *_: True)
+        wrap(reader, "can_stay", lambda *_: True)
 
 
 def _sizes(how: str) -> None:
@@ -408,7 +406,7 @@ def _meet(plan: dict[str, Any]) -> None:
 
 def _order(plan: dict[str, Any]) -> None:
     """Let the second task run from its beginning to its end while the first holds its claims."""
-    from amili_provider.delivery.deliver import DeliveryRun
+    from amili_provider.delivery.run import UploadRun
 
     def hold() -> None:
         _say(plan, "claimed")
@@ -422,7 +420,7 @@ def _order(plan: dict[str, Any]) -> None:
             _say(plan, "second ended")
 
     if plan["me"]:
-        wrap(DeliveryRun, "run", second)
+        wrap(UploadRun, "run", second)
     else:
         at_point("claimed", hold, times=1_000_000)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_2_PLUS
 
-from amili_provider.connection_form.fields import FIELDS, TUNING
+from amili_provider.connection.fields import FIELDS, TUNING
 from amili_provider.hooks.amili import AmiliHook
 from tests.upgrade.old_form import OldForm, kept
 

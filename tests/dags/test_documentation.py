@@ -1,4 +1,4 @@
-"""The README and the guides: what they show parses, and what they say of it happens, on a real Airflow."""
+"""The README and the pages: what they show parses, and what they say of it happens, on a real Airflow."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from email.message import EmailMessage
@@ -29,20 +27,18 @@ from aiosmtpd.controller import Controller
 from airflow.providers.common.compat.sdk import BaseHook, Connection
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 from sqlalchemy import select
-from sqlalchemy.orm import joinedload
 
 from amili_provider.reports import delivery_report
 from amili_provider.sandbox.server import SandboxServer
 from tests.dags.conftest import Outcome, RunDag, load_dag
-from tests.readme import ROOT
+from tests.readme import DOCS, ROOT, pages
 from tests.storage.backends.base import Backend
 from tests.storage.backends.sftp import Sftp
 from tests.storage.conftest import running
 
 _BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 _DAG_ID = re.compile(r'dag_id="(\w+)"')
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = [(page, m["code"]) for page in PAGES for m in _BLOCK.finditer(page.read_text(encoding="utf-8"))]
+BLOCKS = [(page, m["code"]) for page in pages() for m in _BLOCK.finditer(page.read_text(encoding="utf-8"))]
 DAGS = {found[1]: code for _, code in BLOCKS if (found := _DAG_ID.search(code))}
 """Every block that defines a DAG, by the DAG's id."""
 OTHERS = [(page.name, code) for page, code in BLOCKS if not _DAG_ID.search(code)]
@@ -54,7 +50,7 @@ Recipe = Callable[..., Outcome]
 def test_no_two_blocks_define_one_dag() -> None:
     """Whoever copies two recipes gets two DAGs."""
     assert len(DAGS) == len(BLOCKS) - len(OTHERS)
-    assert len(DAGS) >= 9
+    assert len(DAGS) >= 14
 
 
 @pytest.mark.parametrize("dag_id", DAGS)
@@ -112,8 +108,16 @@ def _recipe(run_dag: RunDag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     }
     monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
 
-    def run(dag_id: str, *, conf: dict[str, Any] | None = None, day: str | None = DAY, **changes: str) -> Outcome:
+    def run(
+        dag_id: str,
+        *,
+        conf: dict[str, Any] | None = None,
+        day: str | None = DAY,
+        change: Callable[[Any], None] = lambda _dag: None,
+        **changes: str,
+    ) -> Outcome:
         def here(dag: Any) -> None:
+            change(dag)
             # Airflow 3.3's dag.test() does not survive the success of a DAG with a deadline.
             dag.deadline = None
             # What is retried would be waited for, for minutes.
@@ -375,7 +379,7 @@ def test_the_watcher_lets_a_good_day_be_green(s3: Any, amili: SandboxServer, rec
 
 def test_a_name_is_no_command_to_a_chat() -> None:
     """The template of the recipe calls nobody, links nowhere and closes no block for what a file is called."""
-    page = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
+    page = (DOCS / "alerts.md").read_text(encoding="utf-8")
     (template,) = re.findall(r"^````jinja\n(.*?\n)````$", page, re.MULTILINE | re.DOTALL)
     name = "<!channel> ``` <http://g|x> & co.csv"
     ti = SimpleNamespace(
@@ -385,58 +389,6 @@ def test_a_name_is_no_command_to_a_chat() -> None:
     _, _, report = said.partition("```")
     assert "&lt;!channel&gt; ''' &lt;http://g|x&gt; &amp; co.csv" in report
     assert report.count("```") == 1
-
-
-@pytest.fixture(name="answer")
-def _answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
-    """Have a person answer while ``dag.test()`` sleeps, as Airflow's API does; what was asked is kept."""
-    if not AIRFLOW_V_3_3_PLUS:
-        pytest.skip("dag.test() waits for an answer from Airflow 3.3 on")
-    asked: list[str] = []
-    really_sleep = time.sleep
-
-    def answer(option: str) -> list[str]:
-        def sleep(seconds: float) -> None:
-            if seconds == 1 and threading.current_thread() is threading.main_thread():
-                person(option)
-            else:
-                really_sleep(seconds)
-
-        monkeypatch.setattr(time, "sleep", sleep)
-        return asked
-
-    def person(option: str) -> None:
-        from airflow.models.taskinstance import TaskInstance
-        from airflow.models.trigger import handle_event_submit
-        from airflow.triggers.base import TriggerEvent
-        from airflow.utils.session import create_session
-
-        with create_session() as session:
-            waiting = select(TaskInstance).where(TaskInstance.state == "awaiting_input")
-            for ti in session.scalars(waiting.options(joinedload(TaskInstance.hitl_detail))):
-                detail: Any = ti.hitl_detail
-                detail.responded_at, detail.responded_by = pendulum.now("UTC"), {"id": "kari", "name": "Kari"}
-                detail.chosen_options = [option]
-                asked.append(detail.body)
-                event = TriggerEvent(detail.as_resume_event_payload())
-                handle_event_submit(event, task_instance=ti, session=session)
-
-    return answer
-
-
-@pytest.mark.parametrize(("option", "sent"), [("Approve", ["a.csv", "b.csv"]), ("Reject", [])])
-def test_what_was_shown_is_sent_after_a_yes_and_only_then(
-    s3: Any, amili: SandboxServer, recipe: Recipe, answer: Callable[[str], list[str]], option: str, sent: list[str]
-) -> None:
-    """The question has the table of the dry run; nothing is sent before the answer, and nothing after a no."""
-    put(s3, a=b"1", b=b"2", _hidden=b"3")
-    asked = answer(option)
-    outcome = recipe("recipe_approval")
-    assert "| a.csv, b.csv | Dry run\\: would be sent |" in asked[0]
-    assert outcome.state == "success", outcome.log
-    end = "success" if sent else "skipped"
-    assert outcome.task_states == {"preview": "skipped", "approve": "success", "shown": end, "upload": end}
-    assert names_at(amili) == sent
 
 
 def test_one_file_is_sent_again(s3: Any, amili: SandboxServer, recipe: Recipe) -> None:
@@ -474,10 +426,43 @@ def test_equal_bytes_under_another_name_wait_for_a_word(s3: Any, amili: SandboxS
     assert names_at(amili) == ["a.csv", "b.csv"]
 
 
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before Airflow 3.3 a question waits in the triggerer")
+@pytest.mark.parametrize(("answer", "sent", "state"), [("Approve", ["a.csv"], "success"), ("Reject", [], "skipped")])
+def test_nothing_is_sent_before_a_person_approves(
+    s3: Any, amili: SandboxServer, recipe: Recipe, answer: str, sent: list[str], state: str
+) -> None:
+    """The question shows what would be sent; what is approved goes out, and what is rejected is skipped."""
+    from airflow.sdk.exceptions import TaskAwaitingInput
+
+    put(s3, a=b"1")
+    asked: list[tuple[str, list[str]]] = []
+
+    def answered(dag: Any) -> None:
+        approve = dag.task_dict["approve"]
+        ask = approve.execute
+
+        def execute(context: Any) -> Any:
+            with pytest.raises(TaskAwaitingInput):  # dag.test() would wait for ever
+                ask(context)
+            asked.append((context["task"].body, names_at(amili)))
+            event = {"chosen_options": [answer], "params_input": {}, "responded_at": pendulum.now()}
+            return approve.execute_complete(context, {**event, "responded_by_user": None})
+
+        approve.execute = execute
+
+    outcome = recipe("guide_approval", change=answered)
+    ((body, before),) = asked
+    assert all(words in body for words in ("a.csv", "would be sent"))
+    assert before == []
+    assert outcome.task_states["look"] == "skipped"
+    assert outcome.task_states["upload"] == state, outcome.log
+    assert names_at(amili) == sent
+
+
 @pytest.mark.long
 def test_your_own_dag_runs_against_the_sandbox(amili_sandbox: SandboxServer, tmp_path: Path) -> None:
     """The guide's commands, as a shell runs them: the file is delivered, and the second run sends nothing."""
-    page = (ROOT / "docs/sandbox.md").read_text(encoding="utf-8")
+    page = (DOCS / "sandbox.md").read_text(encoding="utf-8")
     _, chapter, _ = re.split(r"^## (?:Your own DAG|In tests).*$", page, flags=re.MULTILINE)
     prepare, run = re.findall(r"^```bash\n(.*?)^```", chapter, re.MULTILINE | re.DOTALL)
     here = str(tmp_path / "outbound")

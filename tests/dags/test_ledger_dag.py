@@ -14,8 +14,9 @@ import pytest
 
 from amili_provider.command import desk, form
 from amili_provider.ledger import Ledger, LedgerState, manual
+from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.opening import create_in_file
-from amili_provider.ledger.sql import SqlStore, sqlite_engine
+from amili_provider.ledger.sql import SqlStore
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.sandbox.server import SandboxServer
 from tests.dags.conftest import RunDag, load_dag

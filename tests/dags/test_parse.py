@@ -52,7 +52,7 @@ _HEAVY = (
     "google.cloud",
     "azure",
     "starlette",
-    "amili_provider.client",
+    "amili_provider.api",
     "amili_provider.delivery.telemetry",
     "amili_provider.operators.asking",
 )

@@ -25,11 +25,11 @@ import pytest
 import requests
 
 from amili_provider.exceptions import AmiliStorageSettingsError
+from amili_provider.storage.backends.objects import THREADS, ObjectFiles
 from amili_provider.storage.base import NotAsListedError
 from amili_provider.storage.connections import StorageConnection
+from amili_provider.storage.errors import WrongSettings, explain
 from amili_provider.storage.listing import list_files
-from amili_provider.storage.objects import THREADS, ObjectFiles
-from amili_provider.storage.troubles import WrongSettings, explain
 from tests.storage.backends.azure import ACCOUNT, CONTAINER, DENIED, KEY, WRONG_KEY, Azure
 from tests.storage.backends.base import program
 
@@ -46,7 +46,7 @@ from azure.storage.blob import (
 )
 from azure.storage.blob._shared.policies import ExponentialRetry
 
-from amili_provider.storage.azure import ONE_REQUEST_BYTES, AzureClient
+from amili_provider.storage.backends.azure import ONE_REQUEST_BYTES, AzureClient
 
 pytestmark = pytest.mark.parametrize("backend", ["abfs"], indirect=True)
 

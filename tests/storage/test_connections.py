@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ import pytest
 
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
 from amili_provider.operators.buckets import AmiliFileBucketsOperator
+from amili_provider.storage.connections import BY_CONN_TYPE, KINDS, look_up
 from amili_provider.storage.listing import list_files
+from amili_provider.storage.opening import open_kind
+from tests.readme import ROOT
 from tests.storage.backends.azure import ACCOUNT, CONTAINER, KEY, Azure
 from tests.storage.backends.base import Backend
 from tests.storage.backends.ftp import Ftp, Ftps
@@ -338,7 +343,7 @@ def test_a_filesystem_that_somebody_attached_is_used() -> None:
     """A scheme that Airflow does not know works if a filesystem was attached for it."""
     from fsspec.implementations.memory import MemoryFileSystem
 
-    from amili_provider.storage.others import attach
+    from amili_provider.storage.backends.other import attach
 
     fs = MemoryFileSystem()
     fs.pipe_file("/inbox/a.csv", b"invoice")
@@ -380,13 +385,32 @@ def test_passed_through_schemes_are_said_to_be_untested(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A scheme that only Airflow's providers know is passed to them, with a word in the log."""
-    from amili_provider.storage import others
+    from amili_provider.storage.backends import other
 
     def get_fs(protocol: str, conn_id: str | None) -> Any:
         raise ImportError(f"no {protocol} here")
 
-    monkeypatch.setattr(others, "has_fs", lambda scheme: scheme == "webhdfs")
-    monkeypatch.setattr(others, "get_fs", get_fs)
+    monkeypatch.setattr(other, "has_fs", lambda scheme: scheme == "webhdfs")
+    monkeypatch.setattr(other, "get_fs", get_fs)
     with caplog.at_level(logging.WARNING), pytest.raises(AmiliStorageError, match="no webhdfs here"):
         list_files("webhdfs://cluster/x", None)
     assert "does not test it" in caplog.text
+
+
+def test_the_connections_of_the_guide_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each one opens its kind of storage, as far as that goes without a server."""
+    page = (ROOT / "docs/storages.md").read_text(encoding="utf-8")
+    written = json.loads(page.partition("<!-- test: connections -->\n```json\n")[2].partition("```")[0])
+    kinds = set()
+    for conn_id, connection in written.items():
+        if connection["conn_type"] == "wasb":
+            connection["password"] = base64.b64encode(b"a key").decode()
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+        found = look_up(conn_id, "the guide")
+        kind = BY_CONN_TYPE[found.conn_type]
+        kinds.add(kind.protocol)
+        if kind.protocol in ("sftp", "ftp", "smb") or conn_id == "google_cloud_default":
+            continue  # to open these is to log in, or to read the key
+        with closing(open_kind(kind, kind.schemes[0], found)) as storage:
+            assert storage.kind is kind
+    assert kinds == {kind.protocol for kind in KINDS}

@@ -11,7 +11,8 @@ import os
 import pytest
 
 from amili_provider.exceptions import AmiliError, AmiliStorageSettingsError
-from amili_provider.storage.listing import StorageFile, list_files
+from amili_provider.storage.files import StorageFile
+from amili_provider.storage.listing import list_files
 from tests.storage.backends.base import Backend, OnDisk
 
 _FOLLOWS = {

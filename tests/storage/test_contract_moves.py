@@ -190,7 +190,7 @@ def test_a_file_comes_from_another_storage(store: Backend, tmp_path: Path, monke
     [file] = list_files(str(tmp_path / "*.csv"), None)
     # The target's scheme is not the source's: its connection has to be known by itself.
     monkeypatch.setenv("AIRFLOW_CONN_PARTNER", json.dumps(store.connection()))
-    mover = Mover(list_target(store))
+    mover = Mover("archive_to", list_target(store))
     moved = mover.move(file, file_id=_ID, sha256=hashlib.sha256(data).hexdigest())
     assert moved.reason is None
     assert store.read("archive/a.csv") == data
@@ -199,7 +199,7 @@ def test_a_file_comes_from_another_storage(store: Backend, tmp_path: Path, monke
 
 def list_target(store: Backend) -> Any:
     """Return the archive on *store* as a location."""
-    from amili_provider.storage.filesystems import open_location
+    from amili_provider.storage.opening import open_location
 
     return open_location(store.url("archive"), "partner")
 

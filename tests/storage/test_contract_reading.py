@@ -18,8 +18,9 @@ from pytest_mock import MockerFixture
 from amili_provider.exceptions import AmiliError, AmiliStorageError
 from amili_provider.storage import streams
 from amili_provider.storage.files import StorageFile
-from amili_provider.storage.listing import list_files, open_sources
+from amili_provider.storage.listing import list_files
 from amili_provider.storage.reading import read_content
+from amili_provider.storage.sources import open_sources
 from tests.storage.backends.base import Backend
 from tests.storage.backends.ftp import Ftp
 from tests.storage.backends.smb import Smb

@@ -26,13 +26,13 @@ from google.cloud.storage import Client
 from requests.adapters import HTTPAdapter
 
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
-from amili_provider.storage import gcs
+from amili_provider.storage.backends import gcs
+from amili_provider.storage.backends.gcs import GcsClient
+from amili_provider.storage.backends.objects import THREADS, ObjectFiles
 from amili_provider.storage.base import NotAsListedError
 from amili_provider.storage.connections import look_up
-from amili_provider.storage.gcs import GcsClient
+from amili_provider.storage.errors import WrongSettings, explain
 from amili_provider.storage.listing import list_files
-from amili_provider.storage.objects import THREADS, ObjectFiles
-from amili_provider.storage.troubles import WrongSettings, explain
 from tests.storage.backends.base import free_port
 from tests.storage.backends.gcs import BUCKET, DENIED, Gcs
 from tests.storage.backends.wire import Wire

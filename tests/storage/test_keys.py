@@ -13,11 +13,12 @@ from typing import Any, BinaryIO, Literal
 import pytest
 
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
+from amili_provider.storage.backends.objects import ObjectFiles
 from amili_provider.storage.base import NotAsListedError
-from amili_provider.storage.filesystems import open_location
-from amili_provider.storage.listing import StorageFile, list_files
+from amili_provider.storage.files import StorageFile
+from amili_provider.storage.listing import list_files
 from amili_provider.storage.moves import Moved, Mover
-from amili_provider.storage.objects import ObjectFiles
+from amili_provider.storage.opening import open_location
 from tests.storage.backends.azure import Azure
 from tests.storage.backends.base import Backend
 from tests.storage.backends.s3 import BUCKET, S3
@@ -249,7 +250,7 @@ def test_whoever_reads_may_pay(store: Backend, monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_answer_that_breaks_off_is_asked_for_again(store: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is cut in the middle of an object costs a second request, and no file its delivery."""
-    monkeypatch.setattr("amili_provider.storage.gcs.RETRY_SECONDS", 20.0)
+    monkeypatch.setattr("amili_provider.storage.backends.gcs.RETRY_SECONDS", 20.0)
     data = bytes(range(256)) * 40_000
     store.put("a.bin", data)
     [file] = list_files(store.url("*.bin"), "partner")

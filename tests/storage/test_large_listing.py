@@ -20,7 +20,8 @@ _COUNT = 100_000 if LONG else 3_000
 # In a process of its own: the server keeps its objects in the memory of this one.
 _LIST = """
 import json, sys, tracemalloc
-from amili_provider.storage.listing import list_files, open_sources
+from amili_provider.storage.listing import list_files
+from amili_provider.storage.sources import open_sources
 url, count = sys.argv[1], int(sys.argv[2])
 list_files(url + "invoice-000001-of-a-customer.csv", "partner")
 sources = open_sources(url + "*.csv", "partner")

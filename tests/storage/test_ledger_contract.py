@@ -26,10 +26,10 @@ from amili_provider.ledger.objects import LARGE_BYTES
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.state import history
 from amili_provider.ledger.stores import Found, LedgerStore, Query
-from amili_provider.storage.objects import ObjectFiles
-from amili_provider.storage.s3 import S3Client
+from amili_provider.storage.backends.objects import ObjectFiles
+from amili_provider.storage.backends.s3 import S3Client
 from tests.ledger_cases import ACCEPTED, LOST, NOT_SENT, REFUSED, an_attempt
-from tests.readme import ROOT
+from tests.readme import all_shown
 from tests.storage.backends.ledgers import (
     CONN_ID,
     HOMES,
@@ -855,8 +855,7 @@ def test_an_answer_to_the_probe_that_is_lost(
 @on("server", homes(SQL), indirect=True)
 def test_the_statements_of_the_guide_run(home: SqlHome, store: LedgerStore) -> None:
     """What the ledger's page shows accounting gives the same on each database; what it erases is not forgotten."""
-    page = (ROOT / "docs/ledger.md").read_text(encoding="utf-8")
-    shown = dict(re.findall(r"^<!-- test: ([\w ]+) -->\n```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    shown = all_shown()
 
     def ask(name: str, *changes: tuple[str, str]) -> list[Any]:
         statement = shown[name].replace("amili_attempts", home.table)

@@ -13,7 +13,7 @@ import pytest
 
 from amili_provider.ledger.attempts import Attempt, AttemptState
 from amili_provider.ledger.stores import LedgerStore, Query
-from amili_provider.models import Outcome
+from amili_provider.receipts import Outcome
 from tests.ledger_cases import ACCEPTED, Clock, an_attempt, facts, file_id_of, memory_ledger
 from tests.storage.backends.ledgers import CONN_ID, LedgerHome, Server
 from tests.storage.ledger_workers import REQUEST, content_of

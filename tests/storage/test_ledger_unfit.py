@@ -13,10 +13,11 @@ import pytest
 import sqlalchemy as sa
 
 from amili_provider.exceptions import AmiliLedgerUnavailable
-from amili_provider.ledger import Ledger, LedgerState, SetAside, manual, transfer
+from amili_provider.ledger import Disregard, Ledger, LedgerState, manual, transfer
 from amili_provider.ledger.manual import Person
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.stores import LedgerStore, Query
+from amili_provider.ledger.table import ddl
 from tests.ledger_cases import ACCEPTED, LOST, an_attempt, facts, file_id_of
 from tests.storage.backends.ledgers import CONN_ID, LedgerHome, Server, SqlHome, homes
 from tests.storage.test_ledger_contract import OBJECTS, SERVERS, SQL, _home, _server, _store  # noqa: F401 - fixtures
@@ -236,8 +237,8 @@ def test_a_claim_of_many_long_rows_is_taken(home: LedgerHome, store: LedgerStore
 def test_statements_for_the_dba_can_be_run() -> None:
     """Names with capitals, and words that SQL has, stand in quotes everywhere."""
     store = SqlStore(sa.create_engine("postgresql+psycopg2://", future=True), shown="", table="Fin.Order")
-    assert 'CREATE TABLE "Fin"."Order"' in store.ddl()
-    assert 'GRANT SELECT, INSERT, UPDATE ON "Fin"."Order" TO' in store.ddl()
+    assert 'CREATE TABLE "Fin"."Order"' in ddl(store.table, store.engine)
+    assert 'GRANT SELECT, INSERT, UPDATE ON "Fin"."Order" TO' in ddl(store.table, store.engine)
 
 
 @on("server", homes(SQL), indirect=True)
@@ -272,7 +273,7 @@ def _unknown(ledger: Ledger, *names: str, request: str = "1", resend: bool = Fal
     """Send files of which no answer comes; return their ids."""
     wanted = [replace(facts(name.encode(), name=name), request=request) for name in names]
     ids = [file_id_of(ledger, one) for one in wanted]
-    known = ledger.look_up(ids, set_aside=SetAside.UNKNOWN if resend else SetAside.NOTHING)
+    known = ledger.look_up(ids, disregard=Disregard.UNKNOWN if resend else Disregard.NOTHING)
     ledger.settle([(c, LOST) for c in ledger.claim([(known[i], one) for i, one in zip(ids, wanted, strict=True)])])
     return ids
 

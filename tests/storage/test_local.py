@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from amili_provider.exceptions import AmiliStorageSettingsError
-from amili_provider.storage import local
-from amili_provider.storage.listing import list_files, open_sources
-from amili_provider.storage.local import LocalFiles
+from amili_provider.storage.backends import local
+from amili_provider.storage.backends.local import LocalFiles
+from amili_provider.storage.listing import list_files
 from amili_provider.storage.moves import Mover
+from amili_provider.storage.sources import open_sources
 
 _ID = "0123456789abcdef0123456789abcdef"
 
@@ -130,7 +131,7 @@ def test_a_file_that_becomes_a_pipe_ends_nothing(tmp_path: Path) -> None:
 
 def test_no_files_says_what_is_nearly_there(tmp_path: Path) -> None:
     """A name in other capitals, and a backslash that Windows would take for a slash."""
-    from amili_provider.delivery.expected import nothing_there
+    from amili_provider.delivery.report import nothing_there
 
     (tmp_path / "day").mkdir()
     (tmp_path / "day" / "FAKTURA_1.CSV").write_text("x")

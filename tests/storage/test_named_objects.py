@@ -42,7 +42,7 @@ def _bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_many_named_objects_are_looked_at_at_once(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order given, with size and fingerprint; names with glob characters as they are; requests overlap."""
-    from amili_provider.storage.s3 import S3Client
+    from amili_provider.storage.backends.s3 import S3Client
 
     names = [f"f{number}.csv" for number in range(60, 0, -1)]
     names[7] = "br[1].csv"

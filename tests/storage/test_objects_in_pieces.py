@@ -14,9 +14,9 @@ import pytest
 
 from amili_provider.exceptions import AmiliStorageError
 from amili_provider.storage import streams
+from amili_provider.storage.backends.objects import THREADS, ObjectFiles
 from amili_provider.storage.base import NotAsListedError
 from amili_provider.storage.files import StorageFile
-from amili_provider.storage.objects import THREADS, ObjectFiles
 from amili_provider.storage.reading import read_content, read_small_contents
 from amili_provider.storage.streams import Blocks
 

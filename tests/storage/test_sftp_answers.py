@@ -11,9 +11,10 @@ import paramiko
 import pytest
 
 from amili_provider.exceptions import AmiliError, AmiliStorageSettingsError
-from amili_provider.storage.listing import StorageFile, list_files
+from amili_provider.storage.backends.sftp import SftpFiles
+from amili_provider.storage.files import StorageFile
+from amili_provider.storage.listing import list_files
 from amili_provider.storage.names import KINDS_IGNORED, reason_to_ignore
-from amili_provider.storage.sftp import SftpFiles
 
 Change = Callable[[paramiko.SFTPAttributes], None]
 

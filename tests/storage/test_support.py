@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from amili_provider.storage.kinds import BY_CONN_TYPE, KINDS
+from amili_provider.storage.connections import BY_CONN_TYPE, KINDS
 from amili_provider.storage.listing import list_files
 from tests.storage.backends.azure import Azure
 from tests.storage.backends.base import Backend

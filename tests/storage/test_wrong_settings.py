@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
-from amili_provider.storage.kinds import KINDS, Kind
+from amili_provider.storage.connections import KINDS, Kind, look_up
+from amili_provider.storage.errors import explain
 from amili_provider.storage.listing import list_files
-from amili_provider.storage.troubles import explain
 from tests.storage.backends.base import Backend
 from tests.storage.backends.gcs import Gcs
 from tests.storage.backends.sftp import Sftp
@@ -151,9 +151,34 @@ def test_scheme_and_connection_that_do_not_belong_together(monkeypatch: pytest.M
 def test_a_server_that_does_not_answer_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused connection is no fault of the settings: Airflow may retry."""
     _connect(monkeypatch, "a_server", conn_type="sftp", host="127.0.0.1", port=1, password="canary")
-    with pytest.raises(AmiliStorageError, match=r"'a_server'.*no connection to 127\.0\.0\.1:1") as caught:
+    words = r"'a_server'.*no connection to 127\.0\.0\.1:1.*check the host and port of connection 'a_server'"
+    with pytest.raises(AmiliStorageError, match=words) as caught:
         list_files("sftp:///x", "a_server")
     assert not isinstance(caught.value, AmiliStorageSettingsError)
+
+
+def test_a_host_that_an_aws_connection_does_not_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's hook reads the extra 'endpoint_url' alone; a server in the field Host is not asked."""
+    from botocore.exceptions import EndpointConnectionError
+
+    _connect(monkeypatch, "mine", conn_type="aws", host="minio", login="key", password="secret")
+    unreached = EndpointConnectionError(endpoint_url="https://b.s3.amazonaws.com/")
+    assert "The field Host of connection 'mine' is not read: name the server in its extra 'endpoint_url'" in str(
+        explain("list", "s3://b/x", look_up("mine", "s3://b/x"), unreached)
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("http://h/*.csv", "HTTP has no listing"),
+        ("s3://b/{a,c}.csv", "Correct the path. Braces are no pattern: give a list of paths."),
+        ("/in/x", "Correct the path, or create the folder if it names one."),
+    ],
+)
+def test_the_advice_for_a_path_that_is_not_there_fits_its_storage(url: str, advice: str) -> None:
+    """No folder is to be created on a web server or in a bucket."""
+    assert advice in str(explain("list", url, None, FileNotFoundError(url)))
 
 
 def test_an_extra_that_is_no_json_is_said_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,11 +201,11 @@ def test_a_token_service_that_is_not_reached_may_be_tried_again() -> None:
     from google.auth import exceptions
 
     google: Any = exceptions  # its classes have no types
-    refused, passing, unreached = (google.RefreshError("x", retryable=one) for one in (False, True, False))
+    refused, transient, unreached = (google.RefreshError("x", retryable=one) for one in (False, True, False))
     unreached.__cause__ = google.TransportError("no route to the metadata server")
     for error, kind in (
         (refused, AmiliStorageSettingsError),
-        (passing, AmiliStorageError),
+        (transient, AmiliStorageError),
         (unreached, AmiliStorageError),
     ):
         assert type(explain("list", "gs://b/x", None, error)) is kind
@@ -195,7 +220,8 @@ def test_a_token_service_that_is_not_reached_may_be_tried_again() -> None:
         ),
         ({"private_key": "-----BEGIN RSA PRIVATE KEY----- key-canary"}, "'private_key' must be the key itself.*line"),
         ({"private_key": "/home/airflow/.ssh/id_canary"}, "a path goes into the extra 'key_file'"),
-        ({"host_key": "not-a-key"}, "'host_key' must be algorithm and key, as in known_hosts: ssh-ed25519 AAAA"),
+        ({"host_key": "not-a-key"}, "'host_key' must be algorithm and key, without the host before them: ssh-ed25519"),
+        ({"host_key": "[h]:22 ssh-ed25519 AAAAC3"}, "'host_key' must be algorithm and key, without the host"),
     ],
 )
 def test_a_key_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], words: str) -> None:

@@ -23,10 +23,9 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-import amili_provider.client
-from amili_provider.sensors.waiting import AmiliSensor
-from amili_provider.triggers.pace import Time
-from amili_provider.triggers.waiting import AmiliTrigger
+import amili_provider.api.async_client
+from amili_provider.sensors.base import AmiliSensor
+from amili_provider.triggers.base import AmiliTrigger, Time
 
 EPOCH = 1_800_000_000.0
 MODES = ("poke", "reschedule", "deferrable")
@@ -37,8 +36,8 @@ CONNECTION = {
     "extra": {"environment": "staging", "client_no": "2218"},
 }
 
-Answer = httpx.Response | Exception
-Step = Callable[[], Answer]
+Response = httpx.Response | Exception
+Step = Callable[[], Response]
 
 
 def says(status: str | None = None, result: str | None = None, message: str | None = None) -> dict[str, Any]:
@@ -64,7 +63,7 @@ class World:
     tokens: list[Any] = field(default_factory=lambda: [200])
     requests: list[tuple[float, str]] = field(default_factory=list)
     minted: int = 0
-    dice: float = 0.5
+    random: float = 0.5
     slept: int = 0
     asked: dict[str, int] = field(default_factory=dict)
     together: int = 0
@@ -73,7 +72,7 @@ class World:
     @property
     def time(self) -> Time:
         """The clock for sensors and triggers."""
-        return Time(lambda: self.now, self._sleep, lambda: self.dice)
+        return Time(lambda: self.now, self._sleep, lambda: self.random)
 
     async def _sleep(self, seconds: float) -> None:
         assert seconds >= 0, "nobody can wait backwards"
@@ -140,9 +139,11 @@ def settle_in(world: World, monkeypatch: pytest.MonkeyPatch, **extra: Any) -> No
     connection = {**CONNECTION, "extra": {**CONNECTION["extra"], **extra}}  # type: ignore[dict-item]
     monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", json.dumps(connection))
     monkeypatch.setattr(
-        amili_provider.client,
+        amili_provider.api.async_client,
         "AmiliAsyncClient",
-        functools.partial(amili_provider.client.AmiliAsyncClient, transport=httpx.MockTransport(world.answer)),
+        functools.partial(
+            amili_provider.api.async_client.AmiliAsyncClient, transport=httpx.MockTransport(world.answer)
+        ),
     )
     monkeypatch.setattr(AmiliSensor, "time", world.time)
     monkeypatch.setattr(AmiliTrigger, "time", world.time)

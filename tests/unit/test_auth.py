@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from amili_provider.auth import BearerAuth, ClientCredentialsAuth, is_token_request
+from amili_provider.api.auth import BearerAuth, ClientCredentialsAuth
+from amili_provider.api.tokens import is_token_request
 from amili_provider.exceptions import AmiliAuthenticationError, AmiliConnectionError
 
 URL = "https://api.example/arm/v1/clients/1/files"

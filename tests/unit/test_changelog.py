@@ -23,12 +23,22 @@ def _sections() -> list[tuple[str, str | None]]:
     return [(m["version"], m["day"]) for m in _SECTION.finditer(_changelog())]
 
 
-def test_the_latest_section_is_the_version() -> None:
-    """After what is not released yet comes the version of the package, with its day."""
+def test_the_latest_section_is_the_last_version() -> None:
+    """
+    After what is not released yet comes the last version, with its day.
+
+    What is built between two releases calls itself a development version of the next one, and never like the last.
+    """
     (first, no_day), (latest, day) = _sections()[:2]
     assert (first, no_day) == ("Unreleased", None)
-    assert latest == __version__
     assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", day or "")
+    number = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)(\.dev\d+)?", __version__)
+    assert number is not None
+    unreleased = _changelog().partition("## [Unreleased]")[2].partition("\n## [")[0].strip()
+    if number[4]:
+        assert tuple(map(int, number.groups()[:3])) > tuple(map(int, latest.split(".")))
+    else:
+        assert (latest, unreleased) == (__version__, "")
 
 
 def test_the_metadata_say_the_same_version() -> None:

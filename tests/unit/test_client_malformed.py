@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amili_provider.client import AmiliClient, UploadReply
-from amili_provider.connection_form import settings_from
+from amili_provider.api.client import AmiliClient
+from amili_provider.api.responses import UploadReply
+from amili_provider.api.results import UnreadableAnswer, parse_verdicts, read_upload_answer
+from amili_provider.connection import settings_from
 from amili_provider.exceptions import AmiliError, AmiliOutcomeUnknown
-from amili_provider.models import Outcome, UnreadableAnswer, judge_upload, read_upload_answer
+from amili_provider.receipts import Outcome
 
 SETTINGS = settings_from(
     "amili_test",
@@ -132,7 +134,7 @@ def test_upload_answered_with_anything(client: AmiliClient, answer: tuple[int, d
         read = read_upload_answer(reply.body)
     except UnreadableAnswer:
         return
-    verdict = judge_upload(read, ["f1"], client.vocabulary)["f1"]
+    verdict = parse_verdicts(read, ["f1"], client.vocabulary)["f1"]
     if verdict.outcome is Outcome.UPLOADED:
         assert any(
             (e.file_id.casefold(), str(e.status).strip().casefold(), str(e.result).strip().casefold())

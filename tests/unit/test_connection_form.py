@@ -13,8 +13,8 @@ from airflow.providers.common.compat.sdk import BaseHook
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amili_provider import models
-from amili_provider.connection_form import (
+from amili_provider.api import results
+from amili_provider.connection import (
     AmiliSettings,
     as_bool,
     checked_client_no,
@@ -24,8 +24,8 @@ from amili_provider.connection_form import (
     ui_field_behaviour,
     ui_field_behaviour_kebab,
 )
-from amili_provider.connection_form.fields import BY_NAME, FIELDS
-from amili_provider.connection_form.values import as_words
+from amili_provider.connection.fields import BY_NAME, FIELDS
+from amili_provider.connection.values import as_words
 from amili_provider.hooks.amili import AmiliHook
 
 STAGING = {"environment": "staging"}
@@ -474,11 +474,11 @@ def test_words(value: Any, words: tuple[str, ...]) -> None:
 def test_defaults_of_the_vocabulary_are_those_of_the_models() -> None:
     """What the form shows as default is what judges the answers."""
     for name, words in (
-        ("accepted_results", models.DEFAULT_ACCEPTED),
-        ("pending_results", models.DEFAULT_PENDING),
+        ("accepted_results", results.DEFAULT_ACCEPTED),
+        ("pending_results", results.DEFAULT_PENDING),
     ):
         assert as_words(BY_NAME[name].default, name) == words
-    assert all(word in BY_NAME["refused_results"].description for word in models.ALWAYS_REFUSED)
+    assert all(word in BY_NAME["refused_results"].description for word in results.ALWAYS_REFUSED)
 
 
 def test_form_of_today() -> None:

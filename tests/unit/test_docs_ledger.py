@@ -1,4 +1,4 @@
-"""The page about the ledger: its statements run, on a ledger that was made as tasks and people make it."""
+"""The pages about the ledger: their statements run, on a ledger that was made as tasks and people make it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from sqlalchemy.dialects import mysql, postgresql
 from amili_provider.command.cli import main
 from amili_provider.ledger import Attempt, ClaimFacts, Ledger, LedgerState, Origin
 from amili_provider.ledger.attempts import Run
-from amili_provider.ledger.sql import SqlStore, sqlite_engine
-from amili_provider.models import Outcome, Verdict
-from tests.readme import ROOT
+from amili_provider.ledger.dialects import sqlite_engine
+from amili_provider.ledger.sql import SqlStore
+from amili_provider.ledger.table import attempts_table, ddl
+from amili_provider.receipts import Outcome, Verdict
+from tests.readme import DOCS, ROOT, all_shown
 
-PAGE = (ROOT / "docs/ledger.md").read_text(encoding="utf-8")
-BLOCKS = dict(re.findall(r"^<!-- test: (.+?) -->\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
-"""What the page shows, by the name in the comment before it."""
+PAGE = (DOCS / "ledger.md").read_text(encoding="utf-8")
+BLOCKS = all_shown()
+"""What the pages show, by the name in the comment before it."""
 ACCEPTED = Verdict(Outcome.UPLOADED, "PROCESSED", "CREATED", "Batch is processed", per_file=True)
 REFUSED = Verdict(Outcome.REJECTED, "FAILED", "REJECTED", "row 14: no such debtor", per_file=True)
 LOST = Verdict(Outcome.UNKNOWN, message="The connection ended before the answer.")
@@ -104,15 +106,15 @@ def _books(tmp_path: Path) -> Iterator[Books]:
 def test_the_statements_for_the_dba_are_those_that_create_prints(dialect: Any, end: str) -> None:
     """The page shows them for PostgreSQL, and says in which line MySQL's differ."""
     engine: Any = SimpleNamespace(dialect=dialect.dialect())
-    printed = re.sub(r" +$", "", SqlStore(engine, shown="").ddl(), flags=re.MULTILINE)
+    printed = re.sub(r" +$", "", ddl(attempts_table(), engine), flags=re.MULTILINE)
     assert f"`{end}`" in PAGE or end == ");"
     assert printed == BLOCKS["ddl"].replace("\n);", f"\n{end}")
 
 
 def test_every_column_is_told(books: Books) -> None:
-    """The table of columns names each column once, and none that there is not."""
-    table = PAGE.partition("| columns | what |")[2].partition("\n\n")[0]
-    named = re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines() if row.startswith("| `")))
+    """The table of columns names each column of a ledger that was created, and none that there is not."""
+    table = (DOCS / "ledger-table.md").read_text(encoding="utf-8").partition("<!-- /columns-table -->")[0]
+    named = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     with sqlite3.connect(books.path) as connection:
         real = [row[1] for row in connection.execute("PRAGMA table_info(amili_attempts)")]
     assert sorted(named) == sorted(real)
@@ -263,8 +265,9 @@ def test_the_policy_of_a_bucket_is_json_and_deletes_nothing() -> None:
 
 def test_every_statement_is_run() -> None:
     """Each block of SQL has a name by which a test knows it; PostgreSQL's own is run by the tests of its store."""
-    named = re.findall(r"^<!-- test: (.+?) -->\n```sql$", PAGE, re.MULTILINE)
-    assert len(named) == len(re.findall(r"^```sql$", PAGE, re.MULTILINE))
+    text = "".join(page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md"))
+    named = re.findall(r"^<!-- test: (.+?) -->\n```sql$", text, re.MULTILINE)
+    assert len(named) == len(re.findall(r"^```sql$", text, re.MULTILINE))
     assert set(named) == {
         *("ddl", "erasure", "sent", "days", "unknown", "rejected", "people"),
         *("missing on postgresql", "missing on sqlite"),

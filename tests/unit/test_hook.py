@@ -15,7 +15,9 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 from pytest_mock import MockerFixture
 
-from amili_provider.client import AmiliClient, RefusedBy, UploadReply
+from amili_provider.api.client import AmiliClient
+from amili_provider.api.responses import RefusedBy, UploadReply
+from amili_provider.api.results import Vocabulary
 from amili_provider.exceptions import (
     AmiliArgumentError,
     AmiliAuthenticationError,
@@ -28,8 +30,7 @@ from amili_provider.exceptions import (
     AmiliUploadRejected,
 )
 from amili_provider.hooks.amili import AmiliHook
-from amili_provider.models import Vocabulary
-from amili_provider.triggers.connecting import asettings
+from amili_provider.triggers.clients import asettings
 
 CONNECTION: dict[str, Any] = {
     "conn_type": "amili",
@@ -96,7 +97,7 @@ def test_missing_connection_is_permanent_and_says_what_to_do() -> None:
 def test_a_look_up_that_failed_for_another_reason_stays_what_it_is(error: Exception, mocker: MockerFixture) -> None:
     """Only a connection that is not there is called missing."""
     mocker.patch.object(BaseHook, "get_connection", autospec=True, side_effect=error)
-    mocker.patch("amili_provider.triggers.connecting.get_async_connection", autospec=True, side_effect=error)
+    mocker.patch("amili_provider.triggers.clients.get_async_connection", autospec=True, side_effect=error)
     with pytest.raises(type(error), match=str(error)):
         _ = AmiliHook("nowhere").settings
     with pytest.raises(type(error), match=str(error)):
@@ -117,7 +118,7 @@ def test_closed_hook_can_be_used_again() -> None:
 def _client(mocker: MockerFixture) -> Iterator[Any]:
     """Stand in for the client that the hook makes."""
     made = mocker.create_autospec(AmiliClient, instance=True)
-    mocker.patch("amili_provider.client.AmiliClient", autospec=True, return_value=made)
+    mocker.patch("amili_provider.api.client.AmiliClient", autospec=True, return_value=made)
     return made
 
 
@@ -167,7 +168,7 @@ def test_tokens_are_masked_from_the_tasks_own_thread(mocker: MockerFixture) -> N
 def test_the_password_of_a_proxy_is_masked(connect: Connect, mocker: MockerFixture) -> None:
     """As it is written and as it is meant, whether or not Airflow masks the field, in a task and in the triggerer."""
     masked: list[str] = []
-    for module in ("hooks.amili", "triggers.connecting"):
+    for module in ("hooks.amili", "triggers.clients"):
         mocker.patch(f"amili_provider.{module}.mask_secret", autospec=True, side_effect=masked.append)
     connect(extra={"environment": "staging", "proxy": "http://me:canary%2Fproxy@proxy.example:3128"})
     assert AmiliHook().settings.proxy
@@ -366,7 +367,7 @@ def test_importing_the_hook_does_not_import_the_http_library() -> None:
     code = (
         "import airflow.providers.common.compat.sdk as sdk, sys; sdk.BaseHook; before = set(sys.modules);"
         "import amili_provider.hooks.amili;"
-        "print([m for m in set(sys.modules) - before if m.startswith(('httpx', 'amili_provider.client'))])"
+        "print([m for m in set(sys.modules) - before if m.startswith(('httpx', 'amili_provider.api'))])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert ran.stdout.strip().splitlines()[-1] == "[]"

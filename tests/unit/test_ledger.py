@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from amili_provider.exceptions import AmiliLedgerUnavailable
-from amili_provider.ledger import Attempt, Claim, ClaimLost, History, Ledger, LedgerState, SetAside, SettlingFailed
+from amili_provider.ledger import Attempt, Claim, ClaimLost, Disregard, History, Ledger, LedgerState, SettlingFailed
 from amili_provider.ledger.attempts import Origin, Run
 from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.stores import Query
-from amili_provider.models import Outcome, Verdict
+from amili_provider.receipts import Outcome, Verdict
 from tests.ledger_cases import (
     ACCEPTED,
     LOST,
@@ -126,27 +126,27 @@ def test_force_sends_once_more_and_its_retry_does_not(ledger: Ledger) -> None:
     """Force sets aside what older chains did; its own attempt it knows again."""
     _settle(ledger, _claim(ledger), ACCEPTED)
     forced = other_run(2)
-    _settle(ledger, _claim(ledger, run=forced, set_aside=SetAside.EVERYTHING), ACCEPTED)
+    _settle(ledger, _claim(ledger, run=forced, disregard=Disregard.EVERYTHING), ACCEPTED)
     with pytest.raises(ClaimLost):
-        _claim(ledger, run=forced, set_aside=SetAside.EVERYTHING)
-    _settle(ledger, _claim(ledger, run=other_run(3), set_aside=SetAside.EVERYTHING), ACCEPTED)
+        _claim(ledger, run=forced, disregard=Disregard.EVERYTHING)
+    _settle(ledger, _claim(ledger, run=other_run(3), disregard=Disregard.EVERYTHING), ACCEPTED)
 
 
 def test_resend_sends_once_more_and_its_retry_does_not(ledger: Ledger) -> None:
     """A second lost answer is not resent by the retry of the run that was told to resend."""
     _settle(ledger, _claim(ledger), LOST)
     resending = other_run(2)
-    _settle(ledger, _claim(ledger, run=resending, set_aside=SetAside.UNKNOWN), LOST)
+    _settle(ledger, _claim(ledger, run=resending, disregard=Disregard.UNKNOWN), LOST)
     with pytest.raises(ClaimLost):
-        _claim(ledger, run=resending, set_aside=SetAside.UNKNOWN)
+        _claim(ledger, run=resending, disregard=Disregard.UNKNOWN)
 
 
 def test_nothing_sets_aside_a_live_claim(ledger: Ledger) -> None:
     """In flight elsewhere stays in flight under every parameter."""
     _claim(ledger)
-    for set_aside in SetAside:
+    for disregard in Disregard:
         with pytest.raises(ClaimLost):
-            _claim(ledger, run=other_run(), set_aside=set_aside)
+            _claim(ledger, run=other_run(), disregard=disregard)
 
 
 def test_an_old_look_up_does_not_win(ledger: Ledger) -> None:
@@ -228,7 +228,7 @@ def test_who_was_overtaken_while_it_stood_still_is_told(ledger: Ledger, clock: C
     """Its claim ended before it settled, and another run was told to resend: both may have sent."""
     claim = _claim(ledger)
     clock.now += 1000
-    later = _claim(ledger, run=other_run(), set_aside=SetAside.UNKNOWN)
+    later = _claim(ledger, run=other_run(), disregard=Disregard.UNKNOWN)
     _settle(ledger, claim, ACCEPTED)
     assert ledger.overtaken([claim]) == {claim.file_id: later.attempt.in_short()}
     assert ledger.overtaken([later]) == {}

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amili_provider.ledger.attempts import Attempt, AttemptState, Origin, attempt_from, epoch, timestamp
-from amili_provider.models import Outcome
+from amili_provider.receipts import Outcome
 
 _GOLDEN = Path(__file__).with_name("golden_attempt.json")
 _ATTEMPT = Attempt(

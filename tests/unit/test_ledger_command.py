@@ -18,8 +18,9 @@ import pytest
 from amili_provider.command.cli import main
 from amili_provider.ledger import ClaimFacts, Ledger
 from amili_provider.ledger.attempts import Run
-from amili_provider.ledger.sql import SqlStore, sqlite_engine
-from amili_provider.models import Outcome, Verdict
+from amili_provider.ledger.dialects import sqlite_engine
+from amili_provider.ledger.sql import SqlStore
+from amili_provider.receipts import Outcome, Verdict
 
 
 class Desk:

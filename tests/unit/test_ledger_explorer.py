@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from amili_provider.delivery.books import Books
-from amili_provider.delivery.sending import Sender
+from amili_provider.api.upload import UploadBody
+from amili_provider.delivery.ledger_session import LedgerSession
+from amili_provider.delivery.sender import Sender
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger import History, Ledger, LedgerState, SettlingFailed, manual
 from amili_provider.ledger import ledger as ledger_module
 from amili_provider.ledger.attempts import Attempt, AttemptState
 from amili_provider.ledger.memory import MemoryStore
-from amili_provider.models import Outcome
-from amili_provider.payload import UploadBody
+from amili_provider.receipts import Outcome
 from tests.explorer import ANSWER_SECONDS, LATE, LONG, Broken, Case, Explorer
 
 CASES = {
@@ -207,8 +207,8 @@ def _not_in_flight(known: History) -> History:
 
 
 def _no_claim(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Books, "claim", lambda *_: None)
-    patch.setattr(Books, "check_margin", lambda *_: None)
+    patch.setattr(LedgerSession, "claim", lambda *_: None)
+    patch.setattr(LedgerSession, "check_margin", lambda *_: None)
 
 
 def _nobody_looks_behind(patch: pytest.MonkeyPatch) -> None:

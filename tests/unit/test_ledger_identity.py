@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amili_provider.ledger.identity import file_id, same_name
+from amili_provider.ledger.attempts import file_id, same_name
 from amili_provider.ledger.objects import _below, _key
 from tests.ledger_cases import an_attempt
 

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from amili_provider.client.answers import Asked
+from amili_provider.api.responses import Asked
+from amili_provider.api.results import FileResult, Vocabulary
 from amili_provider.exceptions import AmiliConnectionError, AmiliResponseError, AmiliStorageError
 from amili_provider.ledger import Attempt, ClaimLost, Ledger, LedgerState, Origin, manual, questions, transfer
 from amili_provider.ledger.attempts import Run, timestamp
+from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.ledger import MARGIN_SECONDS
 from amili_provider.ledger.manual import Person
 from amili_provider.ledger.memory import MemoryStore
-from amili_provider.ledger.sql import SqlStore, sqlite_engine
+from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.stores import LedgerStore, Query
-from amili_provider.models import FileResult, Outcome, Verdict, Vocabulary
+from amili_provider.receipts import Outcome, Verdict
 from tests.ledger_cases import (
     ACCEPTED,
     FILE_TYPE,

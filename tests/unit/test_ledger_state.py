@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amili_provider.ledger.attempts import Attempt, AttemptState, timestamp
+from amili_provider.ledger.state import Disregard, history
 from amili_provider.ledger.state import LedgerState as State
-from amili_provider.ledger.state import SetAside, history
-from amili_provider.models import Outcome
+from amili_provider.receipts import Outcome
 
 _NOW = 1_795_000_000.0
 _ID = "ab" + "0" * 30
@@ -39,8 +39,8 @@ def _attempt(
     return replace(attempt, state=AttemptState.SETTLED, outcome=Outcome(kind), settled_at=timestamp(_NOW))
 
 
-def _state(*attempts: Attempt, chain: str | None = "mine", set_aside: SetAside = SetAside.NOTHING) -> State:
-    return history(_ID, attempts, now=_NOW, chain=chain, set_aside=set_aside).state
+def _state(*attempts: Attempt, chain: str | None = "mine", disregard: Disregard = Disregard.NOTHING) -> State:
+    return history(_ID, attempts, now=_NOW, chain=chain, disregard=disregard).state
 
 
 @pytest.mark.parametrize(
@@ -93,42 +93,44 @@ def test_a_late_owner_beats_the_person_who_settled() -> None:
     assert _state(_attempt("uploaded"), _attempt("not_sent", 2, resolves=(1,))) is State.UPLOADED
 
 
-@pytest.mark.parametrize("set_aside", list(SetAside))
+@pytest.mark.parametrize("disregard", list(Disregard))
 @pytest.mark.parametrize("chain", ["mine", "old"])
-def test_a_live_claim_is_never_set_aside(set_aside: SetAside, chain: str) -> None:
+def test_a_live_claim_is_never_set_aside(disregard: Disregard, chain: str) -> None:
     """Not by force, not by resend, not by one's own retry."""
-    assert _state(_attempt("live", chain=chain), set_aside=set_aside) is State.IN_FLIGHT
-    assert _state(_attempt("unknown"), _attempt("live", 2, chain=chain), set_aside=set_aside) is State.IN_FLIGHT
+    assert _state(_attempt("live", chain=chain), disregard=disregard) is State.IN_FLIGHT
+    assert _state(_attempt("unknown"), _attempt("live", 2, chain=chain), disregard=disregard) is State.IN_FLIGHT
 
 
 @pytest.mark.parametrize("kind", ["unknown", "expired", "damaged"])
 def test_resend_sets_aside_older_unknowns_only(kind: str) -> None:
     """What this chain of attempts left behind, and what was accepted, stays in the way."""
-    assert _state(_attempt(kind, chain="old"), set_aside=SetAside.UNKNOWN) is State.FREE
-    assert _state(_attempt(kind, chain="mine"), set_aside=SetAside.UNKNOWN) is State.UNKNOWN
-    assert _state(_attempt("uploaded"), set_aside=SetAside.UNKNOWN) is State.UPLOADED
-    assert _state(_attempt(kind), _attempt(kind, 2, chain="mine"), set_aside=SetAside.UNKNOWN) is State.UNKNOWN
+    assert _state(_attempt(kind, chain="old"), disregard=Disregard.UNKNOWN) is State.FREE
+    assert _state(_attempt(kind, chain="mine"), disregard=Disregard.UNKNOWN) is State.UNKNOWN
+    assert _state(_attempt("uploaded"), disregard=Disregard.UNKNOWN) is State.UPLOADED
+    assert _state(_attempt(kind), _attempt(kind, 2, chain="mine"), disregard=Disregard.UNKNOWN) is State.UNKNOWN
 
 
 @pytest.mark.parametrize("kind", ["uploaded", "unknown", "expired", "damaged"])
 def test_force_sets_aside_everything_older(kind: str) -> None:
     """A retry under force is not a third time: its own attempt is not older than itself."""
-    assert _state(_attempt(kind, chain="old"), set_aside=SetAside.EVERYTHING) is State.FREE
+    assert _state(_attempt(kind, chain="old"), disregard=Disregard.EVERYTHING) is State.FREE
     assert (
-        _state(_attempt(kind), _attempt("uploaded", 2, chain="mine"), set_aside=SetAside.EVERYTHING) is State.UPLOADED
+        _state(_attempt(kind), _attempt("uploaded", 2, chain="mine"), disregard=Disregard.EVERYTHING) is State.UPLOADED
     )
-    assert _state(_attempt(kind), _attempt("unknown", 2, chain="mine"), set_aside=SetAside.EVERYTHING) is State.UNKNOWN
+    assert _state(_attempt(kind), _attempt("unknown", 2, chain="mine"), disregard=Disregard.EVERYTHING) is State.UNKNOWN
 
 
 @pytest.mark.parametrize("chain", [None, ""])
 def test_without_a_chain_everything_is_older(chain: str | None) -> None:
     """Outside of Airflow nothing retries, so each call is a word of its own."""
-    assert _state(_attempt("unknown", chain=""), chain=chain, set_aside=SetAside.UNKNOWN) is State.FREE
+    assert _state(_attempt("unknown", chain=""), chain=chain, disregard=Disregard.UNKNOWN) is State.FREE
 
 
 def test_what_is_set_aside_is_still_told() -> None:
     """Whoever resends asks first about each unknown attempt, and resolves it."""
-    known = history(_ID, (_attempt("unknown"), _attempt("damaged", 2)), now=_NOW, chain="x", set_aside=SetAside.UNKNOWN)
+    known = history(
+        _ID, (_attempt("unknown"), _attempt("damaged", 2)), now=_NOW, chain="x", disregard=Disregard.UNKNOWN
+    )
     assert (known.state, known.unknown, known.next_attempt) == (State.FREE, (1, 2), 3)
 
 
@@ -147,14 +149,14 @@ _HISTORIES = st.lists(
 )
 
 
-@given(told=_HISTORIES, set_aside=st.sampled_from(list(SetAside)))
-def test_random_histories_keep_the_promises(told: list[tuple[str, str, set[int]]], set_aside: SetAside) -> None:
+@given(told=_HISTORIES, disregard=st.sampled_from(list(Disregard)))
+def test_random_histories_keep_the_promises(told: list[tuple[str, str, set[int]]], disregard: Disregard) -> None:
     """Free means: nothing accepted, nothing in flight and nothing unresolved, but for what was set aside."""
     attempts = [
         _attempt(kind, n, chain=chain, resolves=tuple(sorted(i for i in resolves if i < n)))
         for n, (kind, chain, resolves) in enumerate(told, 1)
     ]
-    known = history(_ID, attempts, now=_NOW, chain="mine", set_aside=set_aside)
+    known = history(_ID, attempts, now=_NOW, chain="mine", disregard=disregard)
     resolved = {
         i
         for n, (kind, _, resolves) in enumerate(told, 1)
@@ -170,9 +172,9 @@ def test_random_histories_keep_the_promises(told: list[tuple[str, str, set[int]]
     ]
     assert known.unknown == tuple(n for n, _ in unresolved)
     assert known.next_attempt == len(told) + 1
-    if set_aside is SetAside.EVERYTHING:
+    if disregard is Disregard.EVERYTHING:
         accepted = [chain for chain in accepted if chain == "mine"]
-    in_the_way = [n for n, chain in unresolved if set_aside is SetAside.NOTHING or chain == "mine"]
+    in_the_way = [n for n, chain in unresolved if disregard is Disregard.NOTHING or chain == "mine"]
     live = any(kind == "live" for kind, _, _ in told)
     expected = State.UPLOADED if accepted else State.IN_FLIGHT if live else State.UNKNOWN if in_the_way else State.FREE
     assert known.state is expected

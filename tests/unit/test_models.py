@@ -10,25 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amili_provider.models import (
+from amili_provider.api.results import (
     Meaning,
-    Outcome,
     UnreadableAnswer,
-    Verdict,
     Vocabulary,
-    escaped,
-    judge_upload,
-    one_line,
+    parse_verdicts,
     read_message,
     read_upload_answer,
-    unescaped,
 )
+from amili_provider.receipts import Outcome, Verdict, escaped, one_line, unescaped
 
 WORDS = Vocabulary()
 
 
 def _judge(answer: Any, *ids: str, vocabulary: Vocabulary = WORDS) -> dict[str, Verdict]:
-    return judge_upload(read_upload_answer(json.dumps(answer).encode()), ids or ("f1",), vocabulary)
+    return parse_verdicts(read_upload_answer(json.dumps(answer).encode()), ids or ("f1",), vocabulary)
 
 
 def _entry(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from amili_provider.models import Outcome, Receipt
 from amili_provider.operators.note import note_on_run
+from amili_provider.receipts import Outcome, Receipt
 
 RECEIPTS = [
     Receipt(name=f"{number}.csv", source=f"s3://b/{number}.csv", client_no="2218", file_type="T", outcome=outcome)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amili_provider.payload import READ_BLOCK_BYTES, PartUnreadable, UploadBody, UploadPart, base64_bytes
+from amili_provider.api.upload import READ_BLOCK_BYTES, PartUnreadable, UploadBody, UploadPart, base64_bytes
 
 
 class Bytes:

@@ -9,7 +9,7 @@ import pytest
 
 from amili_provider.delivery import progress
 from amili_provider.delivery.progress import Progress, receipt_lines, shown_bytes, summary
-from amili_provider.models import Outcome, Receipt
+from amili_provider.receipts import Outcome, Receipt
 
 
 def _receipt(name: str, outcome: Outcome, size: int | None = 3, message: str | None = None) -> Receipt:

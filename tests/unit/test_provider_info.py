@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook, BaseOperator, BaseSensorOperator
 
-from amili_provider.connection_form.fields import FIELDS
+from amili_provider.connection.fields import FIELDS
 from amili_provider.get_provider_info import get_provider_info
 from amili_provider.hooks.amili import AmiliHook
 
@@ -137,7 +137,7 @@ def test_form_of_older_airflow() -> None:
 
 def test_reading_metadata_imports_nothing_heavy() -> None:
     """Every process of Airflow reads the metadata: no HTTP library, no models, no Airflow because of them."""
-    heavy = ("httpx", "pydantic", "airflow", "fsspec", "amili_provider.client", "amili_provider.hooks")
+    heavy = ("httpx", "pydantic", "airflow", "fsspec", "amili_provider.api", "amili_provider.hooks")
     code = (
         "import sys; import amili_provider.get_provider_info as g; g.get_provider_info();"
         f"print([m for m in sys.modules if m.startswith({heavy!r})])"

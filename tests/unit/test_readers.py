@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from amili_provider.delivery.readers import FEWEST_READERS, MOST_READERS, Readers
+from amili_provider.delivery.reader import FEWEST_READERS, MOST_READERS, Readers
 
 
 def test_one_pause_is_no_reason_for_more_readers() -> None:

@@ -1,4 +1,4 @@
-"""The README and the guides: their tables are those of the code, and what they point to is there."""
+"""The README and the pages: their tables are those of the code, and what they point to is there."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from amili_provider.connection.fields import FIELDS
 from amili_provider.hooks.amili import AmiliHook
 from amili_provider.operators.amili import AmiliFileUploadOperator
-from tests import readme
+from tests import readme, reference
 
-PAGES = sorted([*readme.ROOT.glob("*.md"), *readme.ROOT.glob("docs/*.md")])
+PAGES = readme.pages()
 _FENCED = re.compile(r"^(```+).*?^\1$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!`)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+_PICTURE = re.compile(r"!\[(?P<words>[^\]]*)\]\((?P<target>[^)\s]+)\)")
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+MOST_WORDS = 1_000
 _HEADING = re.compile(r"^#+ +(?P<title>.+?)\s*$", re.MULTILINE)
 # Put together here, so that this file names none either.
 _REGISTRY = re.compile(r"\b(pypi|pythonhosted|anaconda|npmjs|docker|ghcr|quay)[.](org|com|io|python)\b", re.IGNORECASE)
@@ -40,9 +44,50 @@ def test_a_table_that_is_not_current_is_seen() -> None:
         readme.filled("<!-- a -->\n<!-- /a -->", {"b": str})
 
 
-def test_every_parameter_of_the_upload_is_in_the_readme() -> None:
-    """A parameter that nobody documents is a parameter that nobody finds."""
+def _words(text: str) -> list[str]:
+    """Return the words that a reader reads: no code, no comments, no targets of links."""
+    text = _COMMENT.sub("", _FENCED.sub("", text))
+    return [word for word in re.sub(r"\]\([^)]*\)", "]", text).split() if re.search(r"\w", word)]
+
+
+def test_the_readme_is_short() -> None:
+    """A new user reads it in five minutes; all else is on pages of its own."""
+    assert 600 < len(_words(readme.README.read_text(encoding="utf-8"))) <= MOST_WORDS
+
+
+def test_words_are_counted_as_they_are_read() -> None:
+    """Code, comments, lines of tables and addresses are none; a link's words are."""
+    assert _words("Two words <!-- not\nthese -->\n\n```bash\nnor these\n```\n\n|---|---|\n") == ["Two", "words"]
+    assert len(_words("[a link](https://example.com/a/b) here")) == 3
+
+
+def test_the_readme_says_early_that_it_was_never_tried() -> None:
+    """Before a reader installs anything, they know that the real Amili has never seen this package."""
     text = readme.README.read_text(encoding="utf-8")
+    before, _, _ = text.partition("## Install")
+    assert "**This package has never run against the real Amili.**" in before
+    assert "(docs/assumptions.md)" in before
+
+
+def test_every_assumed_field_is_in_the_table_of_assumptions() -> None:
+    """Whatever the form marks as assumed has a row that says what is assumed."""
+    text = (readme.DOCS / "assumptions.md").read_text(encoding="utf-8")
+    assumed = [field.name for field in FIELDS if field.assumed]
+    assert len(assumed) > 5
+    assert [name for name in assumed if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_picture_is_there_and_has_words(page: Path) -> None:
+    """A reader who does not see a picture, as on a package index without the repository, reads what it shows."""
+    for found in _PICTURE.finditer(_FENCED.sub("", page.read_text(encoding="utf-8"))):
+        assert (page.parent / found["target"]).is_file(), found["target"]
+        assert len(found["words"]) > 10, found["target"]
+
+
+def test_every_parameter_of_the_upload_is_documented() -> None:
+    """A parameter that is on no page is a parameter that no reader finds."""
+    text = (readme.DOCS / "operator.md").read_text(encoding="utf-8")
     own = [
         name
         for name, parameter in inspect.signature(AmiliFileUploadOperator).parameters.items()
@@ -61,7 +106,7 @@ def test_a_parameter_without_words_is_an_error() -> None:
         def __init__(self, *, source: str) -> None: ...
 
     with pytest.raises(ValueError, match="source"):
-        readme.class_table(Silent)
+        reference.class_table(Silent)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -89,6 +134,23 @@ def test_no_page_names_the_host_of_a_registry(page: Path) -> None:
     assert _REGISTRY.findall(page.read_text(encoding="utf-8")) == []
 
 
+def test_contributing_draws_the_house_as_it_is() -> None:
+    """Its layers are those that the linter enforces, and each module that it names is there."""
+    text = (readme.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    contracts = tomllib.loads((readme.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    drawing = text.partition("## Layers\n\n```\n")[2].partition("\n```\n")[0]
+    drawn = [re.split(r" {2,}", line)[0] for line in drawing.splitlines()]
+    assert drawn == contracts["contracts"][0]["layers"]
+    ledger = text.partition("| module of `ledger/` |")[2].partition("\n\n")[0]
+    modules = [f"ledger/{name}" for name in re.findall(r"`(\w+\.py)`", ledger)]
+    modules += re.findall(r"`((?:operators|delivery|storage|api|ledger)/\w+\.py)`", text)
+    assert len(modules) > 20
+    assert [name for name in modules if not (readme.ROOT / "amili_provider" / name).is_file()] == []
+    assert {Path(name).name for name in modules if name.startswith("ledger/")} == {
+        file.name for file in (readme.ROOT / "amili_provider/ledger").glob("[!_]*.py")
+    }
+
+
 def _shell(page: Path) -> list[str]:
     blocks: list[str] = re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     return blocks
@@ -106,39 +168,6 @@ def test_the_connection_in_the_readme_is_read(monkeypatch: pytest.MonkeyPatch) -
         "2218",
         "postgres_default",
     )
-
-
-def test_no_block_for_the_shell_escapes() -> None:
-    """
-    Each is run: two by ``.ci/run``, one above, one below, the sandbox by its tests, its walk-through by ``tests/dags``.
-
-    What pip is to install has those extras, also from a clone.
-    """
-    blocks = [block for page in PAGES for block in _shell(page) if page.name != "CONTRIBUTING.md"]
-    ours = re.findall(r"^<!-- command: (?:demo|test) -->$", readme.README.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(ours) == 2
-    others = [b.strip() for b in blocks if not b.startswith(("export AIRFLOW_CONN_", "python3 -m venv .tools && "))]
-    # The ledger's are run by tests/unit/test_docs_ledger.py.
-    others = [b for b in others if not b.startswith("amili-ledger ")]
-    *others, migrate, run = others
-    install, constrained, copy, *others, faults = others
-    assert install == "uv pip install './[s3,postgres]'"
-    assert constrained.startswith(
-        "pip install './[s3,postgres]' --constraint \"https://raw.githubusercontent.com/apache/airflow/"
-    )
-    assert copy.startswith("cp ")
-    assert faults.startswith("curl ")
-    assert others == ["amili-sandbox serve"]
-    assert "airflow db migrate\n" in migrate
-    assert run == "airflow dags test try_amili"
-    extras = {
-        extra
-        for page in PAGES
-        for extras in re.findall(r"(?:airflow-provider-amili|'\./)\[([\w,]+)\]", page.read_text("utf-8"))
-        for extra in extras.split(",")
-    }
-    project = tomllib.loads((readme.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert extras <= set(project["optional-dependencies"])
 
 
 def test_the_ledgers_dag_is_copied_out_of_the_installed_package(tmp_path: Path) -> None:

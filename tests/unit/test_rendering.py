@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from amili_provider.operators.amili import AmiliFileUploadOperator
-from amili_provider.operators.rendering import secrets_of
+from amili_provider.operators.templates import secrets_of
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_secrets_of_a_source(source: Any, secrets: set[str]) -> None:
 def test_they_are_masked_when_templates_are_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a template makes of a source is masked before Airflow stores it."""
     masked: list[str] = []
-    monkeypatch.setattr("amili_provider.operators.rendering.mask_secret", masked.append)
+    monkeypatch.setattr("amili_provider.operators.templates.mask_secret", masked.append)
     operator = AmiliFileUploadOperator(task_id="t", source="https://h/a.csv?sig={{ signature }}", file_type="T")
     assert not masked
     operator.render_template_fields({"signature": "canary"})  # type: ignore[typeddict-unknown-key]

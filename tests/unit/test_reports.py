@@ -14,8 +14,9 @@ import pytest
 
 from amili_provider.delivery.report import failure
 from amili_provider.exceptions import AmiliError, AmiliFilesMissing, AmiliUploadRejected
-from amili_provider.models import Outcome, Receipt
-from amili_provider.reports import LOG_WIDTH, LONGEST_CLASS, MAIL_WIDTH, MOST_LINES, delivery_report, groups, laid_out
+from amili_provider.receipts import Outcome, Receipt
+from amili_provider.report_lines import LOG_WIDTH, LONGEST_CLASS, MOST_LINES, groups, laid_out
+from amili_provider.reports import MAIL_WIDTH, delivery_report
 from tests.readme import ROOT
 
 _ID = "0123456789abcdef0123456789abcdef"
@@ -59,7 +60,7 @@ def test_a_message_says_what_to_do_then_the_name_with_amilis_words_then_the_path
     assert said.splitlines() == [
         "1 of 2 file(s) not delivered to Amili: 1 rejected, 1 uploaded",
         "(client 2218, InvoiciaFormatDocFile)",
-        "Correct the rejected files at their source, in the words of Amili below, and run again.",
+        "Correct the rejected files, in Amili's words below, put them at their source, and run again.",
         "rejected (1):",
         "  bad.csv: no such debtor [FAILED/REJECTED]",
         f"    {_FOLDER}/bad.csv",

@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from amili_provider.exceptions import AmiliResultFailed
-from amili_provider.reports import MOST_LINES
+from amili_provider.report_lines import MOST_LINES
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
 from amili_provider.sensors.arguments import asked_for, checked_uuid
 from tests.unit.simulated import ACCEPTED, MODES, World, run, settle_in
@@ -63,7 +63,7 @@ def test_receipts_of_any_depth_are_read(receipts: Any) -> None:
     asked = asked_for(receipts, None, None)
     assert asked.files == [("2218", "a"), ("2218", "b")]
     assert asked.names == {"a": "a.csv", "b": "b.csv"}
-    assert not asked.hopeless
+    assert not asked.undeliverable
 
 
 def test_one_receipt_alone_is_read() -> None:

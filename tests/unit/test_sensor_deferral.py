@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from amili_provider.exceptions import AmiliAuthenticationError, AmiliConnectionError, AmiliError, AmiliResultFailed
-from amili_provider.reports import LOG_WIDTH, MOST_LINES
+from amili_provider.report_lines import LOG_WIDTH, MOST_LINES
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
 from amili_provider.triggers.events import Open, Settled, WaitEvent
 from tests.unit.simulated import ACCEPTED, EPOCH, QUEUED, REFUSED, World, first_event, rebuilt, says, settle_in
@@ -296,7 +296,7 @@ def test_the_configured_default_decides_about_deferring(configured: bool, monkey
     """Without an argument, ``[operators] default_deferrable`` decides; an argument outweighs it."""
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", str(configured))
     # Read when a worker or the dag processor imports the sensors: so they are imported once more, beside the others.
-    spec = importlib.util.find_spec("amili_provider.sensors.waiting")
+    spec = importlib.util.find_spec("amili_provider.sensors.base")
     assert spec is not None
     assert spec.loader is not None
     again = importlib.util.module_from_spec(spec)

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amili_provider.storage.base import read_entry
-from amili_provider.storage.connections import StorageConnection, said
+from amili_provider.storage.connections import Kind, StorageConnection, said, split_url
+from amili_provider.storage.errors import explain
 from amili_provider.storage.files import StorageFile
-from amili_provider.storage.kinds import Kind, split_url
+from amili_provider.storage.listing import unstable_files
 from amili_provider.storage.locations import Location, Storage
 from amili_provider.storage.names import (
     _SYSTEM_FILES,
@@ -32,8 +33,6 @@ from amili_provider.storage.names import (
     with_suffix,
 )
 from amili_provider.storage.patterns import Levels, natural_key
-from amili_provider.storage.stability import unstable_files
-from amili_provider.storage.troubles import explain
 
 
 def _file(path: str, *, asked: str = "/in/*", size: int = 1, literal: bool = False, **facts: Any) -> StorageFile:

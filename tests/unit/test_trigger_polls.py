@@ -11,11 +11,11 @@ import httpx
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook, Connection
 
-import amili_provider.client
-from amili_provider.client.nonblocking import AmiliAsyncClient
+import amili_provider.api.async_client
+from amili_provider.api.async_client import AmiliAsyncClient
 from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
-from amili_provider.triggers.connecting import MOST_IN_FLIGHT
-from amili_provider.triggers.pace import MOST_FAILURES
+from amili_provider.triggers.base import MOST_FAILURES
+from amili_provider.triggers.clients import MOST_IN_FLIGHT
 from tests.unit.simulated import ACCEPTED, EPOCH, QUEUED, World, first_event, settle_in
 
 HOUR = 3600.0
@@ -75,13 +75,13 @@ BEHAVIOURS: dict[str, tuple[Any, Any, Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("dice", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("random", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("make", [file_trigger, batch_trigger])
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
-def test_questions_in_a_simulated_hour(behaviour: str, make: Any, dice: float, world: World) -> None:
+def test_questions_in_a_simulated_hour(behaviour: str, make: Any, random: float, world: World) -> None:
     """Whatever Amili does for an hour, a trigger asks at most 60 times and the documented attempts."""
     answer, for_file, for_batch, error = BEHAVIOURS[behaviour]
-    world.dice = dice
+    world.random = random
     world.scripts["a"] = [answer]
     event = asyncio.run(first_event(make()))
     expected = for_file if make is file_trigger else for_batch
@@ -170,8 +170,8 @@ def test_restarted_triggers_are_spread_over_one_interval(world: World) -> None:
     """A thousand triggers that come back at the same moment do not ask at the same moment."""
     world.scripts["a"] = [ACCEPTED]
     waits = []
-    for dice in (0.0, 0.3, 0.9):
-        world.dice, world.now = dice, EPOCH + 1000
+    for random in (0.0, 0.3, 0.9):
+        world.random, world.now = random, EPOCH + 1000
         asyncio.run(first_event(file_trigger()))
         waits.append(world.now - EPOCH - 1000)
     assert waits == pytest.approx([0.0, 18.0, 54.0])
@@ -338,7 +338,7 @@ def test_the_client_is_closed_when_the_trigger_is_cancelled(world: World, monkey
 def _counting(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[Any]]:
     opened: list[Any] = []
     closed: list[Any] = []
-    real = amili_provider.client.AmiliAsyncClient
+    real = amili_provider.api.async_client.AmiliAsyncClient
 
     def make(*args: Any, **kwargs: Any) -> Any:
         client = real(*args, **kwargs)
@@ -352,7 +352,7 @@ def _counting(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[Any]]:
         opened.append(client)
         return client
 
-    monkeypatch.setattr(amili_provider.client, "AmiliAsyncClient", make)
+    monkeypatch.setattr(amili_provider.api.async_client, "AmiliAsyncClient", make)
     return opened, closed
 
 

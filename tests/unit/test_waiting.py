@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
-from amili_provider.waiting import Patience, asked_to_wait
+from amili_provider.api.retry import Backoff, asked_to_wait
 
 NOW = 1_800_000_000.0
 
@@ -52,8 +52,8 @@ def test_nothing_asked() -> None:
 def test_backoff_grows_and_is_spread() -> None:
     """Each wait is between half and all of a step that doubles up to eight seconds."""
     for seed in range(50):
-        patience = Patience(7, jitter=random.Random(seed))
-        waits = [patience.next_wait(None) for _ in range(7)]
+        backoff = Backoff(7, jitter=random.Random(seed))
+        waits = [backoff.next_wait(None) for _ in range(7)]
         assert waits[-1] is None
         for wait, longest in zip(waits[:-1], (1, 2, 4, 8, 8, 8), strict=True):
             assert wait is not None
@@ -62,14 +62,14 @@ def test_backoff_grows_and_is_spread() -> None:
 
 def test_attempts_are_bounded() -> None:
     """Three attempts have two waits between them."""
-    patience = Patience(3)
-    assert [patience.next_wait(1), patience.next_wait(1), patience.next_wait(1)] == [1, 1, None]
-    assert patience.tried == 3
+    backoff = Backoff(3)
+    assert [backoff.next_wait(1), backoff.next_wait(1), backoff.next_wait(1)] == [1, 1, None]
+    assert backoff.tried == 3
 
 
 def test_waits_are_bounded_together() -> None:
     """What is asked for is obeyed or left, never shortened."""
-    assert Patience(9).next_wait(60) == 60
-    assert Patience(9).next_wait(60.5) is None
-    patience = Patience(9)
-    assert [patience.next_wait(35), patience.next_wait(35)] == [35, None]
+    assert Backoff(9).next_wait(60) == 60
+    assert Backoff(9).next_wait(60.5) is None
+    backoff = Backoff(9)
+    assert [backoff.next_wait(35), backoff.next_wait(35)] == [35, None]

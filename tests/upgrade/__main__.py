@@ -17,8 +17,8 @@ import sys
 import tempfile
 from typing import Any
 
-from amili_provider.connection_form.fields import FIELDS
-from amili_provider.connection_form.settings import AmiliSettings
+from amili_provider.connection.fields import FIELDS
+from amili_provider.connection.settings import AmiliSettings
 from amili_provider.hooks.amili import AmiliHook
 from tests.upgrade.old_form import OldForm, kept, uri_of
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 
-import amili_provider.triggers.connecting
+import amili_provider.triggers.clients
 
 BLOCKING: list[tuple[Any, str]] = [
     (builtins, "open"),
@@ -32,7 +32,7 @@ BLOCKING: list[tuple[Any, str]] = [
     (ssl.SSLContext, "load_verify_locations"),
     (ssl.SSLContext, "load_default_certs"),
     (BaseHook, "get_connection"),
-    (amili_provider.triggers.connecting, "mask_secret"),
+    (amili_provider.triggers.clients, "mask_secret"),
 ]
 
 

@@ -23,7 +23,7 @@ from amili_provider.exceptions import (
     AmiliPermanentError,
 )
 from amili_provider.operators.amili import AmiliFileUploadOperator
-from amili_provider.reports import LOG_WIDTH
+from amili_provider.report_lines import LOG_WIDTH
 from amili_provider.sandbox.server import SandboxServer
 from tests.ledgers import new_ledger, run_sql
 from tests.wire.conftest import FakeTaskInstance, Upload
@@ -137,7 +137,7 @@ def test_a_value_error_that_is_none_about_an_argument_stays_what_it_is(
     def undecodable(*_: Any, **__: Any) -> Any:
         return b"\xff".decode()
 
-    monkeypatch.setattr("amili_provider.delivery.deliver.list_files", undecodable)
+    monkeypatch.setattr("amili_provider.delivery.run.list_files", undecodable)
     with pytest.raises(UnicodeDecodeError):
         upload()
 

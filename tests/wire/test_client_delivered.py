@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from amili_provider.client.delivered import (
+from amili_provider.api.tcp import (
     LONGEST_STILLSTAND_SECONDS,
     speaks_or_is_gone,
     unacknowledged_bytes,

@@ -20,9 +20,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from amili_provider.client import AmiliAsyncClient, AmiliClient, ssl_context
-from amili_provider.client.blocking import MOST_PAGES
-from amili_provider.connection_form import AmiliSettings
+from amili_provider.api.async_client import AmiliAsyncClient
+from amili_provider.api.client import MOST_PAGES, AmiliClient
+from amili_provider.api.results import FileResult
+from amili_provider.api.transport import ssl_context
+from amili_provider.connection import AmiliSettings
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliConnectionError,
@@ -32,7 +34,6 @@ from amili_provider.exceptions import (
     AmiliResponseError,
 )
 from amili_provider.hooks.amili import AmiliHook
-from amili_provider.models import FileResult
 from tests.wire.rawserver import (
     Amili,
     Conversation,

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from amili_provider.client import AmiliClient, RefusedBy
+from amili_provider.api.client import AmiliClient
+from amili_provider.api.responses import RefusedBy
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliConnectionError,
@@ -536,13 +537,13 @@ def test_abort_ends_waiting_between_attempts(monkeypatch: pytest.MonkeyPatch) ->
     waiting = threading.Event()
     with scripted_amili(answer(429, b"", {"Retry-After": "50"})) as amili:
         client = AmiliClient(amili.settings)
-        back_off = client._wire._sleep
+        back_off = client._exchange._sleep
 
         def wait(seconds: float) -> object:
             waiting.set()
             return back_off(seconds)
 
-        monkeypatch.setattr(client._wire, "_sleep", wait)
+        monkeypatch.setattr(client._exchange, "_sleep", wait)
         failures: list[Exception] = []
 
         def upload() -> None:

@@ -14,12 +14,13 @@ from typing import Any, BinaryIO
 import pytest
 from pytest_mock import MockerFixture
 
-from amili_provider.hooks import trial
+from amili_provider.hooks import connection_test
 from amili_provider.hooks.amili import AmiliHook
+from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.objects import ObjectStore
-from amili_provider.ledger.sql import SqlStore, sqlite_engine
+from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.stores import Identity
-from amili_provider.storage.objects import ObjectFiles
+from amili_provider.storage.backends.objects import ObjectFiles
 from tests.wire.rawserver import (
     CLIENT_SECRET,
     TOKEN_CANARY,
@@ -165,7 +166,9 @@ def _in_bucket(ends: Ends, monkeypatch: pytest.MonkeyPatch, step: Step) -> tuple
 
 def test_a_ledger_without_rights_is_red(ends: Ends, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixture) -> None:
     """A bucket that may not be read says so, and what is needed."""
-    mocker.patch.object(trial, "TRIAL_SECONDS", 120)  # on a busy machine it takes long to load the bucket's library
+    mocker.patch.object(
+        connection_test, "TRIAL_SECONDS", 120
+    )  # on a busy machine it takes long to load the bucket's library
     worked, said = _in_bucket(
         ends, monkeypatch, answer(403, b"<Error><Code>AccessDenied</Code><Message>No</Message></Error>")
     )
@@ -178,7 +181,7 @@ def test_a_ledger_that_does_not_answer_ends_in_time(
     ends: Ends, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixture
 ) -> None:
     """Whatever hangs, an answer comes within the bound, and names the ledger."""
-    mocker.patch.object(trial, "TRIAL_SECONDS", 2)
+    mocker.patch.object(connection_test, "TRIAL_SECONDS", 2)
     worked, said = _in_bucket(ends, monkeypatch, silence())
     assert not worked
     assert "No result within 2 s: the ledger s3://books/amili does not answer. Check 'Ledger'" in said
@@ -219,7 +222,7 @@ def test_a_ledger_without_conditional_writes_is_red(ends: Ends, mocker: MockerFi
     client = _Careless()
     client.objects["ledger.json"] = b'{"format": 1, "ledger_id": "a1b2", "created_at": "2026-11-22T00:00:00.000Z"}'
     store = ObjectStore(ObjectFiles(client), "books", "s3://books")
-    mocker.patch.object(trial, "store_from", autospec=True, return_value=store)
+    mocker.patch.object(connection_test, "store_from", autospec=True, return_value=store)
     worked, said = ends.trying(NOT_FOUND, ledger="s3://books")
     assert not worked
     assert said.startswith("A ledger cannot be kept in s3://books: this store does not refuse to create an object")
@@ -300,11 +303,11 @@ def test_unreadable_ca_file(ends: Ends) -> None:
 
 def test_silence_ends_in_time(ends: Ends, mocker: MockerFixture) -> None:
     """Whatever hangs, an answer comes within the bound; each step has its own, shorter one."""
-    mocker.patch.object(trial, "STEP_SECONDS", 0.2)
+    mocker.patch.object(connection_test, "STEP_SECONDS", 0.2)
     worked, said = ends.trying(silence())
     assert not worked
     assert "did not answer completely in time" in said
-    assert trial.TRIAL_SECONDS == 10
+    assert connection_test.TRIAL_SECONDS == 10
 
 
 def test_name_server_that_hangs_ends_in_time(ends: Ends, mocker: MockerFixture) -> None:
@@ -315,7 +318,7 @@ def test_name_server_that_hangs_ends_in_time(ends: Ends, mocker: MockerFixture) 
         hanging.wait(20)
         raise socket.gaierror
 
-    mocker.patch.object(trial, "TRIAL_SECONDS", 0.2)
+    mocker.patch.object(connection_test, "TRIAL_SECONDS", 0.2)
     mocker.patch("socket.getaddrinfo", autospec=True, side_effect=hang)
     worked, said = ends.trying(NOT_FOUND)
     hanging.set()

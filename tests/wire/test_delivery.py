@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import re
 import threading
@@ -14,8 +13,8 @@ from typing import Any
 import pytest
 
 from amili_provider.command.desk import Desk
-from amili_provider.delivery import reading
-from amili_provider.delivery.outcomes import joined
+from amili_provider.delivery import reader
+from amili_provider.delivery.item import joined
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliDeliveryFailed,
@@ -367,41 +366,11 @@ def test_small_files_do_not_wait_for_large_ones(
         small.set()
         return read_small_contents(*given, **more)
 
-    monkeypatch.setattr(reading, "read_content", slowly)
-    monkeypatch.setattr(reading, "read_small_contents", small_ones)
+    monkeypatch.setattr(reader, "read_content", slowly)
+    monkeypatch.setattr(reader, "read_small_contents", small_ones)
     receipts = upload()
     assert set(_outcomes(receipts).values()) == {"uploaded"}
     assert waited == [True] * 3
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-def test_the_collector_is_left_as_it_was(
-    upload: Upload, outbound: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool
-) -> None:
-    """During a run it looks through the run's own objects only; afterwards through all, unless it was told before."""
-    from amili_provider.delivery import deliver
-    from amili_provider.storage.listing import list_files
-
-    seen: list[int] = []
-
-    def listing(*given: Any, **more: Any) -> Any:
-        seen.append(gc.get_freeze_count())
-        return list_files(*given, **more)
-
-    monkeypatch.setattr(deliver, "list_files", listing)
-    _write(outbound, a=b"1")
-    gc.unfreeze()
-    if frozen:
-        gc.freeze()
-    try:
-        upload()
-        assert seen[0] > 10_000
-        assert (gc.get_freeze_count() > 0) is frozen
-        with pytest.raises(FileNotFoundError):
-            upload(source=f"{outbound}/missing.csv")
-        assert (gc.get_freeze_count() > 0) is frozen
-    finally:
-        gc.unfreeze()
 
 
 def test_sentences_of_others_end_before_ours_begin() -> None:

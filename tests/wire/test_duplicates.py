@@ -118,11 +118,11 @@ def test_the_first_of_the_listing_is_sent_also_if_it_is_read_last(
     run: Run, outbound: Path, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Readers overtake one another; what becomes of a file does not depend on that."""
-    from amili_provider.delivery.pipeline import Delivery
-    from amili_provider.delivery.reading import Reader
+    from amili_provider.delivery.pipeline import Pipeline
+    from amili_provider.delivery.reader import Reader
 
     _write(outbound, a=LARGE, b=LARGE, c=b"small")
-    read, on_read = Reader.read, Delivery._on_read
+    read, on_read = Reader.read, Pipeline._on_read
     b_is_read = threading.Event()
 
     def read_late(reader: Reader, job: Any) -> Any:
@@ -130,13 +130,13 @@ def test_the_first_of_the_listing_is_sent_also_if_it_is_read_last(
             b_is_read.wait(20)
         return read(reader, job)
 
-    def tell(delivery: Delivery, outcomes: Any, *more: Any, **how: Any) -> None:
+    def tell(delivery: Pipeline, outcomes: Any, *more: Any, **how: Any) -> None:
         on_read(delivery, outcomes, *more, **how)
         if outcomes[0][0].receipt.name == "b.csv":
             b_is_read.set()
 
     monkeypatch.setattr(Reader, "read", read_late)
-    monkeypatch.setattr(Delivery, "_on_read", tell)
+    monkeypatch.setattr(Pipeline, "_on_read", tell)
     said, _ = run()
     assert said == {"a": "uploaded", "b": "duplicate", "c": "uploaded"}
     assert _accepted(amili_sandbox) == {"a": 1, "c": 1}

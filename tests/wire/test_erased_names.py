@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from pathlib import Path
 
@@ -10,14 +9,12 @@ import pytest
 
 from amili_provider.exceptions import AmiliDuplicateFiles
 from amili_provider.sandbox.server import SandboxServer
-from tests.readme import ROOT
+from tests.readme import shown
 from tests.wire.conftest import Upload
-
-_PAGE = (ROOT / "docs/ledger.md").read_text(encoding="utf-8")
 
 
 def _erase(ledger: Path) -> None:
-    (statement,) = re.findall(r"^<!-- test: erasure -->\n```sql\n(.*?)^```$", _PAGE, re.MULTILINE | re.DOTALL)
+    statement = shown("erasure")
     # The environment of a sandbox is its address, and its files were sent today.
     statement = statement.replace("environment = 'production' AND client_no = '2218'", "environment <> ''")
     with sqlite3.connect(ledger) as connection:

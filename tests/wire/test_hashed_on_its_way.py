@@ -13,13 +13,14 @@ from typing import Any, BinaryIO
 import pytest
 from pytest_mock import MockerFixture
 
-from amili_provider.delivery import deliver, reading
+from amili_provider.delivery import reader, run
 from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliStorageError, AmiliUploadRejected
 from amili_provider.ledger import Ledger
 from amili_provider.sandbox.server import SandboxServer
-from amili_provider.storage import contents
-from amili_provider.storage.contents import StoredContent
-from amili_provider.storage.listing import StorageFile, list_files
+from amili_provider.storage import content
+from amili_provider.storage.content import StoredContent
+from amili_provider.storage.files import StorageFile
+from amili_provider.storage.listing import list_files
 from tests.ledgers import attempts_in, new_ledger
 from tests.wire.conftest import FakeTaskInstance, Upload, a_run_that_has_claimed
 
@@ -39,13 +40,13 @@ def _sha(data: bytes) -> str:
 def _bytes_read(mocker: MockerFixture) -> list[int]:
     """How many bytes of large local files were read, block by block."""
     seen: list[int] = []
-    read = contents._read_fully
+    read = content._read_fully
 
     def counting(*args: Any) -> int:
         seen.append(read(*args))
         return seen[-1]
 
-    mocker.patch.object(contents, "_read_fully", autospec=True, side_effect=counting)
+    mocker.patch.object(content, "_read_fully", autospec=True, side_effect=counting)
     return seen
 
 
@@ -148,7 +149,7 @@ def test_refused_and_then_unreadable_it_says_both(
     (outbound / "a.csv").write_bytes(LARGE)
     amili_sandbox.faults.add("upload", status=413, stage="head")
     mocker.patch.object(
-        contents.HashedContent, "hash_now", autospec=True, side_effect=AmiliStorageError("The disk is gone.")
+        content.HashedContent, "hash_now", autospec=True, side_effect=AmiliStorageError("The disk is gone.")
     )
     ti = FakeTaskInstance()
     with pytest.raises(AmiliDeliveryIncomplete, match=r"(?s)Amili answered 413.*The\s+disk is gone"):
@@ -163,14 +164,14 @@ def test_what_changes_while_it_is_sent_is_not_accepted(
     """A file that is written to in the middle of its request could be half the one and half the other."""
     file = outbound / "a.csv"
     file.write_bytes(LARGE)
-    read = contents._read_fully
+    read = content._read_fully
 
     def changing(descriptor: int, buffer: memoryview, position: int) -> int:
         if position and file.read_bytes() == LARGE:
             file.write_bytes(OTHER)
         return read(descriptor, buffer, position)
 
-    mocker.patch.object(contents, "_read_fully", autospec=True, side_effect=changing)
+    mocker.patch.object(content, "_read_fully", autospec=True, side_effect=changing)
     ti = FakeTaskInstance()
     with pytest.raises(AmiliDeliveryIncomplete, match=r"a\.csv: this file was changed while it was being read or sent"):
         upload(ti)
@@ -186,9 +187,9 @@ def test_an_object_that_is_replaced_while_it_is_sent_is_not_accepted(
     """Read from its storage as it is sent, in pieces: the storage says at the end that it is another."""
     file = outbound / "a.csv"
     file.write_bytes(LARGE)
-    mocker.patch.object(reading, "can_stay", autospec=True, return_value=True)
-    mocker.patch.object(deliver, "list_files", autospec=True, side_effect=_as_if_remote)
-    read = contents._read_block
+    mocker.patch.object(reader, "can_stay", autospec=True, return_value=True)
+    mocker.patch.object(run, "list_files", autospec=True, side_effect=_as_if_remote)
+    read = content._read_block
     seen: list[int] = []
 
     def changing(stream: BinaryIO, block_bytes: int) -> bytes:
@@ -197,7 +198,7 @@ def test_an_object_that_is_replaced_while_it_is_sent_is_not_accepted(
             file.write_bytes(OTHER)
         return read(stream, block_bytes)
 
-    mocker.patch.object(contents, "_read_block", autospec=True, side_effect=changing)
+    mocker.patch.object(content, "_read_block", autospec=True, side_effect=changing)
     ti = FakeTaskInstance()
     with pytest.raises(AmiliDeliveryIncomplete, match=r"(?s)a\.csv.*replaced or written to"):
         upload(ti)
@@ -228,11 +229,11 @@ def test_what_is_read_again_from_its_storage_must_be_what_it_was(outbound: Path)
     path = outbound / "a.csv"
     path.write_bytes(LARGE)
     [listed] = list_files(str(path), None)
-    content = StoredContent(dataclasses.replace(listed, local_path=None))
-    blocks: Callable[[], bytes] = lambda: b"".join(bytes(block) for block in content.blocks(300_000))  # noqa: E731
+    stored = StoredContent(dataclasses.replace(listed, local_path=None))
+    blocks: Callable[[], bytes] = lambda: b"".join(bytes(block) for block in stored.blocks(300_000))  # noqa: E731
     assert blocks() == LARGE
     assert blocks() == LARGE
-    assert content.sha256 == _sha(LARGE)
+    assert stored.sha256 == _sha(LARGE)
     before = path.stat()
     path.write_bytes(OTHER)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -209,19 +209,19 @@ def test_an_outcome_that_came_too_late_is_still_told(
 ) -> None:
     """A sender that settles longer than a stopped run waits has the last word in the receipts."""
     from amili_provider.delivery import pipeline
-    from amili_provider.delivery.books import Books
+    from amili_provider.delivery.ledger_session import LedgerSession
 
     (outbound / "a.csv").write_bytes(b"1")
     (outbound / "the same.csv").write_bytes(b"1")
     settling = threading.Event()
-    settle = Books.settle
+    settle = LedgerSession.settle
 
     def slowly(*given: Any) -> Any:
         settling.set()
         time.sleep(1.5)
         return settle(*given)
 
-    monkeypatch.setattr(Books, "settle", slowly)
+    monkeypatch.setattr(LedgerSession, "settle", slowly)
     monkeypatch.setattr(pipeline, "GRACE_SECONDS", 0.2)
     stop_when(settling.is_set)
     ti = FakeTaskInstance()
@@ -235,18 +235,18 @@ def test_a_second_exception_while_stopping_ends_the_request_on_its_way(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A time-out, and then a kill: nobody waits for an answer that may take ten minutes."""
-    from amili_provider.delivery.pipeline import Delivery
+    from amili_provider.delivery.pipeline import Pipeline
 
     (outbound / "a.csv").write_bytes(b"1")
     amili_sandbox.faults.add("upload", delay=60, stage="accepted")
-    next_event = Delivery._next_event
+    next_event = Pipeline._next_event
 
-    def interrupted(delivery: Delivery, *given: Any, **more: Any) -> None:
+    def interrupted(delivery: Pipeline, *given: Any, **more: Any) -> None:
         if amili_sandbox.uploads:
             raise Timeout
         next_event(delivery, timeout=0.05)
 
-    monkeypatch.setattr(Delivery, "_next_event", interrupted)
+    monkeypatch.setattr(Pipeline, "_next_event", interrupted)
     ti = FakeTaskInstance()
     started = time.monotonic()
     with pytest.raises(Timeout):
@@ -260,7 +260,7 @@ def test_a_reader_that_breaks_does_not_hold_up_the_run(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A library's panic is no Exception; the run would wait for that reader for ever."""
-    from amili_provider.delivery.reading import Reader
+    from amili_provider.delivery.reader import Reader
 
     def panic(*_: Any) -> Any:
         raise Timeout("panic")
@@ -332,7 +332,7 @@ def test_a_stopped_run_does_not_wait_for_a_reader_whose_storage_hangs(
     sources = [f"{outbound}/a.csv", f"http://127.0.0.1:{storage.server_port}/b.csv"]
     monkeypatch.setattr("amili_provider.delivery.pipeline.FILES_PER_READ", 1)
     # A batch that is not full waits for what is still being read: the first goes alone.
-    monkeypatch.setattr("amili_provider.delivery.plan.Plan.batch_bytes", 1)
+    monkeypatch.setattr("amili_provider.delivery.options.Plan.batch_bytes", 1)
     stop_when(lambda: bool(amili_sandbox.uploads))
     try:
         with pytest.raises(Timeout):
@@ -357,10 +357,10 @@ def test_a_stopped_run_does_not_wait_for_a_sender_whose_storage_hangs(
     books: str,
 ) -> None:
     """A large file of which the storage gives the beginning only: its tail is never released, so it is not sent."""
-    from amili_provider.storage import contents
+    from amili_provider.storage import content
 
     (outbound / "large.csv").write_bytes(os.urandom(24 * 1024 * 1024))
-    read_fully, reached = contents._read_fully, threading.Event()
+    read_fully, reached = content._read_fully, threading.Event()
 
     def read(descriptor: int, buffer: memoryview, position: int) -> int:
         if position > 8 * 1024 * 1024:
@@ -368,7 +368,7 @@ def test_a_stopped_run_does_not_wait_for_a_sender_whose_storage_hangs(
             hang.wait()
         return read_fully(descriptor, buffer, position)
 
-    monkeypatch.setattr(contents, "_read_fully", read)
+    monkeypatch.setattr(content, "_read_fully", read)
     stop_when(reached.is_set)
     ti = FakeTaskInstance()
     with pytest.raises(Timeout):
@@ -389,17 +389,17 @@ def test_a_stopped_run_does_not_wait_for_a_ledger_that_hangs(
     stop_when: Callable[[Callable[[], bool]], None],
 ) -> None:
     """Accepted, but the outcome cannot be written now: the receipt says unknown, as the ledger will."""
-    from amili_provider.delivery.books import Books
+    from amili_provider.delivery.ledger_session import LedgerSession
 
     (outbound / "a.csv").write_bytes(b"1")
-    settle, reached = Books.settle, threading.Event()
+    settle, reached = LedgerSession.settle, threading.Event()
 
     def hanging(*given: Any) -> Any:
         reached.set()
         hang.wait()
         return settle(*given)
 
-    monkeypatch.setattr(Books, "settle", hanging)
+    monkeypatch.setattr(LedgerSession, "settle", hanging)
     stop_when(reached.is_set)
     ti = FakeTaskInstance()
     with pytest.raises(Timeout):

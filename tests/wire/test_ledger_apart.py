@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from amili_provider.delivery.apart import keep_apart
+from amili_provider.delivery.moving import keep_apart
 from amili_provider.exceptions import AmiliArgumentError
 from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.opening import create_in_file
 from amili_provider.sandbox.server import SandboxServer
-from amili_provider.storage.kinds import BY_SCHEME
+from amili_provider.storage.connections import BY_SCHEME
 from amili_provider.storage.locations import Location, Storage
 from tests.wire.conftest import Upload
 

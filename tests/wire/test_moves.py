@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliUploadRejected
+from amili_provider import fault_points
+from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliPermanentError, AmiliUploadRejected
 from amili_provider.sandbox.server import SandboxServer
 from tests.wire.conftest import FakeTaskInstance, Upload
 
@@ -47,9 +49,11 @@ def test_a_target_inside_the_source_is_refused_before_anything_is_sent(
 ) -> None:
     """What is moved there would be found again."""
     (outbound / "a.csv").write_bytes(b"1")
+    ti = FakeTaskInstance()
     with pytest.raises(ValueError, match="archive_to"):
-        upload(source=f"{outbound}/**", archive_to=f"{outbound}/done")
+        upload(ti, source=f"{outbound}/**", archive_to=f"{outbound}/done")
     assert not amili_sandbox.requests
+    assert re.match(r"Not tried: archive_to=.*inside the source", ti.pushed["return_value"][0]["message"])
 
 
 def test_a_target_that_the_pattern_would_find_is_refused_for_a_folder_called_like_it(
@@ -63,6 +67,64 @@ def test_a_target_that_the_pattern_would_find_is_refused_for_a_folder_called_lik
     (receipt,) = upload(source=f"exact:{outbound}/day[12]/", archive_to=f"{outbound}/day1")
     assert receipt["outcome"] == "uploaded"
     assert _names(outbound / "day1") == ["a.csv"]
+
+
+def test_a_relative_folder_is_refused_by_the_name_of_its_argument(upload: Upload, outbound: Path) -> None:
+    """A worker's own folder is nowhere to look for an archive."""
+    (outbound / "a.csv").write_bytes(b"1")
+    with pytest.raises(ValueError, match="archive_to='archive'.*is relative"):
+        upload(archive_to="archive")
+
+
+def test_a_folder_that_cannot_be_written_is_named_in_the_receipt(
+    upload: Upload, outbound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the argument, the folder and what to do: the source is right, and is not what has to be corrected."""
+    (outbound / "a.csv").write_bytes(b"1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    (receipt,) = upload(archive_to="s3://archive/sent")
+    assert re.search(
+        r"Not moved: Cannot move file:.*a\.csv to archive_to='s3://archive/sent'.*no connection.*s3://<connection>@",
+        receipt["message"],
+    )
+
+
+def test_a_refusal_that_names_no_file_says_why_nothing_was_moved(
+    upload: Upload, outbound: Path, tmp_path: Path, amili_sandbox: SandboxServer
+) -> None:
+    """Nobody looks for it in the folder of refused files."""
+    (outbound / "a.csv").write_bytes(b"1")
+    amili_sandbox.faults.add("upload", status=422, body={"message": "no"})
+    ti = FakeTaskInstance()
+    with pytest.raises(AmiliUploadRejected):
+        upload(ti, reject_to=str(tmp_path / "refused"))
+    assert "Not moved: Amili refused the request without naming the file" in ti.pushed["return_value"][0]["message"]
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["alone", "among others that a retry would send"])
+def test_a_file_that_is_gone_after_the_listing_is_never_passed_over(
+    upload: Upload, outbound: Path, monkeypatch: pytest.MonkeyPatch, amili_sandbox: SandboxServer, busy: bool
+) -> None:
+    """A retry would not find it, and end well: so there is none, and the words say what to do."""
+    for name in ("a.csv", "gone.csv"):
+        (outbound / name).write_bytes(name.encode())
+    if busy:
+        amili_sandbox.faults.add("upload", status=429, headers={"Retry-After": "0"}, times=50)
+
+    def reached(name: str) -> None:
+        if name == "listed":
+            (outbound / "gone.csv").unlink(missing_ok=True)
+
+    monkeypatch.setattr(fault_points, "reached", reached)
+    ti = FakeTaskInstance()
+    with pytest.raises(AmiliPermanentError, match="(?s)looked for by no later try.*gone.csv.*is gone now"):
+        upload(ti, source=f"{outbound}/*.csv")
+    outcomes = {r["name"]: r["outcome"] for r in ti.pushed["return_value"]}
+    assert outcomes == {"a.csv": "not_sent" if busy else "uploaded", "gone.csv": "not_sent"}
 
 
 def test_a_move_that_failed_is_finished_by_the_next_run(

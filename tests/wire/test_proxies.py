@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from amili_provider.connection_form import proxies
+from amili_provider.connection import proxies
 from amili_provider.exceptions import AmiliArgumentError
 from amili_provider.hooks.amili import AmiliHook
 from amili_provider.operators.amili import AmiliFileUploadOperator

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from amili_provider.connection_form.fields import FIELDS
+from amili_provider.connection.fields import FIELDS
 from amili_provider.sandbox.admin_client import SandboxAdmin
 from amili_provider.sandbox.cli import main
 from amili_provider.sandbox.results import FAILED, Step

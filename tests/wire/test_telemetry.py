@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from amili_provider.delivery import telemetry
 from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliUploadRejected
-from amili_provider.models import Outcome
+from amili_provider.receipts import Outcome
 from amili_provider.sandbox.server import SandboxServer
 from tests.readme import ROOT
 from tests.wire.conftest import FakeTaskInstance, Upload

@@ -10,7 +10,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from amili_provider.client import AmiliAsyncClient, AmiliClient, auth_of
+from amili_provider.api.async_client import AmiliAsyncClient
+from amili_provider.api.auth import auth_of
+from amili_provider.api.client import AmiliClient
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliConnectionError,
@@ -269,7 +271,7 @@ def test_slow_token_service_has_a_bound_of_its_own(step: Step) -> None:
     """The token call ends within its own time, however the answer drips; the long time-out of uploads is not for it."""
     with scripted_amili(tokens=[step], answer_timeout=60) as amili:
         client = AmiliClient(amili.settings, sleep=never_wait, attempts=1)
-        client._wire.auth.service.timeout = 0.3  # type: ignore[union-attr]
+        client._exchange.auth.service.timeout = 0.3  # type: ignore[union-attr]
         with pytest.raises(AmiliConnectionError, match="no token, since .* did not answer completely in time"):
             client.post_files("2218", Body())
 
@@ -285,7 +287,7 @@ def test_signing_in_needs_no_other_request() -> None:
 def test_ready_made_token() -> None:
     """A token of one's own is sent as it is; a 401 names the field, and nothing is minted."""
     with scripted_amili(OK, answer(401)) as amili:
-        from amili_provider.connection_form import settings_from
+        from amili_provider.connection import settings_from
 
         settings = settings_from(
             "c",
@@ -321,7 +323,7 @@ def test_secret_and_token_are_in_no_log(caplog: pytest.LogCaptureFixture) -> Non
         client.request("GET", "/x")
         with pytest.raises(AmiliError):
             client.request("GET", "/x")
-        shown = f"{client!r} {client._wire.auth!r} {client.settings!r}"
+        shown = f"{client!r} {client._exchange.auth!r} {client.settings!r}"
     for canary in (CLIENT_SECRET, TOKEN_CANARY):
         assert canary not in caplog.text + shown
 

@@ -17,14 +17,13 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, TaskDeferred
 
-import amili_provider.client.connecting
+import amili_provider.api.transport
 from amili_provider.exceptions import AmiliConnectionError
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
 from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
-from amili_provider.triggers.connecting import MOST_IN_FLIGHT
-from amili_provider.triggers.pace import MOST_FAILURES
-from amili_provider.triggers.waiting import AmiliTrigger
+from amili_provider.triggers.base import MOST_FAILURES, AmiliTrigger
+from amili_provider.triggers.clients import MOST_IN_FLIGHT
 from tests.unit.simulated import EPOCH, World, first_event, rebuilt
 from tests.wire.loop_guard import BLOCKING, BlockedError, no_blocking
 
@@ -130,7 +129,7 @@ def test_a_server_that_comes_back_is_asked_again(hour: World, amili_sandbox: San
         await sleep(seconds)
 
     waiting = trigger()
-    waiting.time = type(hour.time)(hour.time.now, eventful, hour.time.dice)  # type: ignore[misc]
+    waiting.time = type(hour.time)(hour.time.now, eventful, hour.time.random)  # type: ignore[misc]
     event = asyncio.run(first_event(waiting))
     assert event["ending"] == "settled"
     assert hour.now - EPOCH < 900
@@ -182,7 +181,7 @@ def test_nothing_blocks_the_event_loop(
         "AIRFLOW_CONN_AMILI_DEFAULT",
         amili_sandbox.connection_json().replace("127.0.0.1", "localhost"),
     )
-    amili_provider.client.connecting._ssl_context.cache_clear()
+    amili_provider.api.transport._ssl_context.cache_clear()
     amili_sandbox.results.set("a", "queued", "queued", "created")
     amili_sandbox.batches.set("a", "working", "working", "done")
     amili_sandbox.faults.add(kind, nth=2, expire_tokens=True)
@@ -382,6 +381,5 @@ def test_the_first_trigger_of_a_process_imports_little_on_the_event_loop(amili_s
         "amili_provider",
         "amili_provider.triggers",
         "amili_provider.triggers.amili",
-        "amili_provider.triggers.waiting",
-        "amili_provider.triggers.pace",
+        "amili_provider.triggers.base",
     }

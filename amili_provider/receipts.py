@@ -1,0 +1,192 @@
+"""Outcome, verdict and receipt of a file; and words from outside, as one safe line."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Outcome(StrEnum):
+    """What became of one file; the field ``outcome`` of a receipt."""
+
+    UPLOADED = "uploaded"
+    ALREADY_UPLOADED = "already_uploaded"
+    SKIPPED = "skipped"
+    DUPLICATE = "duplicate"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+    NOT_SENT = "not_sent"
+
+    @property
+    def delivered(self) -> bool:
+        """Whether Amili has accepted the file, now or earlier."""
+        return self in (Outcome.UPLOADED, Outcome.ALREADY_UPLOADED)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the task must not be green."""
+        return self in (Outcome.DUPLICATE, Outcome.REJECTED, Outcome.UNKNOWN, Outcome.NOT_SENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """
+    What one answer says of one file.
+
+    :param outcome: uploaded, rejected or unknown.
+    :param status: Amili's status, as one safe line.
+    :param result: Amili's result, as one safe line.
+    :param message: Amili's message, or ours where Amili said nothing that can be understood.
+    :param per_file: whether Amili named this very file.
+    """
+
+    outcome: Outcome
+    status: str | None = None
+    result: str | None = None
+    message: str | None = None
+    per_file: bool = False
+
+
+@dataclass(slots=True)
+class Receipt:
+    """
+    What became of one file: one entry of the task's XCom.
+
+    Fields are the public interface; :meth:`as_dict` gives plain JSON in the order below.
+
+    :param file_id: the id that Amili got; the ledger's key of the file. None if the file was not read to its end.
+    :param name: the name that Amili got; what the file is called, if it cannot be sent.
+    :param source: where the file was, without secrets.
+    :param size: bytes; None if the storage does not tell.
+    :param sha256: hash of the content, 64 hex characters. None if the file was not read to its end.
+    :param client_no: Amili's client number.
+    :param file_type: as given to Amili.
+    :param outcome: what became of the file.
+    :param status: Amili's status.
+    :param result: Amili's result.
+    :param message: Amili's words, or ours.
+    :param uploaded_at: when Amili had accepted it, UTC.
+    :param request: which request of the task took it to Amili, as in the log and in the ledger.
+    """
+
+    name: str
+    source: str
+    client_no: str
+    file_type: str
+    size: int | None = None
+    file_id: str | None = None
+    sha256: str | None = None
+    outcome: Outcome = Outcome.NOT_SENT
+    status: str | None = None
+    result: str | None = None
+    message: str | None = None
+    uploaded_at: str | None = None
+    request: str | None = None
+    """Which request of the task took it to Amili, as in the log and in the ledger; None if it was not sent."""
+    unwritten: bool = field(default=False, repr=False)
+    """Whether the ledger could not be told of the outcome, so that the next run finds it unknown. Not published."""
+    transient: bool = field(default=False, repr=False)
+    """Of a file not sent: whether the cause may pass by itself, so that a retry of the task helps. Not published."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the published fields in their documented order, as plain JSON."""
+        return {
+            "file_id": self.file_id,
+            "name": self.name,
+            "source": self.source,
+            "size": self.size,
+            "sha256": self.sha256,
+            "client_no": self.client_no,
+            "file_type": self.file_type,
+            "outcome": str(self.outcome),
+            "status": self.status,
+            "result": self.result,
+            "message": self.message,
+            "uploaded_at": self.uploaded_at,
+            "request": self.request,
+        }
+
+
+LONGEST_SHOWN = 300
+"""Characters of Amili's words that are shown at most."""
+
+_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_DAY, _MONTH = r"(?:[04][1-9]|[1256]\d|[37][01])", r"(?:[048][1-9]|[159][0-2])"
+"""Of birth. The day is 40 more in a D-number, the month 40 or 80 more in an auxiliary or a made-up number."""
+_YEAR = r"(?:19|20(?=0))?\d\d"
+"""Four digits only where it can be a year of birth: what follows a date of this year is rather an amount."""
+_NATIONAL_ID = re.compile(
+    rf"(?<!\d)(?:{_DAY}{_MONTH}\d\d|(?<!\d{{4}}[-./_]){_DAY}([ ./_-]){_MONTH}\1{_YEAR})"
+    # Five digits, which some write as three and two. With decimals after them they are an amount.
+    r" ?[-./_\u2010-\u2015\u2212]? ?\d{3} ?\d\d(?!\d|[.,]\d\d?(?!\d|[ ./_-]\d))"
+    # Without gaps, any eleven digits.
+    r"|(?<!\d)\d{11}(?!\d)"
+)
+_IN_NUMBERS = "0123456789 \t\r\n\xa0./_-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
+_LIKE_AN_ESCAPE = re.compile(r"\\(?=[xuU])")
+_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U(00(?:0[0-9a-f]|10)[0-9a-f]{4}))")
+_BYTES = 0xDC00
+"""What Python adds to a byte of a name that is not UTF-8, to keep it in text (PEP 383)."""
+
+
+def one_line(words: Any, longest: int = LONGEST_SHOWN) -> str:
+    """
+    Return somebody else's words as one safe line.
+
+    Control and invisible characters become spaces, what may be a Norwegian national id is masked, and at most *longest*
+    characters are kept. Ids are eleven digits in a row, or a date of birth and five digits with blanks, dots, hyphens,
+    slashes or underscores between; a number of another kind that looks the same is masked with them.
+
+    :param words: text from outside; anything else is shown through ``str``.
+    :param longest: characters kept at most.
+    """
+    text = str(words)
+    # Cut before the costly part, since an answer may hold megabytes; but no number in half, which would not be masked.
+    if len(text) > (most := longest * 4 + 64):
+        text = text[:most].rstrip(_IN_NUMBERS)
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(c) in _UNSHOWN else c for c in text)
+    text = _NATIONAL_ID.sub("*" * 11, " ".join(text.split()))
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def escaped(text: str) -> str:
+    r"""
+    Return a name or path as one safe line from which :func:`unescaped` makes the same again.
+
+    A character that cannot be seen is written ``\u00ad`` (one of ASCII ``\x0a``), a byte that is not UTF-8 ``\xe6``,
+    and a backslash that could be read as the beginning of one of these ``\x5c``. Everything else stays as it is.
+
+    :param text: as the storage has it.
+    """
+    if "\\" in text:
+        text = _LIKE_AN_ESCAPE.sub(r"\\x5c", text)
+    if text.isprintable():
+        return text
+    return "".join(_escape(c) if unicodedata.category(c) in _UNSHOWN else c for c in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0x80 <= code - _BYTES <= 0xFF:  # noqa: PLR2004 - the bytes that are not ASCII
+        code -= _BYTES
+    elif code > 0x7F:  # noqa: PLR2004 - the end of ASCII
+        return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004
+    return f"\\x{code:02x}"
+
+
+def unescaped(text: str) -> str:
+    """
+    Return the name or path that :func:`escaped` was given.
+
+    :param text: what it returned.
+    """
+    return _ESCAPE.sub(_character, text)
+
+
+def _character(found: re.Match[str]) -> str:
+    code = int(found[1] or found[2] or found[3], 16)
+    return chr(code + _BYTES if found[1] and code > 0x7F else code)  # noqa: PLR2004

@@ -1,0 +1,1 @@
+"""The Deliveries page in Airflow: 3.1 and newer."""

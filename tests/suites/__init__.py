@@ -1,0 +1,1 @@
+"""Instruments: what is run on purpose, and is no test of the rings."""
