@@ -90,6 +90,8 @@ class Receipt:
     """Whether the ledger could not be told of the outcome, so that the next run finds it unknown. Not published."""
     transient: bool = field(default=False, repr=False)
     """Of a file not sent: whether the cause may pass by itself, so that a retry of the task helps. Not published."""
+    gone: bool = field(default=False, repr=False)
+    """Whether it was listed, and was not there when it was to be read: a retry does not find it. Not published."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the published fields in their documented order, as plain JSON."""

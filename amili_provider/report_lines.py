@@ -24,13 +24,13 @@ _SETTLE = "settle them with the command amili-ledger or the DAG 'amili_ledger' (
 WHAT_TO_DO = {
     "unknown": (
         f"Ask Amili whether it has the unknown files, and {_SETTLE}. Or set the operator's if_unknown='check' (asks, "
-        "never sends) or 'resend' (asks, sends only where Amili answers 404; docs/recipes.md). They were sent and the "
-        "answer was lost: sending them unasked could invoice somebody twice."
+        "never sends), 'resend' (asks, sends only where Amili answers 404) or 'ask' (a person): "
+        "docs/unknown-outcomes.md. They were sent and the answer was lost: sending them unasked could invoice somebody twice."
     ),
     "asked": (
         "Amili was asked for the unknown files, and gave no final answer. Ask a person there whether it has them, and "
         f"{_SETTLE}; or set the operator's if_unknown='resend', which sends what Amili answers with 404 "
-        "(docs/recipes.md)."
+        "(docs/unknown-outcomes.md)."
     ),
     "rejected": "Correct the rejected files, in Amili's words below, put them at their source, and run again.",
     "duplicate": (
@@ -43,7 +43,7 @@ WHAT_TO_DO = {
 ASKED = "Asked now: "
 """What the message of an unknown file has in it, if Amili was asked for its result in this run."""
 GONE = "it was listed, and is gone now"
-"""What the message of a file has in it that was not there any more when it was to be read."""
+"""What the message of a file says that was not there any more when it was to be read."""
 _SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-Z0-9])")
 _NAMES_SHOWN = 60
 _LONGEST_NAME = 100
@@ -130,11 +130,6 @@ def advice(receipts: Iterable[ReceiptFields]) -> list[str]:
     """Return what to do about the outcomes that occur."""
     occurring = {_outcome(r) if not was_asked(r) else "asked" for r in receipts}
     return [words for outcome, words in WHAT_TO_DO.items() if outcome in occurring]
-
-
-def is_gone(receipt: ReceiptFields) -> bool:
-    """Return whether a file was listed, and was not there any more when it was to be read."""
-    return _outcome(receipt) == "not_sent" and GONE in str(receipt.get("message") or "")
 
 
 def was_asked(receipt: ReceiptFields) -> bool:

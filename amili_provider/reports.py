@@ -34,6 +34,8 @@ _FIELDS = (
     "outcome", "name", "status", "result", "message", "source", "size", "sha256", "file_id", "request", "client_no",
     "file_type", "uploaded_at",
 )  # fmt: skip
+_INNER = re.compile(r"(?<!^)([;\t|]\s*)(?=[=+\-@])")
+"""Where some spreadsheets begin another cell, which would be a formula."""
 _FORMULA = ("=", "+", "-", "@")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@:$]|(?<=www)\.)", re.IGNORECASE)
 
@@ -181,6 +183,8 @@ def as_csv(fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 def _cell(value: Any) -> Any:
     """Return a value that no spreadsheet takes for a formula, whatever blanks or wide characters it begins with."""
-    if isinstance(value, str) and unicodedata.normalize("NFKC", value).lstrip().startswith(_FORMULA):
-        return f"'{value}"
+    if isinstance(value, str):
+        begins = unicodedata.normalize("NFKC", value).lstrip().startswith(_FORMULA)
+        guarded = _INNER.sub(r"\1'", value)
+        return f"'{guarded}" if begins else guarded
     return value

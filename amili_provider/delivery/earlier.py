@@ -26,7 +26,8 @@ def restore(earlier: Iterable[Receipt], now: Iterable[Receipt]) -> None:
     known = {receipt.source: receipt for receipt in earlier if receipt.outcome.delivered}
     for receipt in now:
         first = known.get(receipt.source)
-        if first is None or receipt.file_id not in (None, first.file_id):
+        # Of what was not read in the second part it is not known whether it is the same file.
+        if first is None or receipt.file_id != first.file_id:
             continue
         if first.outcome is Outcome.UPLOADED or not receipt.outcome.delivered:
             for name in ("file_id", "sha256", "size", "outcome", "status", "result", "uploaded_at", "request"):
@@ -36,9 +37,17 @@ def restore(earlier: Iterable[Receipt], now: Iterable[Receipt]) -> None:
 
 
 def no_longer_listed(earlier: Sequence[Receipt], now: Iterable[Receipt]) -> list[Receipt]:
-    """Return the receipts of the first part whose files the second part did not find."""
-    found = {receipt.source for receipt in now}
-    return [receipt for receipt in earlier if receipt.source not in found]
+    """Return the receipts of the first part that the second part does not stand for: its files are gone, or others."""
+    found = {(receipt.source, receipt.file_id) for receipt in now}
+    sources, ids = {source for source, _ in found}, {file_id for _, file_id in found}
+
+    def stands(receipt: Receipt) -> bool:
+        if receipt.gone:
+            return receipt.file_id not in ids
+        elsewhere = receipt.outcome.delivered and (receipt.source, receipt.file_id) not in found
+        return receipt.source not in sources or elsewhere
+
+    return [receipt for receipt in earlier if stands(receipt)]
 
 
 def receipt_from(fields: object) -> Receipt:

@@ -22,6 +22,7 @@ class Result:
     :param refused_itself: whether a refusal names this very file, or was given to a request of this file alone.
     :param at: when the answer came, ISO 8601 in UTC.
     :param unwritten: whether the ledger could not be told of it.
+    :param gone: whether it was listed, and is not there any more.
     :param warned_of: whether the log warns of it, though the task may be green.
     """
 
@@ -30,6 +31,7 @@ class Result:
     refused_itself: bool = False
     at: str | None = None
     unwritten: bool = False
+    gone: bool = False
     warned_of: bool = False
 
     @property
@@ -48,7 +50,8 @@ def not_sent(reason: str | BaseException, *, transient: bool | None = None) -> R
     if transient is None:
         # A file that is gone is not found by the next try, which would end well without it.
         transient = not isinstance(reason, AmiliPermanentError | ValueError | FileNotFoundError)
-    return Result(Verdict(Outcome.NOT_SENT, message=_words(reason)), transient=transient)
+    gone = isinstance(reason, FileNotFoundError)
+    return Result(Verdict(Outcome.NOT_SENT, message=_words(reason)), transient=transient, gone=gone)
 
 
 def unknown(reason: str | BaseException) -> Result:

@@ -309,7 +309,7 @@ class Pipeline:
         receipt.status, receipt.result, receipt.message = verdict.status, verdict.result, verdict.message
         receipt.uploaded_at = result.at if verdict.outcome.delivered else None
         receipt.request = item.request if verdict.outcome in _TAKEN else None
-        receipt.transient, receipt.unwritten = result.transient, result.unwritten
+        receipt.transient, receipt.unwritten, receipt.gone = result.transient, result.unwritten, result.gone
         item.refused_itself = result.refused_itself
         item.refused_by_name = result.refused_itself and verdict.per_file
         item.done = True

@@ -27,7 +27,6 @@ from amili_provider.report_lines import (
     ReceiptFields,
     by_outcome,
     headline,
-    is_gone,
     told,
     was_asked,
     wrapped,
@@ -94,7 +93,7 @@ def failure(
     transient = any(r.outcome is Outcome.NOT_SENT and r.transient for r in failed)
     accepted_now = any(r.outcome is Outcome.UPLOADED for r in receipts)
     may_come = bool(missing) and (halt is None or halt.transient)
-    gone = any(is_gone(r.as_dict()) for r in failed)
+    gone = any(r.gone for r in failed)
     may_retry = (transient or may_come) and not unwritten and not gone and (has_ledger or not (unknown or accepted_now))
     no_ledger = (transient or may_come) and not may_retry and not gone and not has_ledger
     asked = {was_asked(r.as_dict()) for r in failed if r.outcome is Outcome.UNKNOWN}

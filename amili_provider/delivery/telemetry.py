@@ -54,16 +54,22 @@ class Telemetry:
         began = time.monotonic()
         everything = list(items)
         # What an error says may hold names and paths, so that its class alone is told.
-        spans = self._tracer.start_as_current_span(RUN_SPAN, record_exception=False, set_status_on_exception=False)
-        with spans as self._span:
-            try:
-                yield
-            except BaseException as error:
+        span = contextlib.ExitStack()
+        with contextlib.suppress(Exception):
+            self._span = span.enter_context(
+                self._tracer.start_as_current_span(RUN_SPAN, record_exception=False, set_status_on_exception=False)
+            )
+        try:
+            yield
+        except BaseException as error:
+            with contextlib.suppress(Exception):
                 self._span.set_status(Status(StatusCode.ERROR, type(error).__name__))
-                raise
-            finally:
-                with contextlib.suppress(Exception):
-                    self._count(everything, time.monotonic() - began)
+            raise
+        finally:
+            with contextlib.suppress(Exception):
+                self._count(everything, time.monotonic() - began)
+            with contextlib.suppress(Exception):
+                span.close()
 
     def request(self, post: Post) -> None:
         """Tell of a request that has ended."""

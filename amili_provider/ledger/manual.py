@@ -7,7 +7,7 @@ The command ``amili-ledger`` and the form of the DAG ``amili_ledger`` are made o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from amili_provider.api.client import AmiliClient
 
 _NAMED = 5
+_LONGEST_REASON = 1_000
 _READERS = 4
 _READ_BYTES = 1024 * 1024
 
@@ -71,6 +72,7 @@ def settle(
     file_ids: Sequence[str] = (),
     request: str | None = None,
     run: tuple[str, str] | None = None,
+    attempts: Mapping[str, Collection[int]] | None = None,
 ) -> list[Row]:
     """
     Write down whether files arrived whose outcome is unknown; all are checked before one is written.
@@ -83,30 +85,26 @@ def settle(
     :param file_ids: these files.
     :param request: the files of this request whose answer was lost.
     :param run: those of this DAG and run.
+    :param attempts: only these of each file, by their numbers; what was made since stays unknown.
     :raises ValueError: if a file is not unknown, or is being sent at this moment; nothing is written then.
     :raises AmiliLedgerUnavailable: if the ledger cannot be read or written.
     """
     ids = _chosen(ledger, file_ids, request, run)
-    known = ledger.look_up(ids)
-    wrong = [f"{i} {words}" for i in ids if (words := _refusal(known[i], arrived=arrived)) is not None]
-    if wrong:
-        more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
-        raise ValueError(
-            f"Nothing was settled: {len(wrong)} of {len(ids)} file(s) cannot be, in the ledger {ledger.shown}. "
-            f"{'; '.join(wrong[:_NAMED])}{more}."
-        )
+    known = check_settling(ledger, ids, arrived=arrived)
     word = "It arrived" if arrived else "It did not arrive"
     verdict = Verdict(Outcome.UPLOADED if arrived else Outcome.NOT_SENT, message=f"{word}, a person says.")
     if not arrived:
         # What did not arrive with one request may have arrived with another, whose answer was lost, too.
         known |= {i: _only(known[i], request, run) for i in ids}
+    if attempts is not None:
+        known |= {i: replace(h, unknown=tuple(n for n in h.unknown if n in attempts[i])) for i, h in known.items()}
     open_ones = [known[i] for i in ids if known[i].state is LedgerState.UNKNOWN and known[i].unknown]
     try:
         ledger.resolve_all(
             [(h, verdict, _facts_of(h, person), None) for h in open_ones],
             origin=Origin.PERSON,
             settled_by=person.on_record,
-            reason=person.reason.strip(),
+            reason=one_line(person.reason, _LONGEST_REASON),
         )
     except ClaimLost as lost:
         raise ValueError(
@@ -123,6 +121,25 @@ def settle(
         }
         for i in ids
     ]
+
+
+def check_settling(ledger: Ledger, ids: Sequence[str], *, arrived: bool) -> dict[str, History]:
+    """
+    Return what the ledger says of files that a person settles.
+
+    :param ids: the files.
+    :param arrived: what the person says.
+    :raises ValueError: if one of them is known otherwise, or is being sent at this moment.
+    """
+    known = ledger.look_up(ids)
+    wrong = [f"{i} {words}" for i in ids if (words := _refusal(known[i], arrived=arrived)) is not None]
+    if wrong:
+        more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        raise ValueError(
+            f"Nothing was settled: {len(wrong)} of {len(ids)} file(s) cannot be, in the ledger {ledger.shown}. "
+            f"{'; '.join(wrong[:_NAMED])}{more}."
+        )
+    return known
 
 
 def _only(known: History, request: str | None, run: tuple[str, str] | None) -> History:
@@ -281,7 +298,12 @@ def _adopt_one(ledger: Ledger, person: Person, file_type: str, dry_run: bool, fi
     while known.state in (LedgerState.FREE, LedgerState.UNKNOWN) and not dry_run:
         try:
             ledger.resolve(
-                known, verdict, facts, origin=Origin.ADOPTED, settled_by=person.on_record, reason=person.reason.strip()
+                known,
+                verdict,
+                facts,
+                origin=Origin.ADOPTED,
+                settled_by=person.on_record,
+                reason=one_line(person.reason, _LONGEST_REASON),
             )
         except ClaimLost:
             # The same bytes under another name, or a delivery at this very moment.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -190,14 +191,14 @@ class AmiliFileUploadOperator(SourceOperator):
 
     @laid_out_errors()
     def execute_complete(
-        self, context: Context, event: Mapping[str, Any], file_ids: Sequence[str]
+        self, context: Context, event: Mapping[str, Any], file_ids: Mapping[str, Sequence[int]]
     ) -> list[dict[str, Any]]:
         """
         Settle what a person answered, deliver once more, and return the receipts; Airflow calls this.
 
         :param context: Airflow's.
         :param event: the answer, or why there is none.
-        :param file_ids: the files that were asked about.
+        :param file_ids: the files that were asked about, and their attempts of unknown outcome then.
         """
         from amili_provider.exceptions import AmiliOutcomeUnknown, wrong_arguments_are_permanent
         from amili_provider.operators import asking as questions
@@ -212,13 +213,14 @@ class AmiliFileUploadOperator(SourceOperator):
         if answer.arrived is None:
             raise questions.left_unknown(answer, earlier, file_ids)
         if answer.lacks_reason:
-            asking.again(file_ids, ti)
+            asking.again(answer, file_ids, ti)
         else:
             with asking.open_ledger() as ledger:
-                questions.settle(ledger, answer, file_ids, order.run)
-            earlier = questions.as_answered(earlier, answer, file_ids)
+                known = questions.settle(ledger, answer, file_ids, order.run)
+            earlier = questions.as_answered(earlier, answer, known)
         try:
-            return self._deliver(order, context, None, earlier)
+            # What was to be sent by force was sent by it before the question.
+            return self._deliver(replace(order, force=False), context, None, earlier)
         except AmiliOutcomeUnknown as failure:
             raise questions.with_words(questions.ASKED_BEFORE, failure) from None
 

@@ -36,6 +36,8 @@ from amili_provider.report_lines import LOG_WIDTH, LONGEST_CLASS, wrapped
 GOES_ON_IN = "execute_complete"
 """The operator's method that gets the answer."""
 ASKED_BEFORE = "A person was asked in this try, and these are unknown again: clear the task to be asked anew."
+Asked = Mapping[str, Sequence[int]]
+"""The files that were asked about, by id, and the numbers of their attempts whose outcome was unknown then."""
 _REASON = "reason"
 _LONGEST_REASON = 500
 
@@ -97,9 +99,18 @@ class Asking:
         self.log.info("Asking a person about %d file(s): see Required Actions", len(known))
         _wait_for_answer(self, ti, known)
 
-    def again(self, file_ids: Sequence[str], ti: Any) -> None:
-        """Ask about the same files once more, since the reason was empty; return if all are settled by now."""
-        if known := self._unknown(file_ids):
+    def again(self, answer: Response, file_ids: Asked, ti: Any) -> None:
+        """
+        Ask about the same files once more, since the reason was empty; return if all are settled by now, as answered.
+
+        :raises AmiliOutcomeUnknown: if the ledger says otherwise of one of them by now.
+        """
+        with self.open_ledger() as ledger:
+            try:
+                manual.check_settling(ledger, list(file_ids), arrived=answer.arrived is True)
+            except ValueError as refused:
+                raise _otherwise(answer, refused) from None
+        if known := self._unknown(list(file_ids)):
             self.log.warning("The answer gives no reason, so nothing is settled, and the question is asked again.")
             _wait_for_answer(self, ti, known)
 
@@ -171,7 +182,7 @@ def _wait_for_answer(asking: Asking, ti: Any, unknown: Sequence[History]) -> NoR
         params=params,
         assigned_users=None if asking.users is None else [HITLUser(id=u["id"], name=u["name"]) for u in asking.users],
     )
-    kept = {"file_ids": [history.file_id for history in unknown]}
+    kept = {"file_ids": {history.file_id: list(history.unknown) for history in unknown}}
     if AIRFLOW_V_3_3_PLUS:
         from airflow.sdk.exceptions import TaskAwaitingInput
 
@@ -232,28 +243,38 @@ def answer_of(event: Mapping[str, Any], timeout: timedelta | None) -> Response:
     if not isinstance(user, Mapping) or not (user.get("id") or user.get("name")):
         return Response(None, "The answer names no person, so nothing is settled: the files stay unknown.")
     name, login = str(user.get("name") or user["id"]), f"Airflow user {user.get('id') or user['name']}"
-    reason = one_line((event.get("params_input") or {}).get(_REASON) or "", _LONGEST_REASON)
+    typed = event.get("params_input")
+    reason = one_line((typed.get(_REASON) if isinstance(typed, Mapping) else "") or "", _LONGEST_REASON)
     arrived = {question.HAS_THEM: True, question.SEND_AGAIN: False}.get(chosen[0]) if len(chosen) == 1 else None
     said = {True: question.HAS_THEM, False: question.SEND_AGAIN, None: question.LEAVE_UNKNOWN}[arrived]
-    words = f"{one_line(name, 80)} answered: {said}" + (f" ({reason})" if reason else "") + "."
+    # The reason may speak of people: it is in the ledger only.
+    words = f"{one_line(name, 80)} answered: {said}."
+    if arrived is None and chosen != [question.LEAVE_UNKNOWN]:
+        words = f"The answer of {one_line(name, 80)} is none of those offered: the files stay unknown."
     return Response(arrived, words, name, login, reason)
 
 
-def settle(ledger: Ledger, answer: Response, file_ids: Sequence[str], run: Run) -> None:
+def settle(ledger: Ledger, answer: Response, file_ids: Asked, run: Run) -> list[History]:
     """
-    Write the answer into the ledger, for all files or for none.
+    Write the answer into the ledger, about the attempts that were asked about; return what it knew of their files.
 
     :raises AmiliOutcomeUnknown: if the ledger says otherwise of one of them by now.
     :raises AmiliLedgerUnavailable: if it cannot be written; the next try asks again.
     """
     person = Person(answer.name, answer.reason, answer.login, run)
     try:
-        manual.settle(ledger, person, arrived=answer.arrived is True, file_ids=file_ids)
+        known = ledger.look_up(list(file_ids))
+        manual.settle(ledger, person, arrived=answer.arrived is True, file_ids=list(file_ids), attempts=file_ids)
     except ValueError as refused:
-        raise AmiliOutcomeUnknown(
-            f"{answer.words} The ledger says otherwise by now. {refused} Clear the task: it then goes by the ledger, "
-            "and asks about what is still unknown."
-        ) from None
+        raise _otherwise(answer, refused) from None
+    return list(known.values())
+
+
+def _otherwise(answer: Response, refused: ValueError) -> AmiliOutcomeUnknown:
+    return AmiliOutcomeUnknown(
+        f"{answer.words} The ledger says otherwise by now. {refused} Clear the task: it then goes by the ledger, "
+        "and asks about what is still unknown."
+    )
 
 
 def earlier_receipts(ti: Any, task_id: str) -> list[Receipt]:
@@ -262,24 +283,49 @@ def earlier_receipts(ti: Any, task_id: str) -> list[Receipt]:
     return [receipt_from(fields) for fields in found or ()]
 
 
-def as_answered(earlier: Sequence[Receipt], answer: Response, file_ids: Sequence[str]) -> list[Receipt]:
-    """Return the receipts of the first part as the answer makes them; those of files that are sent again say so."""
-    mine, message = set(file_ids), one_line(answer.words)
+def as_answered(earlier: Sequence[Receipt], answer: Response, known: Sequence[History]) -> list[Receipt]:
+    """
+    Return the receipts of the first part as the answer makes them.
+
+    Those of files to be sent again say that they are gone, which stands if the second part does not find them.
+
+    :param earlier: the receipts of the first part; none if Airflow did not keep them.
+    :param answer: what was said.
+    :param known: what the ledger knew of the files that were asked about.
+    """
+    mine, message = {history.file_id: history for history in known}, one_line(answer.words)
     outcome = Outcome.ALREADY_UPLOADED if answer.arrived else Outcome.NOT_SENT
-    gone = "" if answer.arrived else " It is no longer at its source, and could not be sent."
-    return [
-        replace(receipt, outcome=outcome, message=f"{message}{gone}")
+    said = message if answer.arrived else f"{message} It is no longer at its source, and could not be sent."
+    receipts = [
+        replace(receipt, outcome=outcome, message=said, gone=not answer.arrived)
         if receipt.outcome is Outcome.UNKNOWN and receipt.file_id in mine
         else receipt
         for receipt in earlier
     ]
+    kept = {receipt.file_id for receipt in receipts}
+    return receipts + [
+        Receipt(
+            name=history.told.name,
+            source=history.told.source,
+            client_no=history.told.client_no,
+            file_type=history.told.file_type,
+            size=history.told.size,
+            file_id=file_id,
+            sha256=history.told.sha256,
+            outcome=outcome,
+            message=said,
+            gone=not answer.arrived,
+        )
+        for file_id, history in mine.items()
+        if file_id not in kept
+    ]
 
 
-def left_unknown(answer: Response, earlier: Sequence[Receipt], file_ids: Sequence[str]) -> AmiliError:
+def left_unknown(answer: Response, earlier: Sequence[Receipt], file_ids: Asked) -> AmiliError:
     """Return the error of a task whose question was not answered, or answered so."""
     failure = failure_of(earlier, halt=None, has_ledger=True)
     if failure is None:
-        shown = ", ".join(file_ids[:5]) + (f" and {len(file_ids) - 5} more" if len(file_ids) > 5 else "")  # noqa: PLR2004
+        shown = ", ".join(list(file_ids)[:5]) + (f" and {len(file_ids) - 5} more" if len(file_ids) > 5 else "")  # noqa: PLR2004
         failure = AmiliOutcomeUnknown(f"Unknown, by file id: {shown}. 'amili-ledger unknown' lists all.")
     return with_words(answer.words, failure)
 

@@ -16,6 +16,7 @@ import hashlib
 import logging
 import os
 import posixpath
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -77,7 +78,7 @@ class Mover:
         """
         files = list(files)
         if is_pattern(url):
-            raise ValueError(f"{parameter}={url!r} is a pattern. Name one folder.")
+            raise ValueError(f"{parameter}={_shown(url)!r} is a pattern. Name one folder.")
         url, named = split_conn_id(url, None)
         scheme, _ = split_url(url)
         if named is None and (scheme is None or _same_kind(scheme, files)):
@@ -88,15 +89,15 @@ class Mover:
                 unless_good.callback(storage.close)
                 target = storage.locate(url)
             except (AmiliStorageSettingsError, ValueError) as error:
-                raise type(error)(f"{parameter}={url!r}: {error}") from None
+                raise type(error)(f"{parameter}={_shown(url)!r}: {error}") from None
             if not storage.kind.lists:
-                raise ValueError(f"{parameter}={url!r}: files cannot be moved to an HTTP address.")
+                raise ValueError(f"{parameter}={_shown(url)!r}: files cannot be moved to an HTTP address.")
             mover = cls(parameter, target.at(target.path.rstrip("/") or "/"))
             for file in files:
                 if mover._found_again(file):
                     raise ValueError(
-                        f"{parameter}={url!r} is inside the source {file.location_root.url}: what is moved there would "
-                        f"be found again. Name a folder that the source does not match."
+                        f"{parameter}={_shown(url)!r} is inside the source {file.location_root.url}: what is moved "
+                        f"there would be found again. Name a folder that the source does not match."
                     )
             unless_good.pop_all()
         return mover
@@ -281,6 +282,11 @@ def _has_coarse_time(file: StorageFile) -> bool:
 @functools.lru_cache(maxsize=256)
 def _real(folder: str) -> str:
     return os.path.realpath(folder)
+
+
+def _shown(url: str) -> str:
+    """Return a path as messages show it: no login, no signature."""
+    return re.sub(r"(://)[^/@]*:[^/]*@", r"\1***@", url.partition("?")[0])
 
 
 def _same_kind(scheme: str, files: list[StorageFile]) -> bool:

@@ -12,6 +12,7 @@ from amili_provider.ui.queries import KINDS, Filter, Key
 
 _WORDS = ("conn", "client", "q", "since", "until", "outcome", "type", "dag", "run", "after")
 _KEY = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]+Z)~([0-9a-f]{0,32})~(\d{1,9})")
+_FIRST_YEAR = 2000
 _LONGEST = 500
 
 
@@ -87,9 +88,12 @@ class Asked:
         if not (written := self.get(name)):
             return None
         try:
-            return date.fromisoformat(written).isoformat()
+            day = date.fromisoformat(written)
         except ValueError:
-            raise NotUnderstood(f"{written[:40]!r} is no day. Write it as 2026-11-22.") from None
+            day = None
+        if day is None or day.year < _FIRST_YEAR:
+            raise NotUnderstood(f"{written[:40]!r} is no day of a delivery. Write it as 2026-11-22.")
+        return day.isoformat()
 
 
 def written(key: Key) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain, islice
 from typing import Annotated, Any
@@ -34,6 +35,7 @@ from amili_provider.ui.shown import HERE, drawn, state_of, templates
 
 MOST_ROWS = 100_000
 """Rows of a CSV."""
+_LONGEST_INDEX = 9
 MOST_RECEIPTS = 500
 """Receipts that a task instance's tab shows: the worst."""
 _CSV = (
@@ -117,13 +119,20 @@ def _found(ledger: Deliveries, asked: Asked, wanted: Filter) -> dict[str, Any]:
     further = page.following or ((page.cut, "", 0) if page.cut else None)
     return {
         "days": drawn(strip, wanted.since, wanted.until),
-        "rows": page.rows,
+        "rows": _for_reader(page.rows, wanted.dags),
         "totals": totals,
         "counted": "" if wanted.narrows else f"in the {DAYS} days to {last}",
         "cut": page.cut if page.following is None else None,
         "budget": BUDGET,
         "further": None if further is None else written(further),
     }
+
+
+def _for_reader(rows: Iterable[Row], dags: frozenset[str] | None) -> list[Row]:
+    """Return rows without who settled them and why, unless their reader may read the connection."""
+    if dags is None:
+        return list(rows)
+    return [replace(row, attempt=replace(row.attempt, settled_by=None, reason=None)) for row in rows]
 
 
 def _sum(strip: dict[str, Totals]) -> Totals:
@@ -149,18 +158,26 @@ def deliveries_csv(request: Request, reader: Reading) -> Response:
             first = list(islice(rows, 1))
         except _TROUBLE as error:
             raise HTTPException(_status(error), _told(error, dags)) from None
-        lines = _lines(stack.pop_all(), chain(first, rows), cut)
+        lines = _lines(stack.pop_all(), chain(first, rows), cut, dags)
     name = f"amili-deliveries-{asked.get('since') or 'all'}-{asked.get('until') or _today()}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
 
 
-def _lines(stack: ExitStack, rows: Iterator[Row], cut: str | None) -> Iterator[str]:
+def _lines(stack: ExitStack, rows: Iterator[Row], cut: str | None, dags: frozenset[str] | None) -> Iterator[str]:
     """Yield a CSV, a thousand rows at once; what is not in it is said in its last row."""
     with stack:
         yield as_csv(_CSV, ())
         written_rows = 0
-        while some := list(islice(rows, 1000)):
+        while True:
+            try:
+                some = _for_reader(islice(rows, 1000), dags)
+            except _TROUBLE as error:
+                told = f"The ledger could not be read to its end: {_told(error, dags)}"
+                yield _without_head(as_csv(_CSV, [{"outcome": "(cut)", "message": told}]))
+                return
+            if not some:
+                break
             fits = some[: MOST_ROWS - written_rows]
             written_rows += len(fits)
             yield _without_head(as_csv(_CSV, (_as_dict(row) for row in fits)))
@@ -200,7 +217,7 @@ def file(request: Request, reader: Reading, file_id: str) -> Response:
         for known, now in found:
             readable = [a for a in known.attempts if dags is None or a.dag_id in dags]
             if readable:
-                rows = [Row(attempt, kind_of(attempt, known, now), known) for attempt in readable]
+                rows = _for_reader((Row(a, kind_of(a, known, now), known) for a in readable), dags)
                 shown: dict[str, Any] = {"known": known, "rows": rows, "told": _telling(rows), "conn_id": conn_id}
                 shown |= {"hidden": len(known.attempts) - len(readable), "environment": settings.environment}
                 shown["state"], shown["words"] = state_of(known)
@@ -236,7 +253,7 @@ def task(  # noqa: PLR0917 - FastAPI gives them by name
     if not reader.may_see(dag_id):
         raise HTTPException(403, "Forbidden")
     # Airflow leaves the word in braces where a task is not mapped.
-    index = int(map_index) if map_index.isdecimal() else -1
+    index = int(map_index) if map_index.isdecimal() and len(map_index) <= _LONGEST_INDEX else -1
     published = access.receipts(dag_id, run_id, task_id, index) if reader.may_see(dag_id, xcom=True) else []
     groups = by_outcome(published)
     shown: dict[str, Any] = {
@@ -260,7 +277,7 @@ def _attempts_of(wanted: Filter, reader: Reader) -> dict[str, Any]:
                 if not isinstance(store, SqlStore):
                     continue
                 with Deliveries(store, settings.environment) as ledger:
-                    if rows := ledger.task(wanted, MOST_RECEIPTS):
+                    if rows := _for_reader(ledger.task(wanted, MOST_RECEIPTS), reader.dags(conn_id)):
                         totals = ledger.totals(wanted)
                         number = sum(totals.counts.values())
                         return {"rows": rows, "counts": totals.counts, "sizes": totals.sizes, "number": number}

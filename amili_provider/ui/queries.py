@@ -454,9 +454,12 @@ class Deliveries:
         """Return attempts with what all attempts at their files mean together."""
         # What delivered its file needs no other attempt to tell what it is: most do.
         known = self._attempts([(a.client_no, a.file_id) for a in attempts if a.outcome is not Outcome.UPLOADED])
+        # One reading of a file, however many attempts at it are told.
+        files = {key: history(key[1], its, now=self._now) for key, its in known.items()}
         rows = []
         for attempt in attempts:
-            file = history(attempt.file_id, known.get((attempt.client_no, attempt.file_id), [attempt]), now=self._now)
+            file = files.get((attempt.client_no, attempt.file_id))
+            file = file or history(attempt.file_id, [attempt], now=self._now)
             rows.append(Row(attempt, kind_of(attempt, file, self._now), file))
         return rows
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
+from amili_provider.exceptions import AmiliLedgerUnavailable
+from amili_provider.ledger.state import history
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.operators.links import AmiliReceiptsLink
 from amili_provider.ui import plugin
 from amili_provider.ui.asked import Asked, NotUnderstood, written
-from amili_provider.ui.queries import Filter, Totals
+from amili_provider.ui.queries import Filter, Row, Totals
 from amili_provider.ui.shown import drawn, size_of, task_path, templates
 from tests.ledger_cases import an_attempt
 
@@ -131,3 +135,40 @@ def test_the_button_leads_to_the_receipts(map_index: int, monkeypatch: pytest.Mo
     else:
         mapped = "&map_index=3" if map_index == 3 else ""
         assert found == f"https://airflow.example.com/af/dags/d/grid?dag_run_id=r%2B1&task_id=t&tab=logs{mapped}"
+
+
+def _settled() -> Row:
+    attempt = an_attempt(settled_by="Kari Nordmann (Airflow user kari)", reason="phoned Ola, debtor 01019012345")
+    return Row(attempt, "unknown", history(attempt.file_id, [attempt], now=0.0))
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_1_PLUS, reason="Airflow before 3.1 has no page")
+def test_who_settled_a_file_and_why_is_for_readers_of_the_connection() -> None:
+    """Others see what became of the file; rows and CSV are made of the same attempts."""
+    from amili_provider.ui.page import _for_reader
+
+    [whole] = _for_reader([_settled()], None)
+    [bare] = _for_reader([_settled()], frozenset({"a_dag"}))
+    assert whole == _settled()
+    assert (bare.attempt.settled_by, bare.attempt.reason, bare.attempt.name) == (None, None, whole.attempt.name)
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_1_PLUS, reason="Airflow before 3.1 has no page")
+def test_a_csv_whose_ledger_breaks_off_says_so() -> None:
+    """Its last row, since the answer began as a whole one."""
+    from amili_provider.ui.page import _lines
+
+    def rows() -> Iterator[Row]:
+        yield _settled()
+        raise AmiliLedgerUnavailable("The database went away.")
+
+    text = "".join(_lines(ExitStack(), rows(), None, None))
+    assert text.splitlines()[-1].startswith("(cut),")
+    assert "could not be read to its end: The database went away." in text
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "1999-12-31", "monday"])
+def test_a_day_without_deliveries_to_be_is_refused(day: str) -> None:
+    """Before the year 2000 nothing was delivered, and the strip cannot be drawn."""
+    with pytest.raises(NotUnderstood, match="is no day of a delivery"):
+        Asked.of({"until": day}).filter()

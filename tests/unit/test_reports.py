@@ -318,6 +318,9 @@ def test_no_cell_of_a_csv_is_a_formula() -> None:
     assert [row["name"].removeprefix("'") for row in rows[1:]] == _NASTY
     assert [row["name"].startswith("'") for row in rows[1:]] == [False, False, True, True, True, True, True, False]
     assert rows[0]["size"] == "3"
+    # Some spreadsheets, as those set to Norwegian, part cells at semicolons.
+    hidden = delivery_report([_receipt("x;=1+cmd|' !A0;.csv", "uploaded")], "csv").splitlines()[1]
+    assert not [cell for cell in hidden.split(";") if cell.lstrip().startswith(("=", "+", "-", "@"))]
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])

@@ -19,12 +19,15 @@ from amili_provider.exceptions import (
     AmiliError,
     AmiliLedgerUnavailable,
     AmiliOutcomeUnknown,
+    AmiliPermanentError,
+    AmiliStorageError,
     AmiliUploadRejected,
 )
 from amili_provider.operators import asking as asking_module
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.operators.question import HAS_THEM, LEAVE_UNKNOWN, OPTIONS, SEND_AGAIN
 from amili_provider.sandbox.server import SandboxServer
+from amili_provider.storage import reading
 from tests.ledgers import attempts_in
 from tests.wire.conftest import FakeTaskInstance
 
@@ -455,7 +458,7 @@ def test_hundreds_of_odd_names_are_one_short_question_that_shows_them_as_they_ar
     assert r"a\|b\<img src=x\>\[k\]\(http\:www\.e.no\)\`\*\_.csv" in rows[2]
     assert len(body) < 2_000
     assert set(json.loads(asks.kept)) == {"file_ids"}
-    assert len(asks.kept) < 300 * 40
+    assert len(asks.kept) < 300 * 45
 
 
 @can_ask
@@ -531,3 +534,103 @@ def test_a_wrong_way_to_ask_is_found_before_anything_is_sent(
     with pytest.raises(AmiliArgumentError, match=words):
         task(**wrong).begin()
     assert not amili_sandbox.requests
+
+
+def _accepted_of(sandbox: SandboxServer) -> Counter[str]:
+    return Counter(upload.name for upload in sandbox.uploads)
+
+
+@can_ask
+@pytest.mark.parametrize("by", ["another question", "another run"])
+def test_an_answer_is_about_what_was_asked_not_about_what_was_sent_since(
+    task: Callable[..., Task], outbound: Path, amili_sandbox: SandboxServer, by: str
+) -> None:
+    """A resend whose answer was lost is unknown by itself: "not there" was said of the attempt before it."""
+    _write(outbound, a=b"one")
+    amili_sandbox.faults.add("upload", **UNHEARD)
+    asks = task()
+    asks.begin()
+    other = task() if by == "another question" else task(if_unknown="resend")
+    other.ti = FakeTaskInstance(run_id="another run")
+    if by == "another question":
+        other.begin()
+    amili_sandbox.faults.add("upload", **LOST)
+    with pytest.raises(AmiliOutcomeUnknown):
+        other.answer(SEND_AGAIN) if by == "another question" else other.begin()
+    assert _accepted_of(amili_sandbox) == {"a.csv": 1}
+    with pytest.raises(AmiliOutcomeUnknown):
+        asks.answer(SEND_AGAIN)
+    assert _accepted_of(amili_sandbox) == {"a.csv": 1}
+
+
+@can_ask
+def test_an_answer_without_a_reason_does_not_stand_against_the_ledger(
+    task: Callable[..., Task], outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """Somebody has settled it otherwise meanwhile: nothing is sent, and both stories are told."""
+    _write(outbound, a=b"one")
+    amili_sandbox.faults.add("upload", **LOST)
+    asks = task()
+    asks.begin()
+    Desk().settle("Ola", "asked by mail", arrived=False, file_ids=list(json.loads(asks.kept)["file_ids"]))
+    with pytest.raises(AmiliOutcomeUnknown, match="The ledger says otherwise by now"):
+        asks.answer(HAS_THEM, "")
+    assert _accepted_of(amili_sandbox) == {"a.csv": 1}
+
+
+@can_ask
+@pytest.mark.parametrize("xcom", [True, False])
+def test_what_is_to_be_sent_again_and_is_gone_keeps_the_task_red(
+    task: Callable[..., Task], outbound: Path, amili_sandbox: SandboxServer, xcom: bool
+) -> None:
+    """Whether Airflow kept the receipts or not; a retry, which would not find it, is none."""
+    _write(outbound, a=b"one", b=b"two")
+    amili_sandbox.faults.add("upload", **UNHEARD)
+    asks = task(do_xcom_push=xcom)
+    asks.begin()
+    (outbound / "a.csv").unlink()
+    with pytest.raises(AmiliPermanentError, match="(?s)looked for by no later try.*a.csv"):
+        asks.answer(SEND_AGAIN)
+    assert _accepted_of(amili_sandbox) == {"b.csv": 1}
+
+
+@can_ask
+@pytest.mark.parametrize("chosen", [HAS_THEM, SEND_AGAIN])
+def test_a_new_file_never_takes_over_a_receipt(
+    task: Callable[..., Task],
+    outbound: Path,
+    amili_sandbox: SandboxServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: str,
+) -> None:
+    """It has the path of one that was delivered before the question, and cannot be read: it is not sent, and stays."""
+    _three(outbound, amili_sandbox, **(LOST if chosen == HAS_THEM else UNHEARD))
+    asks = task(archive_to=f"{tmp_path}/archive/")
+    asks.begin()
+    (outbound / "b.csv").write_bytes(b"the next day's, never sent")
+    read = reading._read_local
+
+    def fail(file: Any, path: str, *more: Any) -> Any:
+        if path.endswith("b.csv"):
+            raise AmiliStorageError("Cannot read it: input/output error")
+        return read(file, path, *more)
+
+    monkeypatch.setattr(reading, "_read_local", fail)
+    with pytest.raises(AmiliError):
+        asks.answer(chosen)
+    assert (outbound / "b.csv").read_bytes() == b"the next day's, never sent"
+    assert "not_sent" in [r["outcome"] for r in asks.ti.pushed["return_value"] if r["name"] == "b.csv"]
+
+
+@can_ask
+def test_an_answer_that_was_not_offered_is_nobodys_word(
+    task: Callable[..., Task], outbound: Path, amili_sandbox: SandboxServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor is a reason that is none."""
+    _write(outbound, a=b"one")
+    amili_sandbox.faults.add("upload", **LOST)
+    asks = task()
+    asks.begin()
+    with pytest.raises(AmiliOutcomeUnknown, match="none of those offered"):
+        asks.answer("Perhaps")

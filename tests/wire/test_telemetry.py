@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import Stats
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -165,5 +165,26 @@ def test_a_meter_that_fails_fails_no_delivery(upload: Upload, outbound: Path, mo
 
     for name in ("incr", "timing"):
         monkeypatch.setattr(Stats, name, staticmethod(broken))
+    _write(outbound, a=b"one")
+    assert [receipt["outcome"] for receipt in upload(FakeTaskInstance())] == ["uploaded"]
+
+
+@pytest.mark.parametrize("when", ["on_start", "on_end"])
+def test_a_tracer_that_fails_fails_no_delivery(
+    upload: Upload, outbound: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Nor is a span processor that raises, at the beginning or after everything was accepted."""
+
+    class Broken(SpanProcessor):
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            if when == "on_start":
+                raise RuntimeError("no collector")
+
+        def on_end(self, span: Any) -> None:
+            raise RuntimeError("no collector")
+
+    provider = TracerProvider()
+    provider.add_span_processor(Broken())
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
     _write(outbound, a=b"one")
     assert [receipt["outcome"] for receipt in upload(FakeTaskInstance())] == ["uploaded"]
