@@ -25,7 +25,8 @@ WHAT_TO_DO = {
     "unknown": (
         f"Ask Amili whether it has the unknown files, and {_SETTLE}. Or set the operator's if_unknown='check' (asks, "
         "never sends), 'resend' (asks, sends only where Amili answers 404) or 'ask' (a person): "
-        "docs/unknown-outcomes.md. They were sent and the answer was lost: sending them unasked could invoice somebody twice."
+        "docs/unknown-outcomes.md. They were sent and the answer was lost: sending them unasked could invoice somebody "
+        "twice."
     ),
     "asked": (
         "Amili was asked for the unknown files, and gave no final answer. Ask a person there whether it has them, and "
