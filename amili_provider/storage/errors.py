@@ -121,7 +121,7 @@ def explain(action: str, url: str, connection: StorageConnection | None, error: 
         missing = GONE if action == "read" else "it does not exist"
         if words.startswith("550") and not MISSING.search(words):
             # FTP has one code for both, and many servers do not say which.
-            missing = f"it does not exist any more, or its login has no right to {action} it"
+            missing = f"{missing}, or its login has no right to {action} it"
             advice = advice and f"{advice} Or give its login the right."
         return FileNotFoundError(f"{tried}: {missing}{_detail(words, url)}.{advice}")
     if isinstance(error, NotADirectoryError):

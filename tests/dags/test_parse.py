@@ -53,7 +53,6 @@ _HEAVY = (
     "azure",
     "starlette",
     "amili_provider.api.client",
-    "amili_provider.api.results",
     "amili_provider.delivery.telemetry",
     "amili_provider.operators.asking",
 )
