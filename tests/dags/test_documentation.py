@@ -25,7 +25,7 @@ import pendulum
 import pytest
 from aiosmtpd.controller import Controller
 from airflow.providers.common.compat.sdk import BaseHook, Connection
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 from sqlalchemy import select
 
 from amili_provider.reports import delivery_report
@@ -56,6 +56,7 @@ def test_no_two_blocks_define_one_dag() -> None:
 @pytest.mark.parametrize("dag_id", DAGS)
 def test_every_dag_parses_without_asking_anybody(dag_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No socket is opened and no connection looked up while Airflow reads a file."""
+    skip_if_older(dag_id)
 
     def refuse(*asked: Any, **_: Any) -> None:
         raise AssertionError(f"asked for {asked} at parse")
@@ -82,6 +83,16 @@ def test_every_other_block_does_what_it_shows(
         if name.startswith("test_"):
             value(amili_sandbox=amili, tmp_path=tmp_path)
     assert amili.uploads or amili.requests or names.get("pytest_plugins")
+
+
+ASKS_A_PERSON = "guide_approval"
+"""The DAG whose operators Airflow has from 3.1 on."""
+
+
+def skip_if_older(dag_id: str) -> None:
+    """Skip a test of a DAG that this Airflow is too old for."""
+    if dag_id == ASKS_A_PERSON and not AIRFLOW_V_3_1_PLUS:
+        pytest.skip("Airflow asks people from 3.1 on")
 
 
 def written(dag_id: str, folder: Path, **changes: str) -> Path:

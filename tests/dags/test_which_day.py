@@ -20,7 +20,7 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 
 from amili_provider.days import LAST_COMPLETE_DAY
 from tests.dags.conftest import EXAMPLES, load_dag
-from tests.dags.test_documentation import DAGS, written
+from tests.dags.test_documentation import DAGS, skip_if_older, written
 from tests.readme import ROOT
 
 _DAY = re.compile(r"/(\d{4})[-/](\d\d)[-/](\d\d)/")
@@ -126,6 +126,7 @@ class Runs:
 def _runs(request: pytest.FixtureRequest, tmp_path: Path) -> Runs:
     """One of the daily DAGs."""
     name = request.param
+    skip_if_older(name)
     return Runs(load_dag(name, FILES.get(name) or written(name, tmp_path)))
 
 
