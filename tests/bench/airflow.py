@@ -248,8 +248,16 @@ class Run:
         """Return what a task asks under Required Actions, and what was answered."""
         return self._airflow.call("GET", f"{self._path}/taskInstances/{task_id}/-1/hitlDetails")
 
-    def answer(self, task_id: str, option: str, **fields: Any) -> None:
-        """Answer the question of a task, as its page does."""
+    def answer(self, task_id: str, option: str, *, asked: int, **fields: Any) -> None:
+        """
+        Answer the question of a task, as its page does.
+
+        Airflow takes a task for lost that goes on before the scheduler has heard that its process ended; no person is
+        so fast.
+
+        :param asked: how often the task has asked by now, so many of its processes have ended.
+        """
+        until("the scheduler hears that the task's process ended", lambda: self._ended() >= asked, 120)
         body = {"chosen_options": [option], "params_input": fields}
         for left in reversed(range(_CALLS)):
             try:
@@ -262,6 +270,10 @@ class Run:
                     raise
             else:
                 return
+
+    def _ended(self) -> int:
+        lines = (self._airflow.home / "scheduler.log").read_text("utf-8", "replace").splitlines()
+        return sum("Received executor event with state success" in one and self.run_id in one for one in lines)
 
     def xcom(self, task_id: str) -> Any:
         """Return what a task returned."""

@@ -174,14 +174,14 @@ def _ask(stage: Stage) -> None:
     assert question["options"] == list(OPTIONS)
     assert all(f"{number}.csv" in question["body"] for number in range(FILES))
     assert not stage.amili.uploads
-    stage.run.answer("upload", SEND_AGAIN, reason=" ")
+    stage.run.answer("upload", SEND_AGAIN, asked=1, reason=" ")
     until("the question is asked again", lambda: not stage.run.question("upload")["response_received"], 120)
     stage.run.until("upload", waiting)
-    stage.run.answer("upload", SEND_AGAIN, reason="not in the portal")
+    stage.run.answer("upload", SEND_AGAIN, asked=2, reason="not in the portal")
     assert stage.run.until("upload") == "success"
     assert [receipt["outcome"] for receipt in stage.run.xcom("upload")] == ["uploaded"] * FILES
     assert sorted(upload.name for upload in stage.amili.uploads) == [f"{number}.csv" for number in range(FILES)]
-    assert "send again (not in the portal)" in stage.run.log("upload")
+    assert "answered: Amili does not have them: send again." in stage.run.log("upload")
 
 
 def _ask_in_vain(stage: Stage) -> None:
