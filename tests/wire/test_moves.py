@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from amili_provider import fault_points
-from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliPermanentError, AmiliUploadRejected
+from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliError, AmiliPermanentError, AmiliUploadRejected
 from amili_provider.sandbox.server import SandboxServer
 from tests.wire.conftest import FakeTaskInstance, Upload
 
@@ -185,3 +185,16 @@ def test_files_named_one_by_one_stay_until_the_task_succeeds(
     assert _names(outbound) == []
     assert _names(tmp_path / "archive") == ["a.csv", "b.csv"]
     assert len(amili_sandbox.uploads) == 2
+
+
+@pytest.mark.parametrize("parameter", ["archive_to", "reject_to"])
+@pytest.mark.parametrize(
+    "url", ["abfs://box@account/*?sv=1&sig=canary", "https://h.example/x/*?sig=canary", "ftp://user:canary@h.example/*"]
+)
+def test_a_folder_that_is_refused_shows_no_secret(upload: Upload, outbound: Path, parameter: str, url: str) -> None:
+    """Neither a signature nor a password, in the error and in the receipts."""
+    (outbound / "a.csv").write_bytes(b"1")
+    ti = FakeTaskInstance()
+    with pytest.raises((ValueError, AmiliError)) as caught:
+        upload(ti, **{parameter: url})
+    assert "canary" not in f"{caught.value!r} {ti.pushed}"
