@@ -292,7 +292,8 @@ def test_keys_that_were_not_asked_for_are_not_delivered(store: Backend) -> None:
     assert store.wire is not None
     page = f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>{store.day}/out/b.csv</Key><Size>1</Size>"
     body = f"{page}<LastModified>2026-11-01T00:00:00Z</LastModified></Contents></ListBucketResult>".encode()
-    store.wire.forbid(b"list-type=2", b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    store.wire.forbid(b"list-type=2", head % len(body) + body)
     try:
         with pytest.raises(AmiliStorageError, match=r"lists 'contract/.*/out/b\.csv', which does not begin"):
             list_files(store.url("out//"), "partner")
