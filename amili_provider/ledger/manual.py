@@ -98,7 +98,7 @@ def settle(
         known |= {i: _only(known[i], request, run) for i in ids}
     if attempts is not None:
         known |= {i: replace(h, unknown=tuple(n for n in h.unknown if n in attempts[i])) for i, h in known.items()}
-    open_ones = [known[i] for i in ids if known[i].state is LedgerState.UNKNOWN and known[i].unknown]
+    open_ones = [replace(known[i], unknown=known[i].open) for i in ids if known[i].open]
     try:
         ledger.resolve_all(
             [(h, verdict, _facts_of(h, person), None) for h in open_ones],
@@ -156,7 +156,9 @@ def _note(known: History, now: bool) -> str:
     if not now:
         return f"settled before: {known.attempts[-1].describe()}"
     resolved = {n for a in known.attempts if a.has_end for n in a.resolves}
-    left = [a for a in known.attempts if not a.has_end and a.attempt not in (*known.unknown, *resolved)]
+    lost = tuple(a.attempt for a in known.attempts if not a.has_end and a.attempt not in resolved)
+    still_open = set(replace(known, unknown=lost).open).difference(known.unknown)
+    left = [a for a in known.attempts if a.attempt in still_open]
     others = ", ".join(dict.fromkeys(a.request or a.run_id for a in left))
     return f"settled now; it stays unknown, for it was also sent with {others}" if left else "settled now"
 
@@ -191,7 +193,7 @@ def _refusal(known: History, *, arrived: bool) -> str | None:
     if known.state is LedgerState.IN_FLIGHT:
         return f"may be on its way at this moment: wait until its claim ends ({known.describe()})"
     if known.state is LedgerState.UPLOADED:
-        return None if arrived else f"is known to be at Amili ({known.describe()})"
+        return None if arrived or known.open else f"is known to be at Amili ({known.describe()})"
     last = next((a for a in reversed(known.attempts) if a.resolves), None)
     if known.state is LedgerState.FREE and (arrived or last is None):
         said = (last or known.attempts[-1]).describe()
@@ -221,7 +223,9 @@ def check(ledger: Ledger, client: AmiliClient, run: Run | None = None) -> Iterat
     for row in rows:
         known = ledger.look_up([row["file_id"]])[row["file_id"]]
         outcome, note = "unknown", "changed at this moment"
-        if known.state is LedgerState.UNKNOWN:
+        if known.state is LedgerState.UPLOADED and known.open:
+            note = "accepted before it was sent once more: its result says nothing of the last time, so settle it"
+        elif known.state is LedgerState.UNKNOWN:
             try:
                 told = ask_amili(client, ledger.client_no, known)
             except (AmiliConnectionError, AmiliAuthenticationError):

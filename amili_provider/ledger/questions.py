@@ -69,12 +69,12 @@ def unknown(store: LedgerStore, *, environment: str | None = None, client_no: st
     found = store.history(Query(environment=environment, client_no=client_no, unsettled=True))
     rows = []
     for (_, number, file_id), known in histories(store, found).items():
-        if known.state is LedgerState.UNKNOWN:
+        if known.open:
             told = known.told
             row: Row = {"file_id": file_id, "name": told.name, "since": told.claimed_at, "client_no": number}
             for name in ("file_type", "source", "size", "dag_id", "run_id", "request"):
                 row[name] = getattr(told, name)
-            rows.append(row | {"known": "; ".join(a.describe() for a in known.attempts if a.attempt in known.unknown)})
+            rows.append(row | {"known": "; ".join(a.describe() for a in known.attempts if a.attempt in known.open)})
     return sorted(rows, key=lambda row: (row["since"], row["file_id"]))
 
 

@@ -64,6 +64,19 @@ class History:
         return self.attempts[-1].attempt + 1 if self.attempts else 1
 
     @property
+    def open(self) -> tuple[int, ...]:
+        """
+        Numbers of the attempts whose outcome is still to be settled.
+
+        Of an unknown file all unknown ones. Of an accepted file those that were sent once more (``force``): it may have
+        arrived twice.
+        """
+        if self.state is LedgerState.UPLOADED:
+            accepted = min(a.attempt for a in self.attempts if a.outcome is Outcome.UPLOADED)
+            return tuple(n for n in self.unknown if n > accepted)
+        return self.unknown if self.state is LedgerState.UNKNOWN else ()
+
+    @property
     def times_accepted(self) -> int:
         """How many attempts were accepted, set aside or not."""
         return sum(a.outcome is Outcome.UPLOADED for a in self.attempts)
@@ -126,10 +139,12 @@ def history(
     live = [a for a in attempts if a.is_live(now)]
     unknown = [a for a in attempts if not a.has_end and not a.is_live(now) and a.attempt not in resolved]
     unresolved = tuple(a.attempt for a in unknown)
+    mine = {a.attempt for a in attempts if chain and a.chain == chain}
     if disregard is Disregard.EVERYTHING:
-        uploaded = [a for a in uploaded if _belongs(a, chain)]
+        # That one of the chain's own attempts arrived may be written by somebody else.
+        uploaded = [a for a in uploaded if a.attempt in mine or not mine.isdisjoint(a.resolves)]
     if disregard is not Disregard.NOTHING:
-        unknown = [a for a in unknown if _belongs(a, chain)]
+        unknown = [a for a in unknown if a.attempt in mine]
     for state, deciding in (
         (LedgerState.UPLOADED, uploaded),
         (LedgerState.IN_FLIGHT, live),
@@ -138,7 +153,3 @@ def history(
         if deciding:
             return History(file_id, state, tuple(attempts), deciding[0], unresolved)
     return History(file_id, LedgerState.FREE, tuple(attempts), None, unresolved)
-
-
-def _belongs(attempt: Attempt, chain: str | None) -> bool:
-    return bool(chain) and attempt.chain == chain

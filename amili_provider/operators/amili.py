@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -219,8 +218,7 @@ class AmiliFileUploadOperator(SourceOperator):
                 known = questions.settle(ledger, answer, file_ids, order.run)
             earlier = questions.as_answered(earlier, answer, known)
         try:
-            # What was to be sent by force was sent by it before the question.
-            return self._deliver(replace(order, force=False), context, None, earlier)
+            return self._deliver(order, context, None, earlier)
         except AmiliOutcomeUnknown as failure:
             raise questions.with_words(questions.ASKED_BEFORE, failure) from None
 

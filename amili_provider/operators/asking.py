@@ -25,7 +25,7 @@ from amili_provider.delivery.options import Order
 from amili_provider.delivery.report import failure as failure_of
 from amili_provider.exceptions import AmiliError, AmiliOutcomeUnknown, AmiliPermanentError
 from amili_provider.hooks.amili import AmiliHook
-from amili_provider.ledger import History, Ledger, LedgerState, manual
+from amili_provider.ledger import History, Ledger, manual
 from amili_provider.ledger.attempts import Run
 from amili_provider.ledger.manual import Person
 from amili_provider.ledger.opening import ledger_from
@@ -117,7 +117,7 @@ class Asking:
     def _unknown(self, file_ids: Sequence[str]) -> list[History]:
         with self.open_ledger() as ledger:
             known = ledger.look_up(file_ids)
-        return [history for history in known.values() if history.state is LedgerState.UNKNOWN]
+        return [history for history in known.values() if history.open]
 
 
 def asking_of(users: Any, timeout: Any, order: Order, conn_id: str, log: logging.Logger) -> Asking:
@@ -182,7 +182,7 @@ def _wait_for_answer(asking: Asking, ti: Any, unknown: Sequence[History]) -> NoR
         params=params,
         assigned_users=None if asking.users is None else [HITLUser(id=u["id"], name=u["name"]) for u in asking.users],
     )
-    kept = {"file_ids": {history.file_id: list(history.unknown) for history in unknown}}
+    kept = {"file_ids": {history.file_id: list(history.open) for history in unknown}}
     if AIRFLOW_V_3_3_PLUS:
         from airflow.sdk.exceptions import TaskAwaitingInput
 

@@ -205,6 +205,36 @@ def test_the_ledger_says_who_settled_and_why(
 
 
 @can_ask
+def test_a_reason_shows_no_national_id(
+    task: Callable[..., Task], outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    """The ledger keeps reasons for years, so an id that a person typed is masked before it is written."""
+    _three(outbound, amili_sandbox)
+    asks = task()
+    asks.begin()
+    asks.answer(HAS_THEM, "asked by debtor 010170 12345")
+    (settled,) = [a for a in attempts_in(f"sqlite:///{tmp_path}/amili-ledger.db") if a.origin == "person"]
+    assert settled.reason == f"asked by debtor {'*' * 11}"
+
+
+@can_ask
+@pytest.mark.parametrize(("option", "fault"), [(HAS_THEM, LOST), (SEND_AGAIN, UNHEARD)])
+def test_force_counts_until_the_question_and_not_after_the_answer(
+    task: Callable[..., Task], outbound: Path, amili_sandbox: SandboxServer, option: str, fault: dict[str, Any]
+) -> None:
+    """What was sent by force before the question is not sent by force again when the task goes on."""
+    _write(outbound, a=b"one", b=b"two", c=b"six")
+    earlier = task()
+    earlier.ti = FakeTaskInstance(run_id="an earlier run")
+    earlier.begin()
+    amili_sandbox.faults.add("upload", **fault)
+    asks = task(force=True)
+    assert asks.begin() is None
+    asks.answer(option)
+    assert _accepted_of(amili_sandbox) == {"a.csv": 2, "b.csv": 2, "c.csv": 2}
+
+
+@can_ask
 @pytest.mark.parametrize("reason", ["", "  \n ", None])
 def test_without_a_reason_nothing_is_settled_and_the_question_is_asked_again(
     task: Callable[..., Task], outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path, reason: str | None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from amili_provider.command.desk import Desk
 from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliError, AmiliOutcomeUnknown, AmiliUploadRejected
 from amili_provider.ledger import Ledger
 from amili_provider.sandbox.results import Step
@@ -150,6 +151,27 @@ def test_forced_files_whose_answer_is_lost_are_not_sent_by_the_retry(
         with pytest.raises(AmiliOutcomeUnknown):
             upload(forced, force=True)
     assert _accepted(amili_sandbox) == {"a.csv": 2}
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_person_settles_what_force_sent_again_without_an_answer(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, arrived: bool
+) -> None:
+    """It may have arrived twice, so it is listed although Amili has the file; then the retry goes by what was said."""
+    _write(outbound, a=b"one")
+    upload(FakeTaskInstance(run_id="first"))
+    amili_sandbox.faults.add("upload", **(LOST if arrived else UNHEARD))
+    forced = FakeTaskInstance(run_id="second", max_tries=2)
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload(forced, force=True)
+    (listed,) = Desk().unknown()
+    assert (listed["name"], listed["run_id"]) == ("a.csv", "second")
+    (settled,) = Desk().settle("Ola", "asked by mail", arrived=arrived, file_ids=[listed["file_id"]])
+    assert settled["note"] == "settled now"
+    assert Desk().unknown() == []
+    assert set(_outcomes(upload(forced, force=True)).values()) == {"already_uploaded" if arrived else "uploaded"}
+    assert _accepted(amili_sandbox) == {"a.csv": 2}
+    assert set(_outcomes(upload()).values()) == {"already_uploaded"}
 
 
 KNOWN = Step("PROCESSED", "CREATED", "File uploaded")
