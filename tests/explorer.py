@@ -32,7 +32,7 @@ from amili_provider.api.upload import UploadBody
 from amili_provider.connection import AmiliSettings
 from amili_provider.delivery.item import Item, not_sent
 from amili_provider.delivery.ledger_session import LedgerSession
-from amili_provider.delivery.options import IfUnknown, Plan
+from amili_provider.delivery.options import IfUnknown, Options
 from amili_provider.delivery.sender import Sender
 from amili_provider.exceptions import AmiliConnectionError, AmiliLedgerUnavailable, AmiliOutcomeUnknown
 from amili_provider.ledger import Ledger, LedgerState, manual
@@ -229,7 +229,7 @@ _LOG = _Log("explorer", logging.CRITICAL)
 def _task(port: Port, case: Case, run: Run) -> tuple[tuple[str, Outcome], ...]:
     """Deliver the files as a task does; return what became of each."""
     contents = [MemoryContent(data) for data in case.contents]
-    plan = Plan(_CLIENT, _TYPE, _ENVIRONMENT, if_unknown=case.if_unknown, run=run)
+    plan = Options("", _TYPE, client_no=_CLIENT, environment=_ENVIRONMENT, if_unknown=case.if_unknown, run=run)
     client: Any = _Client(port)
     ledger = port.ledger()
     books = LedgerSession(ledger, plan, client)

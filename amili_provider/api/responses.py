@@ -24,7 +24,7 @@ from amili_provider.api.results import (
     what_instead_of_json,
 )
 from amili_provider.exceptions import AmiliResponseError
-from amili_provider.receipts import Outcome, Verdict
+from amili_provider.receipts import Outcome, Verdict, one_line
 
 LARGEST_ANSWER_BYTES = 8 * 1024 * 1024
 """Of an answer, unpacked."""
@@ -188,8 +188,15 @@ class UploadReply:
         except UnreadableAnswer as reason:
             note = f"Amili's answer is {self.status_code}, but {reason}: it says nothing of the files. {_WHOSE_PAGE}"
             return {file_id: Verdict(Outcome.UNKNOWN, message=note) for file_id in file_ids}
-        check_status = parse_verdicts(answer, file_ids, vocabulary)
-        return check_status if self.refused_by is None else {i: v for i, v in check_status.items() if v.per_file}
+        verdicts = parse_verdicts(answer, file_ids, vocabulary)
+        return verdicts if self.refused_by is None else {i: v for i, v in verdicts.items() if v.per_file}
+
+    @property
+    def refusal(self) -> Verdict:
+        """What a refusal means for a file that it does not name; a gateway's is no word of Amili about any file."""
+        if self.refused_by is RefusedBy.GATEWAY:
+            return Verdict(Outcome.NOT_SENT, message=one_line(self.words))
+        return Verdict(Outcome.REJECTED, status=str(self.status_code), message=one_line(self.words))
 
 
 _WHOSE_PAGE = "A log-in page, a gateway or a proxy may have answered in Amili's place."

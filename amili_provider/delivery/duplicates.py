@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from amili_provider.delivery.item import Item, Result, in_a_dry_run
-from amili_provider.delivery.options import Plan
+from amili_provider.delivery.options import Options
 from amili_provider.ledger.attempts import timestamp
 from amili_provider.receipts import Outcome, Verdict, one_line
 
@@ -45,7 +45,7 @@ class Accepted(Protocol):
         """When Amili had accepted it."""
 
 
-def not_sent_twice(accepted: Accepted, plan: Plan, *, run: str) -> Result:
+def not_sent_twice(accepted: Accepted, plan: Options, *, run: str) -> Result:
     """
     Return what becomes of a file whose bytes Amili accepted under another name, and which is not to be sent as well.
 
@@ -66,7 +66,7 @@ def not_sent_twice(accepted: Accepted, plan: Plan, *, run: str) -> Result:
     return Result(Verdict(Outcome.DUPLICATE, message=one_line(f"{words}.{where}")))
 
 
-def as_follower(leader: Item, plan: Plan) -> Result | None:
+def as_follower(leader: Item, plan: Options) -> Result | None:
     """
     Return what becomes of a file whose bytes another file of the run holds, once that has its receipt.
 

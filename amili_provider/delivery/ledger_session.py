@@ -12,7 +12,7 @@ from dataclasses import replace
 from amili_provider.api.client import AmiliClient
 from amili_provider.delivery.duplicates import not_sent_twice
 from amili_provider.delivery.item import Item, Result, in_a_dry_run, not_sent, unknown
-from amili_provider.delivery.options import Plan
+from amili_provider.delivery.options import Options
 from amili_provider.exceptions import (
     AmiliConnectionError,
     AmiliError,
@@ -47,7 +47,7 @@ class LedgerSession:
     :param client: to ask Amili for results.
     """
 
-    def __init__(self, ledger: Ledger | None, plan: Plan, client: AmiliClient) -> None:
+    def __init__(self, ledger: Ledger | None, plan: Options, client: AmiliClient) -> None:
         self._ledger = ledger
         self._plan = plan
         self._client = client

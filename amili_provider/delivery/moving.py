@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from amili_provider import fault_points
 from amili_provider.delivery.item import Item, joined
-from amili_provider.delivery.options import Order
+from amili_provider.delivery.options import Options
 from amili_provider.exceptions import AmiliError, AmiliPermanentError
 from amili_provider.ledger.stores import LedgerStore
 from amili_provider.receipts import Outcome
@@ -27,24 +27,24 @@ class Moving:
     """
     The moves of one run. Opened before anything is sent, so that a wrong folder is not found out after the fact.
 
-    :param order: names the folders.
+    :param options: names the folders.
     :param items: what may be moved.
     :param log: the task's logger.
     :raises ValueError: if a folder is no folder, or the source would find there what was moved.
     """
 
-    def __init__(self, order: Order, items: Sequence[Item], *, log: logging.Logger) -> None:
+    def __init__(self, options: Options, items: Sequence[Item], *, log: logging.Logger) -> None:
         self._items = items
         self._log = log
-        self._dry_run = order.dry_run
-        self._expects = bool(order.expect or order.min_files)
+        self._dry_run = options.dry_run
+        self._expects = bool(options.expect or options.min_files)
         files = [item.file for item in items]
         self._movers: dict[str, Mover] = {}
         try:
-            for parameter, url in (("archive_to", order.archive_to), ("reject_to", order.reject_to)):
+            for parameter, url in (("archive_to", options.archive_to), ("reject_to", options.reject_to)):
                 # Whose connection a folder is on is the files' to say; without any there is nothing to move.
                 if url is not None and files:
-                    self._movers[parameter] = Mover.open(parameter, url, order.source_conn_id, files)
+                    self._movers[parameter] = Mover.open(parameter, url, options.source_conn_id, files)
         except BaseException:
             self.close()
             raise

@@ -1,4 +1,4 @@
-"""A task's arguments, checked, and the plan that is made of them before anything is sent."""
+"""A task's arguments, checked: one object from the operator to the request."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ IfUnknown = Literal["fail", "check", "resend", "ask"]
 """What is asked of a person is asked after the run: while it lasts, ``ask`` is as ``fail``."""
 IfDuplicate = Literal["fail", "skip", "send"]
 
-DEFAULT_MAX_CONCURRENT_REQUESTS = 4
-"""Requests in flight at once."""
-DEFAULT_MAX_MEMORY_BYTES = 64 * 1024 * 1024
-"""Bytes of content held at once."""
 STREAM_BYTES = 3 * 1024 * 1024
 """Memory that a streamed file takes while it is read or sent: two blocks, base64 text, and what the socket holds."""
 
@@ -46,18 +42,25 @@ class FileFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Options:
     """
-    What to deliver. The operator's parameters of the same names say what each means.
+    What to deliver, and how: the operator's parameters, checked. Those of the same names say what each means.
 
+    The last five belong to the connection and to the task, and are filled in when a run begins.
+
+    :param client_no: Amili's client number; empty for the connection's, until a run begins.
+    :param user_id: ``metadata.userId``; None for the connection's, until a run begins.
     :param rename: from the facts of a file to the name for Amili; None for the base name.
+    :param environment: where to: part of each file's identity.
+    :param max_request_bytes: encoded bytes of a request with several files; a larger file travels alone.
+    :param max_files_per_request: files in a request.
     :param run: which task run this is.
     """
 
     source: str | Sequence[str]
     file_type: str
     source_conn_id: str | None = None
-    client_no: str | int | None = None
+    client_no: str = ""
     user_id: str | None = None
     rename: Callable[[FileFacts], str] | None = None
     ignore: tuple[str, ...] = ("hidden", "temporary", "empty")
@@ -73,43 +76,11 @@ class Order:
     archive_to: str | None = None
     reject_to: str | None = None
     dry_run: bool = False
-    max_concurrent_requests: int = DEFAULT_MAX_CONCURRENT_REQUESTS
-    max_memory_bytes: int = DEFAULT_MAX_MEMORY_BYTES
-    run: Run = field(default_factory=Run)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """
-    How to deliver.
-
-    :param client_no: Amili's client number.
-    :param file_type: one of the OS file types that Amili configured for the client.
-    :param environment: where to: part of each file's identity.
-    :param user_id: ``metadata.userId``, or None.
-    :param if_unknown: what to do about files whose earlier outcome is unknown.
-    :param if_duplicate: what to do about files whose bytes Amili accepted under another name.
-    :param force: send what was accepted before this chain of attempts again.
-    :param dry_run: send nothing.
-    :param max_request_bytes: encoded bytes of a request with several files; a larger file travels alone.
-    :param max_files_per_request: files in a request.
-    :param max_concurrent_requests: requests in flight at once.
-    :param max_memory_bytes: bytes of content held at once.
-    :param run: which task run this is.
-    """
-
-    client_no: str
-    file_type: str
-    environment: str
-    user_id: str | None = None
-    if_unknown: IfUnknown = "fail"
-    if_duplicate: IfDuplicate = "fail"
-    force: bool = False
-    dry_run: bool = False
+    max_concurrent_requests: int = 4
+    max_memory_bytes: int = 64 * 1024 * 1024
+    environment: str = ""
     max_request_bytes: int = 32 * 1024 * 1024
     max_files_per_request: int = 500
-    max_concurrent_requests: int = DEFAULT_MAX_CONCURRENT_REQUESTS
-    max_memory_bytes: int = DEFAULT_MAX_MEMORY_BYTES
     run: Run = field(default_factory=Run)
 
     @property

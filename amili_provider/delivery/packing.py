@@ -6,7 +6,7 @@ from collections import deque
 
 from amili_provider.api.upload import base64_bytes
 from amili_provider.delivery.item import Item
-from amili_provider.delivery.options import Plan
+from amili_provider.delivery.options import Options
 
 _AROUND_CONTENT_BYTES = 160
 """JSON around a file's content, its name left out."""
@@ -19,7 +19,7 @@ class Packer:
     :param plan: its bounds.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Options) -> None:
         self._plan = plan
         self._ready: deque[list[Item]] = deque()
         self._open: list[Item] = []

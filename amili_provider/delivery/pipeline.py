@@ -19,7 +19,7 @@ from amili_provider.api.client import AmiliClient
 from amili_provider.delivery.duplicates import Lines, as_follower
 from amili_provider.delivery.item import EarlyStop, Item, Result, Sent, in_a_dry_run, not_sent, unknown
 from amili_provider.delivery.ledger_session import LedgerSession
-from amili_provider.delivery.options import STREAM_BYTES, Plan
+from amili_provider.delivery.options import STREAM_BYTES, Options
 from amili_provider.delivery.packing import Packer
 from amili_provider.delivery.progress import Progress, warn_of_duplicates
 from amili_provider.delivery.reader import MOST_READERS, Reader, Readers
@@ -55,7 +55,7 @@ class Pipeline:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Options,
         client: AmiliClient,
         session: LedgerSession,
         *,

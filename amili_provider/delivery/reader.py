@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 
 from amili_provider.delivery.item import Item, Result, not_sent
 from amili_provider.delivery.ledger_session import LedgerSession
-from amili_provider.delivery.options import Plan
+from amili_provider.delivery.options import Options
 from amili_provider.ledger import History
 from amili_provider.storage.content import HashedContent
 from amili_provider.storage.files import StorageFile
@@ -34,7 +34,7 @@ class Reader:
     :param stop: set when the run is to end.
     """
 
-    def __init__(self, plan: Plan, session: LedgerSession, *, stop: threading.Event) -> None:
+    def __init__(self, plan: Options, session: LedgerSession, *, stop: threading.Event) -> None:
         self._plan = plan
         self._session = session
         self._stop = stop

@@ -1,4 +1,4 @@
-"""One task's delivery from its order to its receipts: list, name, deliver, move."""
+"""One task's delivery from its options to its receipts: list, name, deliver, move."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Protocol
 
 from amili_provider import fault_points
@@ -16,7 +17,7 @@ from amili_provider.delivery.earlier import no_longer_listed, restore
 from amili_provider.delivery.item import EarlyStop, Item
 from amili_provider.delivery.ledger_session import LedgerSession
 from amili_provider.delivery.moving import Moving, keep_apart
-from amili_provider.delivery.options import FileFacts, Order, Plan
+from amili_provider.delivery.options import FileFacts, Options
 from amili_provider.delivery.pipeline import Pipeline
 from amili_provider.delivery.progress import shown_bytes
 from amili_provider.delivery.report import Skipped, failure, non_retryable_error, nothing_there, what_is_missing
@@ -54,9 +55,9 @@ class Amili(Protocol):
 
 class UploadRun:
     """
-    Delivers one order. Call it from the task's own thread: connections are looked up there.
+    Delivers what a task's options say. Call it from the task's own thread: connections are looked up there.
 
-    :param order: what to deliver.
+    :param options: what to deliver.
     :param hook: the connection to Amili.
     :param log: the task's logger.
     :param earlier: receipts of the first part of this upload, before a person was asked.
@@ -66,7 +67,7 @@ class UploadRun:
 
     def __init__(
         self,
-        order: Order,
+        options: Options,
         hook: Amili,
         *,
         log: logging.Logger,
@@ -76,7 +77,7 @@ class UploadRun:
     ) -> None:
         self._earlier = earlier
         self._goes_on = goes_on
-        self._order = order
+        self._options = options
         self._hook = hook
         self._log = log
         self._sleep = sleep
@@ -98,7 +99,7 @@ class UploadRun:
 
     def failure(self) -> AmiliError | None:
         """Return the error that the task must end with, or None."""
-        wanted, absent = (self._order.expect, self._order.min_files), self._sources.missing
+        wanted, absent = (self._options.expect, self._options.min_files), self._sources.missing
         missing = what_is_missing(*wanted, *self._found(), absent) if self._listed else []
         return failure(
             self.receipts,
@@ -145,14 +146,21 @@ class UploadRun:
     def _run(self) -> None:
         settings = self._hook.settings
         with wrong_arguments_are_permanent():
-            plan = self._plan(settings)
+            options = self._options = replace(
+                self._options,
+                client_no=self._hook.client_no(self._options.client_no or None),
+                environment=settings.environment,
+                user_id=self._options.user_id or settings.user_id,
+                max_request_bytes=settings.max_request_bytes,
+                max_files_per_request=settings.max_files_per_request,
+            )
             self._hook.get_conn()  # a wrong field of the connection shows before anything is read
             # The environment of a host of one's own is that host.
             to = f"{settings.environment}, " if settings.environment in ENVIRONMENTS else ""
             self._log.info(
-                "Delivering as client %s, %s, to %s%s", plan.client_no, plan.file_type, to, settings.base_url
+                "Delivering as client %s, %s, to %s%s", options.client_no, options.file_type, to, settings.base_url
             )
-            ledger = ledger_from(self._order.ledger, settings, client_no=plan.client_no)
+            ledger = ledger_from(options.ledger, settings, client_no=options.client_no)
         if ledger is None:
             self._log.warning("No ledger: a re-run of this task may send files a second time.")
         else:
@@ -162,21 +170,21 @@ class UploadRun:
         with ExitStack() as closing:
             closing.callback(self._close_ledger, ledger)
             with wrong_arguments_are_permanent():
-                if self._order.source:
-                    self._sources = open_sources(self._order.source, self._order.source_conn_id)
+                if self._options.source:
+                    self._sources = open_sources(self._options.source, self._options.source_conn_id)
                     closing.callback(self._sources.close)
                 if ledger is not None:
                     keep_apart(ledger.store, self._sources.locations)
-                self._items = self._prepare(self._list(), plan)
+                self._items = self._prepare(self._list())
                 self._listed = True
-                moving = Moving(self._order, self._items, log=self._log)
+                moving = Moving(self._options, self._items, log=self._log)
                 closing.callback(moving.close)
                 if ledger is not None:
                     keep_apart(ledger.store, folders=moving.targets)
-            telemetry = Telemetry(plan)
+            telemetry = Telemetry(self._options)
             try:
                 with telemetry.run(self._items):
-                    self._deliver(plan, ledger, telemetry)
+                    self._deliver(ledger, telemetry)
             finally:
                 restore(self._earlier, (item.receipt for item in self._items))
             goes_on = self._goes_on and any(item.receipt.outcome is Outcome.UNKNOWN for item in self._items)
@@ -186,27 +194,9 @@ class UploadRun:
         if ledger is not None and not self._abandoned:
             ledger.close()
 
-    def _plan(self, settings: AmiliSettings) -> Plan:
-        order = self._order
-        return Plan(
-            client_no=self._hook.client_no(order.client_no),
-            file_type=order.file_type,
-            environment=settings.environment,
-            user_id=order.user_id or settings.user_id,
-            if_unknown=order.if_unknown,
-            if_duplicate=order.if_duplicate,
-            force=order.force,
-            dry_run=order.dry_run,
-            max_request_bytes=settings.max_request_bytes,
-            max_files_per_request=settings.max_files_per_request,
-            max_concurrent_requests=order.max_concurrent_requests,
-            max_memory_bytes=order.max_memory_bytes,
-            run=order.run,
-        )
-
     def _list(self) -> list[StorageFile]:
         started = time.monotonic()
-        files = list_files(self._sources, max_files=self._order.max_files)
+        files = list_files(self._sources, max_files=self._options.max_files)
         fault_points.reached("listed")
         for folder in self._sources.missing:
             self._log.warning("%s does not exist.", folder)
@@ -219,7 +209,7 @@ class UploadRun:
         )
         return files
 
-    def _prepare(self, files: Sequence[StorageFile], plan: Plan) -> list[Item]:
+    def _prepare(self, files: Sequence[StorageFile]) -> list[Item]:
         """Give each file its item, and settle those that are not to be sent."""
         items = [
             Item(
@@ -227,8 +217,8 @@ class UploadRun:
                 Receipt(
                     name=escaped(file.name) or file.url.rstrip("/").rpartition("/")[2] + "/",
                     source=file.url,
-                    client_no=plan.client_no,
-                    file_type=plan.file_type,
+                    client_no=self._options.client_no,
+                    file_type=self._options.file_type,
                     size=file.size,
                     message=_NOT_TRIED,
                     transient=True,
@@ -238,7 +228,7 @@ class UploadRun:
             for index, file in enumerate(files)
         ]
         for item in items:
-            if (reason := names.reason_to_ignore(item.file, self._order.ignore)) is not None:
+            if (reason := names.reason_to_ignore(item.file, self._options.ignore)) is not None:
                 self._settle(item, Outcome.SKIPPED, reason)
             elif item.file.fault is not None:
                 self._settle(item, Outcome.NOT_SENT, f"It cannot be read: {item.file.fault}.")
@@ -247,9 +237,9 @@ class UploadRun:
         return items
 
     def _wait_for_writers(self, items: Sequence[Item]) -> None:
-        if not self._order.stable_for or not items:
+        if not self._options.stable_for or not items:
             return
-        seconds = self._order.stable_for
+        seconds = self._options.stable_for
         self._log.info("Waiting %g s to see which of %d file(s) still change", seconds, len(items))
         self._sleep(seconds)
         unstable = unstable_files([item.file for item in items], self._list(), seconds)
@@ -291,11 +281,11 @@ class UploadRun:
 
     def _wanted_name(self, item: Item) -> str:
         file = item.file
-        if self._order.rename is None:
+        if self._options.rename is None:
             return file.name
         stem, suffix = names.split_suffix(file.name)
         address = file.location_root.storage.prefix + file.path
-        return self._order.rename(
+        return self._options.rename(
             FileFacts(
                 name=file.name,
                 stem=stem,
@@ -313,14 +303,15 @@ class UploadRun:
         item.skipped = outcome is Outcome.SKIPPED
         item.done = True
 
-    def _deliver(self, plan: Plan, ledger: Ledger | None, telemetry: Telemetry) -> None:
+    def _deliver(self, ledger: Ledger | None, telemetry: Telemetry) -> None:
         going = [item for item in self._items if not item.done]
         for group in groups(item.receipt.as_dict() for item in self._items if item.done):
             self._log.info("%s: %s: %s", group.outcome, group.names, group.words)
         if not going:
             return
         client = self._hook.get_conn()
-        pipeline = Pipeline(plan, client, LedgerSession(ledger, plan, client), log=self._log, telemetry=telemetry)
+        session = LedgerSession(ledger, self._options, client)
+        pipeline = Pipeline(self._options, client, session, log=self._log, telemetry=telemetry)
         try:
             pipeline.run(going)
         finally:

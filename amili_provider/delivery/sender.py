@@ -22,7 +22,7 @@ from amili_provider.api.upload import PartUnreadable, UploadBody, UploadPart
 from amili_provider.delivery.breaker import Breaker
 from amili_provider.delivery.item import EarlyStop, Item, Post, Result, Sent, joined, not_sent, unknown
 from amili_provider.delivery.ledger_session import LedgerSession, NotOurs
-from amili_provider.delivery.options import Plan
+from amili_provider.delivery.options import Options
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliConnectionError,
@@ -33,7 +33,7 @@ from amili_provider.exceptions import (
 )
 from amili_provider.ledger import SettlingFailed
 from amili_provider.ledger.attempts import FILE_ID_CHARACTERS, timestamp
-from amili_provider.receipts import Outcome, Verdict, one_line
+from amili_provider.receipts import Outcome, one_line
 
 NOT_IDENTIFIED = "0" * FILE_ID_CHARACTERS
 """Stands for the id of a file that is hashed on its way, so that the request's length is known."""
@@ -67,7 +67,7 @@ class Sender:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Options,
         client: AmiliClient,
         session: LedgerSession,
         *,
@@ -287,8 +287,7 @@ class Sender:
         if reply.refused_by is RefusedBy.GATEWAY:
             note = "" if alone else " Nor did it let the files before this one through, each alone."
             return not_sent(reply.words + note, transient=False)
-        verdict = Verdict(Outcome.REJECTED, status=str(reply.status_code), message=one_line(reply.words))
-        return Result(verdict, refused_itself=alone, at=at)
+        return Result(reply.refusal, refused_itself=alone, at=at)
 
     def _identified_late(self, group: list[Item], reply: UploadReply) -> Result | None:
         """

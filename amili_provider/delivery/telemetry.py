@@ -23,7 +23,7 @@ from amili_provider.receipts import Outcome
 
 if TYPE_CHECKING:
     from amili_provider.delivery.item import Item, Post
-    from amili_provider.delivery.options import Plan
+    from amili_provider.delivery.options import Options
 
 FILES = "amili.files."
 """Counter, one for each outcome: its name follows."""
@@ -42,7 +42,7 @@ class Telemetry:
     :param plan: whose run and client are the tags.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Options) -> None:
         tags = {"dag_id": plan.run.dag_id, "task_id": plan.run.task_id, "client_no": plan.client_no}
         self._tags = {name: value for name, value in tags.items() if value}
         self._tracer = trace.get_tracer(__name__)

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amili_provider.api.responses import RefusedBy
 from amili_provider.api.upload import READ_BLOCK_BYTES, Content, PartUnreadable, UploadBody, UploadPart
 from amili_provider.exceptions import (
     AmiliDeliveryFailed,
@@ -22,7 +21,7 @@ from amili_provider.exceptions import (
     AmiliStorageError,
     AmiliUploadRejected,
 )
-from amili_provider.receipts import Outcome, Receipt, Verdict, escaped
+from amili_provider.receipts import Outcome, Receipt, escaped
 
 if TYPE_CHECKING:
     from amili_provider.api.client import AmiliClient
@@ -206,13 +205,9 @@ def _receipt(file: HandedOver, client_no: str) -> Receipt:
 
 def _settle(receipts: Sequence[Receipt], reply: UploadReply, vocabulary: Vocabulary) -> None:
     """Write what the answer says into the receipts; a code without readable results is never a success."""
-    # What a refusal does not name, it refuses all the same; a gateway's is no word about a file.
-    verdict = Verdict(Outcome.REJECTED, status=str(reply.status_code), message=reply.words)
-    if reply.refused_by is RefusedBy.GATEWAY:
-        verdict = Verdict(Outcome.NOT_SENT, message=reply.words)
     verdicts = reply.verdicts([str(receipt.file_id) for receipt in receipts], vocabulary)
     for receipt in receipts:
-        said = verdicts.get(str(receipt.file_id), verdict)
+        said = verdicts.get(str(receipt.file_id), reply.refusal)
         receipt.outcome, receipt.status = said.outcome, said.status
         receipt.result, receipt.message = said.result, said.message
         if said.outcome is Outcome.UPLOADED:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from amili_provider.delivery.options import Order
+    from amili_provider.delivery.options import Options
     from amili_provider.delivery.run import UploadRun
     from amili_provider.operators.asking import Asking
     from amili_provider.receipts import Receipt
@@ -181,12 +181,13 @@ class AmiliFileUploadOperator(SourceOperator):
         :param context: Airflow's; an empty one will do.
         """
         from amili_provider.exceptions import wrong_arguments_are_permanent
+        from amili_provider.operators.arguments import options_of
 
         self._receipts = ()
         with wrong_arguments_are_permanent():
-            order = self._order(context)
-            asking = self._asking(order) if order.if_unknown == "ask" else None
-        return self._deliver(order, context, asking)
+            options = options_of(self, context)
+            asking = self._asking(options) if options.if_unknown == "ask" else None
+        return self._deliver(options, context, asking)
 
     @laid_out_errors()
     def execute_complete(
@@ -201,12 +202,13 @@ class AmiliFileUploadOperator(SourceOperator):
         """
         from amili_provider.exceptions import AmiliOutcomeUnknown, wrong_arguments_are_permanent
         from amili_provider.operators import asking as questions
+        from amili_provider.operators.arguments import options_of
 
         ti: Any = context["ti"]
         self._receipts = earlier = questions.earlier_receipts(ti, self.task_id)
         with wrong_arguments_are_permanent():
-            order = self._order(context)
-            asking = self._asking(order)
+            options = options_of(self, context)
+            asking = self._asking(options)
         answer = questions.answer_of(event, asking.timeout)
         self.log.info("%s", answer.words)
         if answer.arrived is None:
@@ -215,15 +217,15 @@ class AmiliFileUploadOperator(SourceOperator):
             asking.again(answer, file_ids, ti)
         else:
             with asking.open_ledger() as ledger:
-                known = questions.settle(ledger, answer, file_ids, order.run)
+                known = questions.settle(ledger, answer, file_ids, options.run)
             earlier = questions.as_answered(earlier, answer, known)
         try:
-            return self._deliver(order, context, None, earlier)
+            return self._deliver(options, context, None, earlier)
         except AmiliOutcomeUnknown as failure:
             raise questions.with_words(questions.ASKED_BEFORE, failure) from None
 
     def _deliver(
-        self, order: Order, context: Context, asking: Asking | None, earlier: Sequence[Receipt] = ()
+        self, options: Options, context: Context, asking: Asking | None, earlier: Sequence[Receipt] = ()
     ) -> list[dict[str, Any]]:
         from amili_provider.delivery.run import UploadRun
         from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
@@ -237,7 +239,7 @@ class AmiliFileUploadOperator(SourceOperator):
             with wrong_arguments_are_permanent():
                 self._base_url = hook.settings.base_url
             log = cast("logging.Logger", self.log)
-            run = UploadRun(order, hook, log=log, earlier=earlier, goes_on=asking is not None)
+            run = UploadRun(options, hook, log=log, earlier=earlier, goes_on=asking is not None)
             stopped = False
             try:
                 self._delivering = True
@@ -257,7 +259,7 @@ class AmiliFileUploadOperator(SourceOperator):
                 self._receipts = run.receipts
         try:
             return self._concluded(
-                run, order, context, None if stopped else asking, stopped=stopped, seconds=time.monotonic() - started
+                run, options, context, None if stopped else asking, stopped=stopped, seconds=time.monotonic() - started
             )
         except (AirflowSkipException, AmiliError):
             raise
@@ -269,7 +271,7 @@ class AmiliFileUploadOperator(SourceOperator):
     def _concluded(
         self,
         run: UploadRun,
-        order: Order,
+        options: Options,
         context: Context,
         asking: Asking | None,
         *,
@@ -296,8 +298,8 @@ class AmiliFileUploadOperator(SourceOperator):
             raise AmiliDeliveryIncomplete("The task was told to stop before it had listed the files. Nothing was sent.")
         if (nothing := run.nothing_there()) is not None:
             self._publish(context, receipts)
-            end_with_nothing(nothing, order.if_no_files, self.log, receipts)
-        elif order.dry_run:
+            end_with_nothing(nothing, options.if_no_files, self.log, receipts)
+        elif options.dry_run:
             self._publish(context, receipts)
             raise AirflowSkipException(f"Dry run: nothing was sent; {len(receipts)} receipt(s) say what would be.")
         self._fill_outlets(context, receipts)
@@ -324,46 +326,12 @@ class AmiliFileUploadOperator(SourceOperator):
 
         return facets(self._receipts, self._base_url)
 
-    def _order(self, context: Context) -> Order:
-        """Check every argument, before anything is sent."""
-        from amili_provider.delivery.options import Order
-        from amili_provider.operators import arguments
-        from amili_provider.operators.task import this_run
-        from amili_provider.operators.templates import renamer
-        from amili_provider.storage.names import KINDS_IGNORED
-
-        optional = arguments.optional_text
-        return Order(
-            source=arguments.source_of(self.source),
-            source_conn_id=optional("source_conn_id", self.source_conn_id),
-            file_type=arguments.file_type_of(self.file_type),
-            client_no=self.client_no,
-            user_id=optional("user_id", self.user_id),
-            rename=renamer(self, self.file_name, context),
-            ignore=arguments.kinds_of(self.ignore, KINDS_IGNORED),
-            stable_for=arguments.seconds_of("stable_for", self.stable_for),
-            max_files=arguments.number_of("max_files", self.max_files),
-            expect=arguments.expect_of(self.expect),
-            min_files=arguments.min_files_of(self.min_files),
-            if_no_files=arguments.choice_of("if_no_files", self.if_no_files, ("fail", "skip", "succeed")),
-            if_unknown=arguments.if_unknown_of(self.if_unknown),
-            if_duplicate=arguments.if_duplicate_of(self.if_duplicate),
-            force=arguments.bool_of("force", self.force),
-            ledger=arguments.ledger_of(self.ledger),
-            archive_to=optional("archive_to", self.archive_to),
-            reject_to=optional("reject_to", self.reject_to),
-            dry_run=arguments.bool_of("dry_run", self.dry_run),
-            max_concurrent_requests=arguments.number_of("max_concurrent_requests", self.max_concurrent_requests),
-            max_memory_bytes=arguments.number_of("max_memory_bytes", self.max_memory_bytes, least=1024 * 1024),
-            run=this_run(context, self.task_id),
-        )
-
-    def _asking(self, order: Order) -> Asking:
+    def _asking(self, options: Options) -> Asking:
         """Return how to ask a person."""
         from amili_provider.operators.asking import asking_of
 
         log = cast("logging.Logger", self.log)
-        return asking_of(self.assigned_users, self.response_timeout, order, self.amili_conn_id, log)
+        return asking_of(self.assigned_users, self.response_timeout, options, self.amili_conn_id, log)
 
     def _publish(self, context: Context, receipts: Sequence[Receipt]) -> None:
         """Push the receipts of a task that does not succeed; a successful one returns them."""

@@ -8,12 +8,55 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from amili_provider.connection import as_bool
+from amili_provider.connection import as_bool, checked_client_no
+from amili_provider.delivery.options import Options
+from amili_provider.operators.task import this_run
+from amili_provider.operators.templates import renamer
+from amili_provider.storage.names import KINDS_IGNORED
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from amili_provider.operators.amili import AmiliFileUploadOperator
 
 _PRINTED = re.compile(r"^\s*[\[({].*[\])}]\s*$", re.DOTALL)
 """Text that looks like a list, tuple, set or dictionary that was printed."""
+
+
+def options_of(task: AmiliFileUploadOperator, context: Context) -> Options:
+    """
+    Check every argument of an upload, before anything is sent.
+
+    :param task: the operator, rendered.
+    :param context: Airflow's; an empty one will do.
+    :raises ValueError: for the first argument that is wrong.
+    """
+    return Options(
+        source=source_of(task.source),
+        source_conn_id=optional_text("source_conn_id", task.source_conn_id),
+        file_type=file_type_of(task.file_type),
+        client_no="" if task.client_no is None else checked_client_no(task.client_no, "client_no"),
+        user_id=optional_text("user_id", task.user_id),
+        rename=renamer(task, task.file_name, context),
+        ignore=kinds_of(task.ignore, KINDS_IGNORED),
+        stable_for=seconds_of("stable_for", task.stable_for),
+        max_files=number_of("max_files", task.max_files),
+        expect=expect_of(task.expect),
+        min_files=min_files_of(task.min_files),
+        if_no_files=choice_of("if_no_files", task.if_no_files, ("fail", "skip", "succeed")),
+        if_unknown=if_unknown_of(task.if_unknown),
+        if_duplicate=if_duplicate_of(task.if_duplicate),
+        force=bool_of("force", task.force),
+        ledger=ledger_of(task.ledger),
+        archive_to=optional_text("archive_to", task.archive_to),
+        reject_to=optional_text("reject_to", task.reject_to),
+        dry_run=bool_of("dry_run", task.dry_run),
+        max_concurrent_requests=number_of("max_concurrent_requests", task.max_concurrent_requests),
+        max_memory_bytes=number_of("max_memory_bytes", task.max_memory_bytes, least=1024 * 1024),
+        run=this_run(context, task.task_id),
+    )
 
 
 def source_of(value: Any) -> str | list[str]:

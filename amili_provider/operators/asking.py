@@ -21,7 +21,7 @@ from airflow.providers.common.compat.version_compat import (
 )
 
 from amili_provider.delivery.earlier import receipt_from
-from amili_provider.delivery.options import Order
+from amili_provider.delivery.options import Options
 from amili_provider.delivery.report import failure as failure_of
 from amili_provider.exceptions import AmiliError, AmiliOutcomeUnknown, AmiliPermanentError
 from amili_provider.hooks.amili import AmiliHook
@@ -49,14 +49,14 @@ class Asking:
 
     :param users: the only ones who may answer; None for all who may act on the DAG.
     :param timeout: how long to wait for the answer; None for ever.
-    :param order: of the task, which names its ledger.
+    :param options: of the task, which names its ledger.
     :param conn_id: its connection to Amili.
     :param log: its logger.
     """
 
     users: list[dict[str, str]] | None
     timeout: timedelta | None
-    order: Order
+    options: Options
     conn_id: str
     log: logging.Logger
 
@@ -68,7 +68,9 @@ class Asking:
         :raises AmiliLedgerUnavailable: if that cannot be done.
         """
         with AmiliHook(self.conn_id) as hook:
-            ledger = ledger_from(self.order.ledger, hook.settings, client_no=hook.client_no(self.order.client_no))
+            ledger = ledger_from(
+                self.options.ledger, hook.settings, client_no=hook.client_no(self.options.client_no or None)
+            )
         assert ledger is not None  # without one, nothing is asked
         with ledger:
             yield ledger
@@ -120,18 +122,18 @@ class Asking:
         return [history for history in known.values() if history.open]
 
 
-def asking_of(users: Any, timeout: Any, order: Order, conn_id: str, log: logging.Logger) -> Asking:
+def asking_of(users: Any, timeout: Any, options: Options, conn_id: str, log: logging.Logger) -> Asking:
     """
     Return how a task asks that has ``if_unknown="ask"``.
 
     :param users: ``assigned_users`` as Airflow's operators have it.
     :param timeout: ``response_timeout``, likewise.
-    :param order: of the task.
+    :param options: of the task.
     :param conn_id: its connection to Amili.
     :param log: its logger.
     :raises ValueError: if an argument is wrong, or there is no ledger to keep the answer.
     """
-    if order.ledger is None:
+    if options.ledger is None:
         raise ValueError("if_unknown='ask' needs a ledger, which keeps the answer. Name one, or leave ledger= out.")
     if timeout is not None and (not isinstance(timeout, timedelta) or timeout <= timedelta(0)):
         raise ValueError(f"response_timeout must be a timedelta, for example timedelta(hours=8), not {timeout!r}.")
@@ -142,7 +144,7 @@ def asking_of(users: Any, timeout: Any, order: Order, conn_id: str, log: logging
             f"[{{'id': 'kari', 'name': 'Kari Nordmann'}}], not {users!r}."
         )
     named = None if listed is None else [{"id": user["id"], "name": user["name"]} for user in listed]
-    return Asking(named, timeout, order, conn_id, log)
+    return Asking(named, timeout, options, conn_id, log)
 
 
 def _is_user(user: Any) -> bool:

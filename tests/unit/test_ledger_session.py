@@ -11,7 +11,7 @@ import pytest
 
 from amili_provider.delivery.item import Item, Result
 from amili_provider.delivery.ledger_session import LedgerSession
-from amili_provider.delivery.options import Plan
+from amili_provider.delivery.options import Options
 from amili_provider.delivery.reader import Reader
 from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.stores import Found
@@ -19,7 +19,7 @@ from amili_provider.receipts import Outcome, Receipt
 from amili_provider.storage.listing import list_files
 from tests.ledger_cases import ACCEPTED, Clock, ledger_over
 
-PLAN = Plan("10042", "InvoiciaFormatDocFile", "staging")
+PLAN = Options("", "InvoiciaFormatDocFile", client_no="10042", environment="staging")
 
 
 class CountingStore(MemoryStore):

@@ -332,7 +332,7 @@ def test_a_stopped_run_does_not_wait_for_a_reader_whose_storage_hangs(
     sources = [f"{outbound}/a.csv", f"http://127.0.0.1:{storage.server_port}/b.csv"]
     monkeypatch.setattr("amili_provider.delivery.pipeline.FILES_PER_READ", 1)
     # A batch that is not full waits for what is still being read: the first goes alone.
-    monkeypatch.setattr("amili_provider.delivery.options.Plan.batch_bytes", 1)
+    monkeypatch.setattr("amili_provider.delivery.options.Options.batch_bytes", 1)
     stop_when(lambda: bool(amili_sandbox.uploads))
     try:
         with pytest.raises(Timeout):
