@@ -23,9 +23,9 @@ from amili_provider.ledger.attempts import Attempt, AttemptState, Origin, timest
 from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.receipts import Outcome, Verdict
-from tests.bench.airflow import until
 from tests.databases import free_port
 from tests.ledger_cases import ACCEPTED, LOST
+from tests.suites.bench.airflow import until
 
 REFUSED = Verdict(
     Outcome.REJECTED, "FAILED", "REJECTED", "row 14: no such debtor, the customer number 100042 is not registered"

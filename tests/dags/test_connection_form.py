@@ -13,7 +13,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 
 from amili_provider.connection.fields import FIELDS, TUNING
 from amili_provider.hooks.amili import AmiliHook
-from tests.upgrade.old_form import OldForm, kept
+from tests.suites.upgrade.old_form import OldForm, kept
 
 EXTRAS = [f for f in FIELDS if not f.standard]
 SAVED = {

@@ -156,7 +156,7 @@ def _objects(folder: Path) -> Iterator[int]:
     (bucket / "small.bin").write_bytes(b"x" * 100_000)
     _make_sparse(bucket / "large.bin")
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.objects", str(folder)], stdout=subprocess.PIPE, cwd=_ROOT
+        [sys.executable, "-m", "tests.suites.benchmarks.objects", str(folder)], stdout=subprocess.PIPE, cwd=_ROOT
     )
     try:
         assert process.stdout is not None

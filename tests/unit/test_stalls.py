@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.stalls import STALL_SECONDS, Stalls
+from tests.suites.benchmarks.stalls import STALL_SECONDS, Stalls
 
 pytestmark = pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="only Linux tells")
 

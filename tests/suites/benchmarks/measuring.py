@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Contestant = Callable[[], dict[str, Any]]
 
 
@@ -89,7 +89,7 @@ class Scale:
 @contextlib.contextmanager
 def server(module: str, *arguments: str) -> Iterator[int]:
     """Run a server of this package in its own process; yields its port."""
-    command = [sys.executable, "-m", f"tests.benchmarks.{module}", *arguments]
+    command = [sys.executable, "-m", f"tests.suites.benchmarks.{module}", *arguments]
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True, cwd=ROOT) as process:
         try:
@@ -103,7 +103,7 @@ def contestant(name: str, **asked: Any) -> Contestant:
     """Return what runs a contestant in a process of its own and gives its figures."""
 
     def run() -> dict[str, Any]:
-        command = [sys.executable, "-m", "tests.benchmarks.contestants", name, json.dumps(asked)]
+        command = [sys.executable, "-m", "tests.suites.benchmarks.contestants", name, json.dumps(asked)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         for line in done.stdout.splitlines():
             if line.startswith("FIGURES "):

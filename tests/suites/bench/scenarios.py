@@ -10,7 +10,7 @@ from typing import Any
 
 from amili_provider.operators.question import OPTIONS, SEND_AGAIN
 from amili_provider.sandbox.server import SandboxServer
-from tests.bench.airflow import Airflow, Run, until
+from tests.suites.bench.airflow import Airflow, Run, until
 
 FILES = 3
 _QUEUED_FOR_NOW = ("*", "queued")

@@ -1,4 +1,4 @@
-"""``python -m tests.browser``: the connection form, a log, the Deliveries page, as a person uses them; pictures."""
+"""``python -m tests.suites.browser``: form, log and Deliveries page, as a person uses them; pictures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import urllib.request
 from pathlib import Path
 
 from amili_provider.connection.fields import FIELDS
-from tests.browser import deliveries
-from tests.browser.log_view import look
-from tests.browser.pages import ConnectionForm, Graph, open_browser
-from tests.browser.throwaway import airflow
+from tests.suites.browser import deliveries
+from tests.suites.browser.log_view import look
+from tests.suites.browser.pages import ConnectionForm, Graph, open_browser
+from tests.suites.browser.throwaway import airflow
 
 CONN_ID = "amili_default"
 DAG_ID = "amili_upload_and_check"
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
+IMAGES = Path(__file__).parents[3] / "docs" / "images"
 
 VALUES = {
     "login": "my-integration",
@@ -133,7 +133,7 @@ def main(images: Path, log_picture: Path | None) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m tests.browser", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.suites.browser", description=__doc__)
     parser.add_argument("--images", type=Path, default=IMAGES, help="folder of the screenshots")
     parser.add_argument("--log-picture", type=Path, help="file of a screenshot of the log, which shows local paths")
     given = parser.parse_args()

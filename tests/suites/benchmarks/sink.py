@@ -1,10 +1,10 @@
 """
 A process that swallows uploads: it discards bodies in the kernel, and accepts every file by name.
 
-Run as ``python -m tests.benchmarks.sink [SECONDS]``; it prints its port and ends with its parent. What it answers is
-what Amili documents, so that a delivery against it is a whole one; SECONDS is how long each answer takes, as a network
-and a service far away would. It must never be the bottleneck: the measurement ``sink`` pushes bytes at it as fast as
-one core can, to show what it takes.
+Run as ``python -m tests.suites.benchmarks.sink [SECONDS]``; it prints its port and ends with its parent. What it
+answers is what Amili documents, so that a delivery against it is a whole one; SECONDS is how long each answer takes, as
+a network and a service far away would. It must never be the bottleneck: the measurement ``sink`` pushes bytes at it as
+fast as one core can, to show what it takes.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-EXAMPLES = Path(__file__).parents[2] / "example_dags"
+EXAMPLES = Path(__file__).parents[3] / "example_dags"
 _START_SECONDS = 240.0
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.measuring import (
+from tests.ledgers import new_ledger
+from tests.suites.benchmarks.measuring import (
     Contestant,
     Row,
     Scale,
@@ -25,8 +26,7 @@ from tests.benchmarks.measuring import (
     server,
     shown,
 )
-from tests.benchmarks.others import import_cost, ledger_cost, waiting
-from tests.ledgers import new_ledger
+from tests.suites.benchmarks.others import import_cost, ledger_cost, waiting
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 LINE = ("--latency", "0.01", "--rate", str(100 * 10**6))

@@ -1,5 +1,5 @@
 """
-What is measured, each in a process of its own: ``python -m tests.benchmarks.contestants NAME JSON``.
+What is measured, each in a process of its own: ``python -m tests.suites.benchmarks.contestants NAME JSON``.
 
 A contestant imports what it needs and does its work once on something tiny; only then the clock starts, so that
 imports and first uses are in nobody's figure. It prints one line of JSON: seconds, and how far the memory rose above

@@ -1,8 +1,8 @@
 """
 What a thousand sensors that wait cost one triggerer: stalls of its event loop, memory, questions, tokens.
 
-One command: ``python -m tests.benchmarks.waiting_sensors`` (some five minutes; Airflow 3). Each trigger is run by
-Airflow's own ``TriggerRunner`` in one event loop, against a local Amili in another process; the same number of
+One command: ``python -m tests.suites.benchmarks.waiting_sensors`` (some five minutes; Airflow 3). Each trigger is run
+by Airflow's own ``TriggerRunner`` in one event loop, against a local Amili in another process; the same number of
 Airflow's own triggers that only sleep is the yardstick. Every event is then given to its sensor, as a worker does.
 
 The promises: no stall of more than 100 ms, under 200 KiB of memory per waiting sensor, all resumed with their result.
@@ -34,7 +34,7 @@ os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="amili-waiting-"))
 from airflow.jobs.triggerer_job_runner import TriggerRunner
 from airflow.triggers.base import BaseTrigger
 
-from tests.benchmarks.stalls import Stalls
+from tests.suites.benchmarks.stalls import Stalls
 
 MOST_KIB = 200
 _SETTLE_AFTER_POLLS = 3

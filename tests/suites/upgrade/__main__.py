@@ -1,5 +1,5 @@
 """
-``python -m tests.upgrade save`` on Airflow 2, ``... read`` on a newer one, with one database between them.
+``python -m tests.suites.upgrade save`` on Airflow 2, ``... read`` on a newer one, with one database between them.
 
 ``save`` keeps connections as Airflow 2 writes them: with the form (text, and one that is edited later), and with the
 command (numbers and booleans). ``read`` saves what today's form writes for the same, and compares what a task gets.
@@ -20,7 +20,7 @@ from typing import Any
 from amili_provider.connection.fields import FIELDS
 from amili_provider.connection.settings import AmiliSettings
 from amili_provider.hooks.amili import AmiliHook
-from tests.upgrade.old_form import OldForm, kept, uri_of
+from tests.suites.upgrade.old_form import OldForm, kept, uri_of
 
 ANSWERS: dict[str, Any] = {
     "environment": "staging",
@@ -98,7 +98,7 @@ def _settings(conn_id: str) -> AmiliSettings:
 
 def main() -> int:
     """Do one of the two, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.upgrade", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.suites.upgrade", description=__doc__)
     parser.add_argument("what", choices=["save", "read"])
     if parser.parse_args().what == "save":
         save()

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from amili_provider.sandbox.server import SandboxServer
-from tests.bench.airflow import OVER, Airflow, BenchError, until
-from tests.bench.scenarios import FILES, FOR_CI, SCENARIOS, Stage
 from tests.databases import postgres
 from tests.ledgers import new_ledger
+from tests.suites.bench.airflow import OVER, Airflow, BenchError, until
+from tests.suites.bench.scenarios import FILES, FOR_CI, SCENARIOS, Stage
 
 _MOST_AT_ONCE = {"sqlite": 5, "postgres": len(SCENARIOS)}
 """SQLite lets one writer in at a time; more scenarios would only meet locked tables."""
@@ -29,7 +29,7 @@ _MINUTES = {"--ci": 15.0, "all": 30.0}
 
 def main() -> int:
     """Run the bench; 0 if everything held."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.suites.bench", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="all if none is named")
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--ci", action="store_true", help=f"the bounded part: {', '.join(FOR_CI)}")

@@ -1,5 +1,5 @@
 """
-All measurements: ``python -m tests.benchmarks [--quick] [--only a,b,c] [--out FOLDER]``.
+All measurements: ``python -m tests.suites.benchmarks [--quick] [--only a,b,c] [--out FOLDER]``.
 
 Every figure is a ratio of two things measured side by side in the same run, in turn, each in a process of its own; what
 is quoted is the median over the rounds. Writes ``benchmarks.json``, ``benchmarks.md`` and ``benchmarks.svg``. A full
@@ -22,9 +22,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.benchmarks.chart import plot, table
-from tests.benchmarks.measurements import GIB, MEASUREMENTS, MIB
-from tests.benchmarks.measuring import Row, Scale, note
+from tests.suites.benchmarks.chart import plot, table
+from tests.suites.benchmarks.measurements import GIB, MEASUREMENTS, MIB
+from tests.suites.benchmarks.measuring import Row, Scale, note
 
 _SIZES = tuple(64 * MIB * 2**n for n in range(8))
 _NUMBERS = (1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 50_000, 100_000)
@@ -54,7 +54,7 @@ def _kept(folder: Path, wanted: Sequence[str], *, quick: bool) -> list[Row]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is asked for; return 1 if a promise is not kept."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
+    parser = argparse.ArgumentParser(prog="python -m tests.suites.benchmarks")
     parser.add_argument("--quick", action="store_true", help="a trial: less of everything")
     parser.add_argument("--only", default=",".join(MEASUREMENTS), help="for example a,c (default: %(default)s)")
     parser.add_argument("--rounds", type=int, help="runs of each contestant (default: 5)")

@@ -1,5 +1,5 @@
 """
-Proof that a day spreads over workers: ``python -m tests.scaleout [--files 2000] [--per-bucket 125] [--quick]``.
+Proof that a day spreads over workers: ``python -m tests.suites.scaleout [--files 2000] [--per-bucket 125] [--quick]``.
 
 A real Airflow with the CeleryExecutor, Redis, Postgres and two worker processes lists a day on an S3 server, spreads it
 over mapped uploads, and runs it twice. Then the sandbox's own records say whether every file arrived exactly once, and
@@ -24,7 +24,7 @@ from typing import Any
 
 from amili_provider.sandbox.server import SandboxServer
 from tests.ledgers import new_ledger
-from tests.scaleout.cluster import HERE, Cluster
+from tests.suites.scaleout.cluster import HERE, Cluster
 
 WORKERS = ("north", "south")
 POOL = 4
@@ -77,7 +77,7 @@ def shares(cluster: Cluster, run_id: str) -> dict[str, Any]:
 
 def main() -> int:
     """Run the proof; return 0 if everything held."""
-    parser = argparse.ArgumentParser(prog="python -m tests.scaleout")
+    parser = argparse.ArgumentParser(prog="python -m tests.suites.scaleout")
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--per-bucket", type=int, default=125)
     parser.add_argument("--quick", action="store_true", help="240 files, and no second run")
@@ -90,8 +90,8 @@ def main() -> int:
         objects = folder / "objects"
         objects.mkdir()
         contents = make_day(objects / "day", files)
-        command = [sys.executable, "-m", "tests.benchmarks.objects", str(objects)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parents[1]) as storage:
+        command = [sys.executable, "-m", "tests.suites.benchmarks.objects", str(objects)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parents[2]) as storage:
             assert storage.stdout is not None
             environment = {
                 **connections(amili, int(storage.stdout.readline()), folder),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from tests.benchmarks.measuring import Row
+from tests.suites.benchmarks.measuring import Row
 
 _LINE, _LEFT, _WIDTH, _RIGHT = 26, 430, 330, 230
 _FULL = 2.0

@@ -62,7 +62,7 @@ class Cluster:
             "AIRFLOW__CORE__DAGS_FOLDER": str(HERE / "dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            "AIRFLOW__CORE__HOSTNAME_CALLABLE": "tests.scaleout.worker_name.worker_name",
+            "AIRFLOW__CORE__HOSTNAME_CALLABLE": "tests.suites.scaleout.worker_name.worker_name",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{api}/execution/",
             "AIRFLOW__CORE__INTERNAL_API_SECRET_KEY": secrets.token_hex(16),
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
@@ -75,7 +75,7 @@ class Cluster:
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(folder / "logs"),
-            "PYTHONPATH": str(HERE.parents[1]),
+            "PYTHONPATH": str(HERE.parents[2]),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             **environment,
         }

@@ -3,10 +3,10 @@ A test bench: a whole Airflow (scheduler, triggerer, API server, dag processor) 
 
 ::
 
-    python -m tests.bench                                # on SQLite
-    python -m tests.bench --database postgres            # on a PostgreSQL of its own (group bench)
-    python -m tests.bench success killed_triggerer       # some scenarios only
-    python -m tests.bench --list
+    python -m tests.suites.bench                                # on SQLite
+    python -m tests.suites.bench --database postgres            # on a PostgreSQL of its own (group bench)
+    python -m tests.suites.bench success killed_triggerer       # some scenarios only
+    python -m tests.suites.bench --list
 
 Every scenario has an Amili, a DAG and a connection of its own, and many run at the same time. Whatever the bench starts
 lives on loopback, on free ports, in one temporary folder, and is ended by the bench.

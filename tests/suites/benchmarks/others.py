@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-from tests.benchmarks.measuring import ROOT, Row, Scale, note
+from tests.suites.benchmarks.measuring import ROOT, Row, Scale, note
 
 _LEDGER = re.compile(
     r"^(?P<store>\w+): (?P<empty>[\d.]+) ms an attempt at 0 older, (?P<full>[\d.]+) ms at (?P<older>\d+): "
@@ -31,7 +31,7 @@ print(time.process_time() - began)
 
 
 def _printed(module: str, *arguments: str) -> str:
-    command = [sys.executable, "-m", f"tests.benchmarks.{module}", *arguments]
+    command = [sys.executable, "-m", f"tests.suites.benchmarks.{module}", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     note(done.stdout)
     if not done.stdout:

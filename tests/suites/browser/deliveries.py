@@ -13,8 +13,8 @@ from pathlib import Path
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from tests.browser.pages import Page
 from tests.deliveries import ApiServer, amili_connection, api_server, ledger_of, some_weeks
+from tests.suites.browser.pages import Page
 
 _SHOWN_FOLDER = Path(tempfile.gettempdir(), "amili")
 """The page shows to an administrator where a ledger is, and so does a picture: a name of no machine in particular."""

@@ -1,9 +1,9 @@
 """
 What the Deliveries page's questions take in a ledger of a million attempts, on SQLite and PostgreSQL.
 
-One command: ``python -m tests.benchmarks.deliveries_page``; some minutes, of which most fill the ledgers. The promise
-is 300 ms for the first page, for a search by a part of a name within one month, and for one day. Each figure is the
-median of seven, and the first of them, with a connection of its own.
+One command: ``python -m tests.suites.benchmarks.deliveries_page``; some minutes, of which most fill the ledgers. The
+promise is 300 ms for the first page, for a search by a part of a name within one month, and for one day. Each figure is
+the median of seven, and the first of them, with a connection of its own.
 """
 
 # ruff: noqa: T201 - printing is what it is for
@@ -25,8 +25,8 @@ from amili_provider.ledger.attempts import Attempt
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.receipts import Outcome, Verdict
 from amili_provider.ui.queries import Deliveries, Filter
-from tests.benchmarks.ledger_cost import postgres, sqlite
 from tests.ledger_cases import an_attempt
+from tests.suites.benchmarks.ledger_cost import postgres, sqlite
 
 PROMISE = 0.3
 _TOGETHER = 5_000
@@ -120,7 +120,7 @@ def main(count: int, days: int, clients: int, path: str | None) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.deliveries_page", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.suites.benchmarks.deliveries_page", description=__doc__)
     parser.add_argument("--attempts", type=int, default=1_000_000)
     parser.add_argument("--days", type=int, default=365, help="over how many days they are spread")
     parser.add_argument("--clients", type=int, default=3)

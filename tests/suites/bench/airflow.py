@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.databases import free_port
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 SERVICES = {
     "api-server": ("api-server", "--workers", "1"),
     "dag-processor": ("dag-processor",),

@@ -1,10 +1,10 @@
 """
 A process that serves a folder as S3, as cheaply as a process can: objects leave by ``sendfile``.
 
-Run as ``python -m tests.benchmarks.objects FOLDER [--latency SECONDS] [--rate BYTES_PER_SECOND]``. A Python S3 server
-reads whole objects for every ranged request, so measuring against one would measure the server. This one knows what
-the measurements need: get (ranges, If-Match), head, list, put (If-None-Match), delete. Latency is added to each request
-and the rate bounds each connection, as a network does.
+Run as ``python -m tests.suites.benchmarks.objects FOLDER [--latency SECONDS] [--rate BYTES_PER_SECOND]``. A Python S3
+server reads whole objects for every ranged request, so measuring against one would measure the server. This one knows
+what the measurements need: get (ranges, If-Match), head, list, put (If-None-Match), delete. Latency is added to each
+request and the rate bounds each connection, as a network does.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
 What an attempt costs, in an empty ledger and in one with many older attempts.
 
-One command: ``python -m tests.benchmarks.ledger_cost`` (SQLite, PostgreSQL and S3; some minutes). Rounds alternate
-between the two ledgers, the medians are compared. The promise is a ratio of at most 1.2. PostgreSQL and SQLite write to
-the disk as in earnest.
+One command: ``python -m tests.suites.benchmarks.ledger_cost`` (SQLite, PostgreSQL and S3; some minutes). Rounds
+alternate between the two ledgers, the medians are compared. The promise is a ratio of at most 1.2. PostgreSQL and
+SQLite write to the disk as in earnest.
 """
 
 # ruff: noqa: T201 - printing is what it is for
@@ -30,9 +30,9 @@ from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.objects import ObjectStore
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.stores import LedgerStore
-from tests.benchmarks.measuring import in_memory, server
 from tests.databases import postgres as postgres_server
 from tests.ledger_cases import ACCEPTED, an_attempt, facts, file_id_of
+from tests.suites.benchmarks.measuring import in_memory, server
 
 REQUEST_FILES = 500
 PROMISE = 1.2
@@ -148,7 +148,7 @@ def compare(kind: str, attempts: int, older: int, rounds: int, path: str | None)
 
 def main() -> int:
     """Compare on the stores that are asked for."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ledger_cost", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.suites.benchmarks.ledger_cost", description=__doc__)
     parser.add_argument("--store", choices=(*STORES, "all"), default="all")
     parser.add_argument("--attempts", type=int, default=10_000, help="per round (default: %(default)s)")
     parser.add_argument("--older", type=int, help="default: a million, in the bucket 100,000")

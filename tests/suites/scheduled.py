@@ -1,5 +1,5 @@
 """
-Which folder does a scheduled run of the README's first DAG deliver? ``python -m tests.scheduled [PYTHON ...]``.
+Which folder does a scheduled run of the README's first DAG deliver? ``python -m tests.suites.scheduled [PYTHON ...]``.
 
 Each PYTHON has an Airflow and this package; by default it is the one that runs this. A real scheduler of each gets the
 DAG as it stands in the README, but for the minutes between retries, finds that a run is due, and has it run, against an
@@ -32,9 +32,9 @@ import boto3
 from moto.server import ThreadedMotoServer
 
 from amili_provider.sandbox.server import SandboxServer
-from tests.bench.airflow import Airflow, BenchError, until
 from tests.ledgers import new_ledger
 from tests.readme import README
+from tests.suites.bench.airflow import Airflow, BenchError, until
 
 SECONDS = 300
 """How long an Airflow may take on a machine that is busy with other things; one that is not takes under a minute."""
@@ -146,7 +146,7 @@ def _wait(airflow: Airflow, number: int) -> None:
 
 def main() -> int:
     """Run each Airflow; 0 if each has delivered the day before, and nothing else."""
-    parser = argparse.ArgumentParser(prog="python -m tests.scheduled", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.suites.scheduled", description=__doc__)
     parser.add_argument("pythons", nargs="*", metavar="PYTHON", default=[sys.executable])
     pythons = parser.parse_args().pythons
     signal.signal(signal.SIGTERM, _told_to_end)

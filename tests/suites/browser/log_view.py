@@ -8,9 +8,9 @@ from pathlib import Path
 from selenium import webdriver
 
 from amili_provider.sandbox.server import SandboxServer
-from tests.bench.airflow import Airflow, until
-from tests.browser.pages import LogView
 from tests.ledgers import new_ledger
+from tests.suites.bench.airflow import Airflow, until
+from tests.suites.browser.pages import LogView
 
 _DAG_ID, _TASK_ID = "refused_file", "upload"
 _DEEP = "export from the accounting system/legal entity 0001 Norway AS/outgoing invoices/2026/11/22/second attempt"
