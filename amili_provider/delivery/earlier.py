@@ -23,11 +23,11 @@ def restore(earlier: Iterable[Receipt], now: Iterable[Receipt]) -> None:
     :param earlier: the first part's.
     :param now: the second part's, as far as it came; changed in place.
     """
-    known = {receipt.source: receipt for receipt in earlier if receipt.outcome.delivered}
+    known = {(receipt.source, receipt.file_id): receipt for receipt in earlier if receipt.outcome.delivered}
     for receipt in now:
-        first = known.get(receipt.source)
         # Of what was not read in the second part it is not known whether it is the same file.
-        if first is None or receipt.file_id != first.file_id:
+        first = known.get((receipt.source, receipt.file_id))
+        if first is None:
             continue
         if first.outcome is Outcome.UPLOADED or not receipt.outcome.delivered:
             for name in ("file_id", "sha256", "size", "outcome", "status", "result", "uploaded_at", "request"):

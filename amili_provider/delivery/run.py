@@ -244,7 +244,7 @@ class UploadRun:
         self._sleep(seconds)
         unstable = unstable_files([item.file for item in items], self._list(), seconds)
         for item in items:
-            if (reason := unstable.get(item.file.url)) is not None:
+            if (reason := unstable.get(item.file.key)) is not None:
                 self._settle(item, Outcome.NOT_SENT, reason, transient=True)
 
     def _name(self, items: Sequence[Item]) -> None:

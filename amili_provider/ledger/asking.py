@@ -34,6 +34,7 @@ def ask_amili(client: AmiliClient, client_no: str, known: History) -> Told:
     """
     Ask for the result of a file.
 
+    An acceptance is not believed if the bytes were sent under several names without an answer: it may be about either.
     A refusal is not believed if an earlier attempt was refused, or several are unknown: all attempts at a file have
     one id at Amili, which may tell the first of two answers, or the last.
 
@@ -52,6 +53,9 @@ def ask_amili(client: AmiliClient, client_no: str, known: History) -> Told:
     words = f"Amili's result endpoint says {one_line(f'{found.status}/{found.result}')}, which"
     if outcome is None:
         return Told(why=f"{words} is not final")
+    if outcome is Outcome.UPLOADED and len(names := known.unknown_names) > 1:
+        shown = " or ".join(f"'{one_line(name, 60)}'" for name in names)
+        return Told(why=f"{words} does not tell whether it arrived as {shown}. Ask Amili")
     refused_before = any(attempt.outcome is Outcome.REJECTED for attempt in known.attempts)
     if outcome is Outcome.REJECTED and (refused_before or len(known.unknown) > 1):
         return Told(why=f"{words} may be about an earlier attempt. Ask Amili")

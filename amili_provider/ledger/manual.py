@@ -7,7 +7,7 @@ The command ``amili-ledger`` and the form of the DAG ``amili_ledger`` are made o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from amili_provider.exceptions import AmiliAuthenticationError, AmiliConnectionError, AmiliError
 from amili_provider.ledger.asking import ask_amili
-from amili_provider.ledger.attempts import ClaimFacts, Origin, Run, is_file_id
+from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin, Run, is_file_id
 from amili_provider.ledger.claims import ClaimLost
 from amili_provider.ledger.ledger import Ledger
 from amili_provider.ledger.questions import Row, unknown
@@ -93,15 +93,22 @@ def settle(
     known = check_settling(ledger, ids, arrived=arrived)
     word = "It arrived" if arrived else "It did not arrive"
     verdict = Verdict(Outcome.UPLOADED if arrived else Outcome.NOT_SENT, message=f"{word}, a person says.")
-    if not arrived:
-        # What did not arrive with one request may have arrived with another, whose answer was lost, too.
-        known |= {i: _only(known[i], request, run) for i in ids}
     if attempts is not None:
         known |= {i: replace(h, unknown=tuple(n for n in h.unknown if n in attempts[i])) for i, h in known.items()}
+    meant = {i: _only(known[i], request, run) for i in ids}
+    if arrived:
+        _check_names(meant.values())
+    else:
+        # What did not arrive with one request may have arrived with another, whose answer was lost, too.
+        known |= meant
     open_ones = [replace(known[i], unknown=known[i].open) for i in ids if known[i].open]
+    told = {i: h.told for i, h in meant.items()}
     try:
         ledger.resolve_all(
-            [(h, verdict, _facts_of(h, person), None) for h in open_ones],
+            [
+                (h, verdict, _facts_of(told[h.file_id], person), told[h.file_id].claimed_at if arrived else None)
+                for h in open_ones
+            ],
             origin=Origin.PERSON,
             settled_by=person.on_record,
             reason=one_line(person.reason, _LONGEST_REASON),
@@ -121,6 +128,18 @@ def settle(
         }
         for i in ids
     ]
+
+
+def _check_names(files: Iterable[History]) -> None:
+    """Raise ValueError for a file that arrived, if it was sent under several names: which of them Amili has counts."""
+    for known in files:
+        if known.open and len(known.unknown_names) > 1:
+            sent = [a for a in known.attempts if a.attempt in known.open]
+            ways = " and ".join(f"as '{one_line(a.name, 80)}' with request {a.request}" for a in sent[:_NAMED])
+            raise ValueError(
+                f"Nothing was settled: {known.file_id} was sent {ways}. Say which request arrived: settle it by its "
+                "request instead."
+            )
 
 
 def check_settling(ledger: Ledger, ids: Sequence[str], *, arrived: bool) -> dict[str, History]:
@@ -201,8 +220,7 @@ def _refusal(known: History, *, arrived: bool) -> str | None:
     return None
 
 
-def _facts_of(known: History, person: Person, request: str = "settled by hand") -> ClaimFacts:
-    told = known.told
+def _facts_of(told: Attempt, person: Person, request: str = "settled by hand") -> ClaimFacts:
     fields = {name: getattr(told, name) for name in ("file_type", "name", "source", "size", "sha256")}
     return ClaimFacts(**fields, run=person.run, request=request)
 
@@ -236,7 +254,7 @@ def check(ledger: Ledger, client: AmiliClient, run: Run | None = None) -> Iterat
                 note = told.why
                 if told.verdict is not None:
                     try:
-                        ledger.resolve(known, told.verdict, _facts_of(known, asker, "result asked"))
+                        ledger.resolve(known, told.verdict, _facts_of(known.told, asker, "result asked"))
                         words = "/".join(w for w in (told.verdict.status, told.verdict.result) if w)
                         outcome, note = str(told.verdict.outcome), f"{words}: {told.verdict.message or ''}".rstrip(": ")
                     except ClaimLost as lost:

@@ -87,6 +87,15 @@ class History:
         return next((a for a in reversed(self.attempts) if a.attempt in self.unknown), None)
 
     @property
+    def unknown_names(self) -> list[str]:
+        """The names under which it was sent without a known outcome; no name is the same as another."""
+        names: list[str] = []
+        for attempt in self.attempts:
+            if attempt.attempt in self.unknown and not any(same_name(attempt.name, name) for name in names):
+                names.append(attempt.name)
+        return names
+
+    @property
     def told(self) -> Attempt:
         """The attempt that tells most of the file: the last unknown one, if its entry can be read."""
         return max(self.attempts, key=lambda a: (bool(a.name), a.attempt in self.unknown, a.attempt))

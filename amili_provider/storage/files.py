@@ -47,6 +47,11 @@ class StorageFile:
     changed: int | None = None
 
     @property
+    def key(self) -> tuple[str, str | None, str]:
+        """What tells it from every other file; :attr:`url` does not, since it is shown without its query."""
+        return (self.location_root.protocol, self.location_root.conn_id, self.path)
+
+    @property
     def can_be_read_together(self) -> bool:
         """Whether :func:`read_together` costs the storage's library less than one :meth:`open` after the other."""
         return self.can_be_read_in_parallel and 0 < self.size <= BLOCK_BYTES

@@ -57,7 +57,7 @@ def list_files(
     for listing in _looked_ahead([_Listing(location, known, max_files) for location in sources.locations]):
         location = listing.location
         for file in _list_one(listing):
-            found.setdefault((location.protocol, location.conn_id, file.path), file)
+            found.setdefault(file.key, file)
             if len(found) > max_files:
                 raise _too_many(location, max_files)
     return list(found.values())
@@ -292,9 +292,11 @@ class _Listing:
             yield entry
 
 
-def unstable_files(before: Sequence[StorageFile], after: Sequence[StorageFile], seconds: float) -> dict[str, str]:
+def unstable_files(
+    before: Sequence[StorageFile], after: Sequence[StorageFile], seconds: float
+) -> dict[tuple[str, str | None, str], str]:
     """
-    Return why files cannot be taken for whole, by URL; stable ones are left out.
+    Return why files cannot be taken for whole, by their keys; stable ones are left out.
 
     Two listings cost a storage less than asking for every file, and need no clock that two machines agree on.
 
@@ -302,14 +304,14 @@ def unstable_files(before: Sequence[StorageFile], after: Sequence[StorageFile], 
     :param after: the same listing, *seconds* later.
     :param seconds: the interval.
     """
-    now = {file.url: file for file in after}
+    now = {file.key: file for file in after}
     reasons = {}
     for file in before:
-        later = now.get(file.url)
+        later = now.get(file.key)
         if later is None:
-            reasons[file.url] = f"It was gone {seconds:g} s after it was listed."
+            reasons[file.key] = f"It was gone {seconds:g} s after it was listed."
         elif later.size != file.size:
-            reasons[file.url] = f"Still being written: {file.size} bytes, {seconds:g} s later {later.size}."
+            reasons[file.key] = f"Still being written: {file.size} bytes, {seconds:g} s later {later.size}."
         elif (later.fingerprint, later.modified) != (file.fingerprint, file.modified):
-            reasons[file.url] = f"Still being written: changed within {seconds:g} s."
+            reasons[file.key] = f"Still being written: changed within {seconds:g} s."
     return reasons

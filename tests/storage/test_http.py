@@ -15,7 +15,7 @@ import pytest
 
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
 from amili_provider.operators.buckets import AmiliFileBucketsOperator
-from amili_provider.storage.listing import list_files
+from amili_provider.storage.listing import list_files, unstable_files
 from amili_provider.storage.moves import Mover
 from tests.wire.proxies import forward_proxy
 from tests.words import across_lines
@@ -64,6 +64,8 @@ class _Pages(BaseHTTPRequestHandler):
             return
         self.send_response(200)
         self.send_header("Last-Modified", "Sun, 22 Nov 2026 10:00:00 GMT")
+        if path == "/part.csv":
+            data = _INVOICE[: int(self.path.partition("?")[2])]
         if path == "/packed.csv":
             data = gzip.compress(_INVOICE)
             self.send_header("Content-Encoding", "gzip")
@@ -187,6 +189,13 @@ def test_a_signed_address_is_not_shown(pages: tuple[str, type[_Pages]]) -> None:
     with pytest.raises(AmiliStorageError) as refused:
         list_files("http://127.0.0.1:1/x.csv?signature=canary", None)
     assert "canary" not in str(refused.value)
+
+
+def test_addresses_that_differ_in_their_query_are_not_one_file_that_grows(pages: tuple[str, type[_Pages]]) -> None:
+    """What is listed twice for ``stable_for`` is compared with itself."""
+    addresses = [f"{pages[0]}/part.csv?{size}" for size in (5, 9)]
+    assert [file.size for file in list_files(addresses, None)] == [5, 9]
+    assert unstable_files(list_files(addresses, None), list_files(addresses, None), 30) == {}
 
 
 def test_an_address_with_a_query_is_not_put_into_a_bucket(pages: tuple[str, type[_Pages]]) -> None:

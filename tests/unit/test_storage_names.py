@@ -236,9 +236,9 @@ def test_unfinished_files_are_named_with_the_reason() -> None:
         _file("/in/rewritten", fingerprint="v2"),
         _file("/in/touched", modified=2.0),
     ]
-    reasons = unstable_files(before, after, 30)
-    assert set(reasons) == {f"memory:///in/{name}" for name in ("grown", "rewritten", "touched", "gone")}
-    assert "1 bytes" in reasons["memory:///in/grown"]
+    reasons = {path: why for (*_, path), why in unstable_files(before, after, 30).items()}
+    assert set(reasons) == {f"/in/{name}" for name in ("grown", "rewritten", "touched", "gone")}
+    assert "1 bytes" in reasons["/in/grown"]
 
 
 @pytest.mark.parametrize(

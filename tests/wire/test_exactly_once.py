@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections import Counter
@@ -12,7 +13,13 @@ from typing import Any
 import pytest
 
 from amili_provider.command.desk import Desk
-from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliError, AmiliOutcomeUnknown, AmiliUploadRejected
+from amili_provider.exceptions import (
+    AmiliDeliveryIncomplete,
+    AmiliDuplicateFiles,
+    AmiliError,
+    AmiliOutcomeUnknown,
+    AmiliUploadRejected,
+)
 from amili_provider.ledger import Ledger
 from amili_provider.sandbox.results import Step
 from amili_provider.sandbox.server import SandboxServer
@@ -151,6 +158,75 @@ def test_forced_files_whose_answer_is_lost_are_not_sent_by_the_retry(
         with pytest.raises(AmiliOutcomeUnknown):
             upload(forced, force=True)
     assert _accepted(amili_sandbox) == {"a.csv": 2}
+
+
+@pytest.mark.parametrize("if_duplicate", ["fail", "skip"])
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_retry_of_a_forced_run_sends_no_second_name(
+    upload: Upload,
+    connect: Callable[..., SandboxServer],
+    outbound: Path,
+    amili_sandbox: SandboxServer,
+    if_duplicate: str,
+    lost: bool,
+) -> None:
+    """The bytes were accepted under a third name before, which force sets aside; the run still knows them."""
+    connect(max_files_per_request=1)
+    _write(outbound, a=b"same")
+    upload(FakeTaskInstance(run_id="first"))
+    (outbound / "a.csv").rename(outbound / "b.csv")
+    _write(outbound, c=b"other", z=b"same")
+    forced = FakeTaskInstance(run_id="second", max_tries=2)
+    if lost:
+        amili_sandbox.faults.add("upload", **LOST)
+    amili_sandbox.faults.add("upload", nth=1 if lost else 2, times=3, status=429, headers={"Retry-After": "0"})
+    for forced.try_number in (1, 2):
+        with contextlib.suppress(AmiliError):
+            upload(forced, force=True, if_duplicate=if_duplicate, max_concurrent_requests=1)
+    assert _accepted(amili_sandbox) == {"a.csv": 1, "b.csv": 1, "c.csv": 1}
+
+
+@pytest.mark.parametrize("way", ["request", "run"])
+def test_what_arrived_has_the_name_with_which_it_was_sent(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, way: str
+) -> None:
+    """Of two lost attempts under two names a person names one; the other name is not delivered by that."""
+    amili_sandbox.knows_uploads = False
+    _write(outbound, a=b"one")
+    amili_sandbox.faults.add("upload", times=2, **LOST)
+    with pytest.raises(AmiliOutcomeUnknown) as monday:
+        upload(FakeTaskInstance(run_id="monday"))
+    (outbound / "a.csv").rename(outbound / "b.csv")
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload(FakeTaskInstance(run_id="tuesday"), if_unknown="resend")
+    (receipt,) = monday.value.receipts
+    with pytest.raises(ValueError, match=r"sent as 'a.csv' with request .* and as 'b.csv' with request .* its request"):
+        Desk().settle("Ola", "asked by mail", arrived=True, file_ids=[receipt["file_id"]])
+    said: dict[str, Any] = {"request": receipt["request"]} if way == "request" else {"run": "dag1/monday"}
+    Desk().settle("Ola", "asked by mail", arrived=True, **said)
+    with pytest.raises(AmiliDuplicateFiles):
+        upload(FakeTaskInstance(run_id="wednesday"))
+    (outbound / "b.csv").rename(outbound / "a.csv")
+    assert set(_outcomes(upload(FakeTaskInstance(run_id="thursday"))).values()) == {"already_uploaded"}
+
+
+def test_a_result_is_not_believed_of_bytes_that_were_sent_under_two_names(
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer
+) -> None:
+    """Amili knows both by one id, so its acceptance says of neither name that it was that one."""
+    amili_sandbox.knows_uploads = False
+    _write(outbound, a=b"one")
+    amili_sandbox.faults.add("upload", times=2, **LOST)
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload(FakeTaskInstance(run_id="monday"))
+    (outbound / "a.csv").rename(outbound / "b.csv")
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload(FakeTaskInstance(run_id="tuesday"), if_unknown="resend")
+    amili_sandbox.knows_uploads = True
+    amili_sandbox.results.set("*", KNOWN)
+    with pytest.raises(AmiliOutcomeUnknown) as asked:
+        upload(FakeTaskInstance(run_id="wednesday"), if_unknown="check")
+    assert "does not tell whether it arrived as 'a.csv' or 'b.csv'" in asked.value.receipts[0]["message"]
 
 
 @pytest.mark.parametrize("arrived", [True, False])
