@@ -184,6 +184,10 @@ def _read(
     )
 
 
+_LONGEST_ENVIRONMENT = 255
+"""Characters: files of two environments that began alike would be taken for one another."""
+
+
 def _environment(named: str | None, address: Address | None) -> str:
     """Return who is at the other end. A wrong answer would put receipts of one environment under another."""
     if named is not None:
@@ -201,6 +205,11 @@ def _environment(named: str | None, address: Address | None) -> str:
     if named is not None and named != found:
         raise ValueError(
             f"{label('environment')} says {named}, but {label('host')} is {address.host}; empty one of the two."
+        )
+    if len(found) > _LONGEST_ENVIRONMENT:
+        raise ValueError(
+            f"{label('host')} has {len(found)} characters with its path; the ledger keeps {_LONGEST_ENVIRONMENT}. "
+            "Give Amili's address, or a gateway's, under a shorter one."
         )
     return found
 

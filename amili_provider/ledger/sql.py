@@ -156,6 +156,7 @@ class SqlStore:
 
         try:
             if self._path is None or Path(self._path).is_file():
+                self._refuse_strangers()
                 who = self._transactions.run("be opened", work, writes=not read_only)
                 self._opened = who, self._file()
                 return who
@@ -166,6 +167,20 @@ class SqlStore:
             f"find out where it went: see that the connection leads to the same database and schema. If it is new, "
             f"create it once: amili-ledger create --conn-id <the amili connection>, or the DAG amili_ledger."
         )
+
+    def _refuse_strangers(self) -> None:
+        """Refuse to open a file that this user may not write: SQLite would make files beside it that lock others out."""
+        if self._path is None:
+            return
+        try:
+            with Path(self._path).open("r+b"):
+                pass
+        except PermissionError as error:
+            raise AmiliLedgerUnavailable(
+                f"The ledger {self.shown} cannot be opened: {error.strerror}. SQLite makes files beside it even to "
+                "read, and those of another user would lock the tasks out. Run this as the user who runs the tasks, who may "
+                "write the folder and all files in it."
+            ) from None
 
     def _identity(self, connection: sa.engine.Connection) -> Identity | None:
         columns = self.table.c

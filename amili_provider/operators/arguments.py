@@ -83,8 +83,8 @@ def _path(text: str) -> str:
         raise ValueError("source is empty. Give a file, a folder (ending in '/'), a glob, or a list of these.")
     if _PRINTED.match(text) and ("," in text or "'" in text or '"' in text):
         raise ValueError(
-            f"source looks like a list that was printed as text: {text[:80]!r}. Pass the list itself: "
-            f"source=list_task.output (or set render_template_as_native_obj=True on the DAG)."
+            "source looks like a list that was printed as text. Pass the list itself: source=list_task.output (or set "
+            "render_template_as_native_obj=True on the DAG)."
         )
     return text
 

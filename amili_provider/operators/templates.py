@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from amili_provider.delivery.options import FileFacts
 
 
-_SIGNED = re.compile(r"https?://[^?#]*\?(?P<any>[^#]+)|(?!\w+://)[^?#]*\?(?P<parameters>[^#=]+=[^#]*)")
+_SIGNED = re.compile(r"https?://[^?#]*\?(?P<any>[^#]+)|(?!\w+://)[^?#]*\?(?P<parameters>[^#=]+=[^#]*)", re.IGNORECASE)
 """An address with a query; without a scheme, the path of an HTTP connection, where ``?`` alone is a pattern's."""
+_BETWEEN = re.compile(r"[\s'\",]+")
+"""What stands between addresses in text that is no single path: lines, a printed list."""
 _LOGIN = re.compile(r"\w+://[^/?#@]*:([^/?#]*)@")
 _SHORTEST = 5
 """Airflow masks no shorter ones, and warns of them."""
@@ -62,7 +64,10 @@ def _paths(source: Any) -> Iterator[str]:
         for entry in source:
             yield from _paths(entry)
     elif source is not None:
-        yield str(source).strip().removeprefix(EXACT)
+        text = str(source).strip().removeprefix(EXACT)
+        yield text
+        # Text that is refused is in rendered fields, too.
+        yield from _BETWEEN.split(text)
 
 
 def renamer(operator: BaseOperator, file_name: str | None, context: Context) -> Callable[[FileFacts], str] | None:

@@ -78,15 +78,15 @@ def open_sources(source: str | Sequence[str], conn_id: str | None) -> Sources:
 def _paths(source: str | Sequence[str]) -> list[str]:
     many = [source] if isinstance(source, str) else source
     if not isinstance(many, (list, tuple)) or not many:
-        raise ValueError(f"source must be a path or a list of paths, not {type(source).__name__} {source!r:.100}.")
+        raise ValueError(f"source must be a path or a list of paths, not {type(source).__name__}.")
     for one in many:
         if not isinstance(one, str) or not one.strip():
             raise ValueError(f"source must name a path, not {one!r}.")
         if (one != one.strip() and not one.startswith(EXACT)) or "\n" in one or "\r" in one:
             raise ValueError(
-                f"source begins or ends with blanks, or holds a line break: {one!r:.100}. Write the path alone, on one "
-                f"line, and several paths as a list. A name that is really written so is found by a pattern, or named "
-                f"as its receipt shows it after {EXACT}"
+                f"source begins or ends with blanks, or holds a line break: {_without_query(one)!r:.100}. Write the "
+                f"path alone, on one line, and several paths as a list. A name that is really written so is found by a "
+                f"pattern, or named as its receipt shows it after {EXACT}"
             )
         if _PRINTED_LIST.fullmatch(one):
             raise ValueError(
@@ -94,3 +94,8 @@ def _paths(source: str | Sequence[str]) -> list[str]:
                 "rather than a template, or render_template_as_native_obj=True on the DAG."
             )
     return list(many)
+
+
+def _without_query(path: str) -> str:
+    """Return a path as a message may show it: what is cut in the middle is masked no more, and a query may sign."""
+    return path.partition("?")[0]

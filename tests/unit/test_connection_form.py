@@ -111,6 +111,7 @@ def test_address_of_the_token_service(url: str) -> None:
     [
         ({}, "'Environment' (extra 'environment') is missing"),
         ({"extra": {"environment": "prod"}}, "choose production or staging"),
+        ({"host": f"https://amili.example/{'a' * 240}"}, "has 258 characters with its path; the ledger keeps 255"),
         ({"host": "api.example"}, "'Token service URL' (extra 'auth_url') is missing"),
         ({"host": "api.example", "extra": {**OWN, **STAGING}}, "says staging, but 'Host' is api.example"),
         ({"host": "api.amili.no", "extra": STAGING}, "says staging, but 'Host' is api.amili.no"),

@@ -28,6 +28,7 @@ from amili_provider.operators.templates import secrets_of
         ("file:///a?b=c", set()),
         ("exact:file:///a?b=canary", set()),
         ("exact:https://h/a.csv?t0ken", {"t0ken"}),
+        ("HTTPS://h/a.csv?X-Sig=canary", {"X-Sig=canary", "canary"}),
         (None, set()),
         ([], set()),
     ],
@@ -35,6 +36,12 @@ from amili_provider.operators.templates import secrets_of
 def test_secrets_of_a_source(source: Any, secrets: set[str]) -> None:
     """Queries and passwords, written and decoded; a pattern is no query."""
     assert secrets_of(source) == secrets
+
+
+@pytest.mark.parametrize("between", ["\n", "\r\n", " ", "', '", '","'])
+def test_what_signs_each_of_several_addresses_in_one_text_is_secret(between: str) -> None:
+    """Such a source is refused, but Airflow has stored it by then."""
+    assert {"first1", "second2"} <= secrets_of(f"['https://h/a.csv?sig=first1{between}https://h/b.csv?sig=second2']")
 
 
 def test_they_are_masked_when_templates_are_rendered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,8 @@ from tests.words import across_lines, one_line
         ({"source": None}, "source must be a path or a list"),
         ({"source": 7}, "source must be a path or a list"),
         ({"source": "['/a.csv', '/b.csv']"}, r"printed as text.*\.output"),
+        ({"source": "['https://h/a?s=canary', 'https://h/b']"}, r"^((?!canary).)*$"),
+        ({"source": "https://h/a?s=canary\nhttps://h/b?s=canary"}, r"^((?!canary).)*$"),
         ({"source": ["/a.csv", ""]}, "source is empty"),
         ({"user_id": "a\nb"}, "user_id must be one line"),
     ],

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from amili_provider import fault_points
+from amili_provider.command.desk import Desk
 from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliLedgerUnavailable, AmiliOutcomeUnknown
 from amili_provider.hooks.amili import AmiliHook
 from amili_provider.ledger.opening import ledger_from
@@ -64,6 +65,16 @@ def test_a_ledger_that_is_not_there_is_not_begun(upload: Upload, amili_sandbox: 
     assert not list((place / "books").iterdir())
     new_ledger(place / "books", "ledger.db")
     assert [receipt["outcome"] for receipt in upload(source=f"{place}/outbound/*")] == ["uploaded"]
+
+
+def test_whoever_may_only_read_a_file_of_sqlite_leaves_nothing_beside_it(place: Path) -> None:
+    """SQLite makes two files even to read; of another user, they would keep the tasks from writing."""
+    new_ledger(place / "books", "ledger.db")
+    (place / "books").chmod(0o777)
+    (place / "books" / "ledger.db").chmod(0o444)
+    with _as_ordinary_user(), pytest.raises(AmiliLedgerUnavailable, match="Run this as the user who runs the tasks"):
+        Desk().find("a.csv")
+    assert [entry.name for entry in (place / "books").iterdir()] == ["ledger.db"]
 
 
 @pytest.mark.parametrize(
