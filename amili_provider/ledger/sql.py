@@ -169,7 +169,7 @@ class SqlStore:
         )
 
     def _refuse_strangers(self) -> None:
-        """Refuse to open a file that this user may not write: SQLite would make files beside it that lock others out."""
+        """Refuse to open a file that this user may not write: SQLite makes files beside it that lock others out."""
         if self._path is None:
             return
         try:
@@ -178,8 +178,8 @@ class SqlStore:
         except PermissionError as error:
             raise AmiliLedgerUnavailable(
                 f"The ledger {self.shown} cannot be opened: {error.strerror}. SQLite makes files beside it even to "
-                "read, and those of another user would lock the tasks out. Run this as the user who runs the tasks, who may "
-                "write the folder and all files in it."
+                "read, and those of another user would lock the tasks out. Run this as the user who runs the tasks, "
+                "who may write the folder and all files in it."
             ) from None
 
     def _identity(self, connection: sa.engine.Connection) -> Identity | None:
