@@ -30,7 +30,7 @@ from sqlalchemy import select
 
 from amili_provider.reports import delivery_report
 from amili_provider.sandbox.server import SandboxServer
-from tests.dags.conftest import Outcome, RunDag, load_dag
+from tests.dags.conftest import Outcome, RunDag, bundle_of, load_dag
 from tests.readme import DOCS, ROOT, pages
 from tests.storage.backends.base import Backend
 from tests.storage.backends.sftp import Sftp
@@ -111,13 +111,7 @@ def _recipe(run_dag: RunDag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Run a block of the documentation as it stands; the pool that it names is Airflow's own, nothing is retried."""
     folder = tmp_path / "dags"
     folder.mkdir()
-    # Airflow 3 runs only what it finds in a bundle; 2.11 knows no bundles and runs what it is given.
-    bundle = {
-        "name": "documentation",
-        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-        "kwargs": {"path": str(folder)},
-    }
-    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", bundle_of(folder))
 
     def run(
         dag_id: str,
@@ -472,7 +466,9 @@ def test_nothing_is_sent_before_a_person_approves(
 
 @pytest.mark.long
 def test_your_own_dag_runs_against_the_sandbox(amili_sandbox: SandboxServer, tmp_path: Path) -> None:
-    """The guide's commands, as a shell runs them: the file is delivered, and the second run sends nothing."""
+    """
+    The guide's commands, as a shell runs them: the file is delivered, the second run sends nothing, pages show it.
+    """
     page = (DOCS / "sandbox.md").read_text(encoding="utf-8")
     _, chapter, _ = re.split(r"^## (?:Your own DAG|In tests).*$", page, flags=re.MULTILINE)
     prepare, run = re.findall(r"^```bash\n(.*?)^```", chapter, re.MULTILINE | re.DOTALL)
