@@ -64,7 +64,7 @@ class Show:
         self._shown.say("Nothing of it is left but the environment it ran in.")
         return 0 if right else 1
 
-    def _conclude(self, right: bool, seconds: float) -> None:  # noqa: FBT001 - the verdict itself
+    def _conclude(self, right: bool, seconds: float) -> None:
         verdict = "All is as it should be." if right else "Something is not as it should be."
         self._shown.say()
         self._shown.say(f"{self._shown.tint(verdict, 'good' if right else 'bad')} It took {seconds:.0f} s.")
@@ -78,7 +78,7 @@ class Show:
         for command, what in (
             (f". {airflow.write_environment()}", "first: makes it the shell of this Airflow"),
             ("amili-ledger report", "each day in numbers"),
-            ("amili-ledger find 117", "what became of the refused file"),
+            ("amili-ledger find _117.csv", "what became of the refused file"),
             (f"airflow dags test {DAG_ID}", "a third run"),
             ("airflow standalone", "Airflow's pages, with Browse > Amili deliveries; has a Ctrl-C of its own"),
         ):
