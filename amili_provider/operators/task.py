@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
@@ -35,13 +35,19 @@ def this_run(context: Context, task_id: str) -> Run:
     }
     map_index = getattr(ti, "map_index", -1)
     # A retry keeps max_tries, a clear raises it: so a chain is what the user asked for once.
-    chain = "/".join([*facts.values(), str(map_index), str(getattr(ti, "max_tries", 0))])
+    chain = "/".join([*facts.values(), str(map_index), str(getattr(ti, "max_tries", 0)), *_place_in_loop(ti)])
     return Run(
         **facts,
         map_index=-1 if map_index is None else int(map_index),
         try_number=int(getattr(ti, "try_number", 1) or 1),
         chain=chain,
     )
+
+
+def _place_in_loop(ti: Any) -> list[str]:
+    """Return what tells the iterations of a loop apart (Airflow 3.4 and newer); outside of loops nothing."""
+    region = getattr(ti, "region_id", None)
+    return [str(region), str(ti.region_index)] if isinstance(region, UUID) and region.int else []
 
 
 MAY_COME = "They may still come: Airflow looks again as often as the task's retries say."

@@ -30,6 +30,9 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="show the main job: a day of files from S3 to this Amili, by a real DAG")
     demo.add_argument("--large", action="store_true", help="one of the files has several hundred MB")
+    demo.add_argument(
+        "--keep", action="store_true", help="keep servers, ledger and Airflow until Ctrl-C, to look around"
+    )
     return parser
 
 
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "demo":
         from amili_provider.sandbox.demo import demo
 
-        return demo(large=options.large)
+        return demo(large=options.large, keep=options.keep)
     from amili_provider.sandbox.serving import serve
 
     return serve(

@@ -68,6 +68,12 @@ def load_dag(dag_id: str, file: Path | None = None) -> Any:
     return next(v for v in vars(module).values() if getattr(v, "dag_id", None) == dag_id and hasattr(v, "test"))
 
 
+def bundle_of(folder: Path) -> str:
+    """Return a bundle as Airflow is configured with it: Airflow 3 runs only what it finds in one."""
+    classpath = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    return json.dumps([{"name": "documentation", "classpath": classpath, "kwargs": {"path": str(folder)}}])
+
+
 @pytest.fixture(scope="session", name="airflow_home")
 def _airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Migrate the database of the session's Airflow home; of the processes of pytest-xdist, one does it for all."""

@@ -10,10 +10,13 @@ import json
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from email.message import EmailMessage
 from pathlib import Path
@@ -30,7 +33,9 @@ from sqlalchemy import select
 
 from amili_provider.reports import delivery_report
 from amili_provider.sandbox.server import SandboxServer
-from tests.dags.conftest import Outcome, RunDag, load_dag
+from tests.bench.airflow import until
+from tests.dags.conftest import Outcome, RunDag, bundle_of, load_dag
+from tests.databases import free_port
 from tests.readme import DOCS, ROOT, pages
 from tests.storage.backends.base import Backend
 from tests.storage.backends.sftp import Sftp
@@ -111,13 +116,7 @@ def _recipe(run_dag: RunDag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Run a block of the documentation as it stands; the pool that it names is Airflow's own, nothing is retried."""
     folder = tmp_path / "dags"
     folder.mkdir()
-    # Airflow 3 runs only what it finds in a bundle; 2.11 knows no bundles and runs what it is given.
-    bundle = {
-        "name": "documentation",
-        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-        "kwargs": {"path": str(folder)},
-    }
-    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", bundle_of(folder))
 
     def run(
         dag_id: str,
@@ -472,7 +471,7 @@ def test_nothing_is_sent_before_a_person_approves(
 
 @pytest.mark.long
 def test_your_own_dag_runs_against_the_sandbox(amili_sandbox: SandboxServer, tmp_path: Path) -> None:
-    """The guide's commands, as a shell runs them: the file is delivered, and the second run sends nothing."""
+    """The guides' commands, as a shell runs them: the file is delivered once, and the page of that Airflow shows it."""
     page = (DOCS / "sandbox.md").read_text(encoding="utf-8")
     _, chapter, _ = re.split(r"^## (?:Your own DAG|In tests).*$", page, flags=re.MULTILINE)
     prepare, run = re.findall(r"^```bash\n(.*?)^```", chapter, re.MULTILINE | re.DOTALL)
@@ -506,3 +505,42 @@ def test_your_own_dag_runs_against_the_sandbox(amili_sandbox: SandboxServer, tmp
     outcomes = re.findall(r"^(uploaded|already_uploaded) +1 ", said.stdout, re.MULTILINE)
     assert outcomes == ["uploaded", "already_uploaded"]
     assert names_at(amili_sandbox) == ["one.csv"]
+    (home,) = tmp_path.glob("tmp.*")
+    local = (DOCS / "getting-started/local.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```bash\n(airflow .*?)^```", local, re.MULTILINE)
+    port = str(free_port())
+    environment |= {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__API__PORT": port}
+    environment |= {"AIRFLOW_CONN_AMILI_DEFAULT": connection, "PATH": f"{tmp_path}/.venv/bin:{environment['PATH']}"}
+    with subprocess.Popen(
+        ["bash", "-euc", f"exec {block}"], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as standalone:  # fmt: skip
+        try:
+            passwords = home / "simple_auth_manager_passwords.json.generated"
+            url = f"http://127.0.0.1:{port}"
+            page = until("the page is there", lambda: _deliveries(url, passwords), 300)
+        finally:
+            standalone.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                standalone.wait(60)
+            with suppress(ProcessLookupError):
+                os.killpg(standalone.pid, signal.SIGKILL)
+    assert "one.csv" in page
+
+
+def _deliveries(url: str, passwords: Path) -> str:
+    """Return the Deliveries page of an Airflow, as the only user that it has; nothing while it starts."""
+    try:
+        ((name, password),) = json.loads(passwords.read_text("utf-8")).items()
+        login = urllib.request.Request(
+            f"{url}/auth/token",
+            data=json.dumps({"username": name, "password": password}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(login, timeout=30) as answer:
+            token = json.load(answer)["access_token"]
+        page = urllib.request.Request(f"{url}/amili/deliveries", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(page, timeout=60) as answer:
+            return str(answer.read().decode())
+    except (OSError, ValueError):
+        return ""

@@ -14,11 +14,15 @@ from zoneinfo import ZoneInfo
 
 import pendulum
 import pytest
+from airflow.configuration import conf
+from airflow.providers.common.compat.sdk import DAG
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.timetables.interval import CronDataIntervalTimetable
+from airflow.timetables.trigger import CronTriggerTimetable
 
 from amili_provider.days import LAST_COMPLETE_DAY
+from amili_provider.operators.amili import AmiliFileUploadOperator
 from tests.dags.conftest import EXAMPLES, load_dag
 from tests.dags.test_documentation import DAGS, skip_if_older, written
 from tests.readme import ROOT
@@ -222,6 +226,21 @@ def test_the_bounds_of_a_backfill_are_those_of_the_guide(hour: int, bounds: tupl
     month = bounds[0][:7]
     days = [runs.days(context) for context in runs.backfilled(*bounds)]
     assert days == [{f"{month}-25"}, {f"{month}-26"}, {f"{month}-27"}]
+
+
+def test_daily_without_a_timetable_backfills_other_days() -> None:
+    """A scheduled run takes the day before on each Airflow; a backfill ends a day earlier on 3, as the guide says."""
+    # What Airflow makes of "@daily".
+    intervals = conf.getboolean("scheduler", "create_cron_data_intervals")
+    timetable = (CronDataIntervalTimetable if intervals else CronTriggerTimetable)("@daily", timezone="UTC")
+    with DAG("at_midnight", schedule=timetable, start_date=pendulum.datetime(2025, 1, 1, tz="UTC")) as dag:
+        AmiliFileUploadOperator(task_id="upload", source=f"s3://invoices/{LAST_COMPLETE_DAY}/*.csv", file_type="T")
+    runs = Runs(dag)
+    due, context = next(runs.scheduled(datetime(2026, 3, 28, tzinfo=UTC)))
+    assert runs.days(context) == yesterday(due.date())
+    first = 24 if AIRFLOW_V_3_0_PLUS else 25
+    days = [runs.days(context) for context in runs.backfilled("2026-03-25", "2026-03-28")]
+    assert days == [{f"2026-03-{day}"} for day in range(first, first + 4)]
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="needs partitions, and their backfills as Airflow 3.3 makes them")

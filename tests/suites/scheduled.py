@@ -4,8 +4,8 @@ Which folder does a scheduled run of the README's first DAG deliver? ``python -m
 Each PYTHON has an Airflow and this package; by default it is the one that runs this. A real scheduler of each gets the
 DAG as it stands in the README, but for the minutes between retries, finds that a run is due, and has it run, against an
 S3 server with a folder for each of some days, and a local Amili. What arrives has to be the folder of the day before,
-in Oslo, on each Airflow. Where Airflow has partitions, the same DAG with a timetable of partitions has to deliver the
-same day.
+in Oslo, on each Airflow; likewise if the DAG says ``"@daily"``. Where Airflow has partitions, the same DAG with a
+timetable of partitions has to deliver the same day.
 """
 # ruff: noqa: T201 - what it prints is its result
 
@@ -38,6 +38,8 @@ from tests.suites.bench.airflow import Airflow, BenchError, until
 
 SECONDS = 300
 """How long an Airflow may take on a machine that is busy with other things; one that is not takes under a minute."""
+SOURCES = ("outbound", "daily", "partitions")
+"""The folders of the DAG's variants."""
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SCHEDULE = re.compile(r'CronDataIntervalTimetable\(("(\d+) (\d+) \* \* \*", timezone="([\w/]+)")\)')
 _KEYS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
@@ -58,15 +60,23 @@ class FirstDag:
 
     def of_partitions(self) -> str:
         """Return the DAG with partitions of days, and a folder of its own."""
-        text = _SCHEDULE.sub(f"CronPartitionTimetable({self.cron}, run_offset=-1)", self.text)
+        text = self._with(f"CronPartitionTimetable({self.cron}, run_offset=-1)", "partitions")
         text = text.replace("airflow.timetables.interval import CronData", "airflow.sdk import CronData")
-        text = text.replace("import CronDataIntervalTimetable", "import CronPartitionTimetable")
-        return text.replace("invoices_to_amili", "partitions_to_amili").replace("/outbound/", "/partitions/")
+        return text.replace("import CronDataIntervalTimetable", "import CronPartitionTimetable")
 
-    def yesterday(self) -> date:
-        """Return the day before the one on which the latest run was due."""
+    def at_midnight(self) -> str:
+        """Return the DAG with the schedule that names no timetable, and a folder of its own."""
+        return self._with('"@daily"', "daily")
+
+    def _with(self, schedule: str, folder: str) -> str:
+        text = _SCHEDULE.sub(schedule, self.text)
+        return text.replace("invoices_to_amili", f"{folder}_to_amili").replace("/outbound/", f"/{folder}/")
+
+    def yesterday(self, folder: str) -> date:
+        """Return the day before the one on which the latest run of the DAG with this folder was due."""
         now = datetime.now(self._zone)
-        due = now.replace(hour=self._hour, minute=self._minute, second=0, microsecond=0)
+        hour, minute = (0, 0) if folder == "daily" else (self._hour, self._minute)
+        due = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
         return (due if due <= now else due - timedelta(days=1)).date() - timedelta(days=1)
 
 
@@ -82,8 +92,8 @@ def s3(dag: FirstDag) -> Iterator[str]:
         client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **_KEYS)
         client.create_bucket(Bucket="invoices")
         for days in range(-3, 4):
-            day = dag.yesterday() + timedelta(days=days)
-            for folder in ("outbound", "partitions"):
+            for folder in SOURCES:
+                day = dag.yesterday(folder) + timedelta(days=days)
                 body = f"{folder} of {day}".encode()
                 client.put_object(Bucket="invoices", Key=f"{folder}/{day}/{folder} of {day}.csv", Body=body)
         yield url
@@ -98,7 +108,7 @@ def delivered(python: str, dag: FirstDag, s3_url: str, folder: Path) -> tuple[st
         check=True, capture_output=True, text=True, timeout=60,
     ).stdout.strip()  # fmt: skip
     number = tuple(map(int, re.findall(r"\d+", version)[:2]))
-    dags = {"outbound": dag.text}
+    dags = {"outbound": dag.text, "daily": dag.at_midnight()}
     if number >= (3, 2):
         dags["partitions"] = dag.of_partitions()
     home = folder / version
@@ -154,15 +164,15 @@ def main() -> int:
     wrong = 0
     with tempfile.TemporaryDirectory(prefix="amili-scheduled-", ignore_cleanup_errors=True) as folder, s3(dag) as url:
         for python in pythons:
-            began, before = time.monotonic(), dag.yesterday()
+            began, before = time.monotonic(), {source: dag.yesterday(source) for source in SOURCES}
             version, found = delivered(python, dag, url, Path(folder))
-            # A run may have become due meanwhile.
-            right = {str(before), str(dag.yesterday())}
             for source, days in found.items():
+                # A run may have become due meanwhile.
+                right = {str(before[source]), str(dag.yesterday(source))}
                 held = bool(days) and days <= right
                 wrong += not held
                 said = f"s3://invoices/{source}/: {', '.join(sorted(days)) or 'nothing'}"
-                print(f"{'held' if held else 'WRONG'}  Airflow {version:8} {said}; the day before is {before}")
+                print(f"{'held' if held else 'WRONG'}  Airflow {version:8} {said}; the day before is {before[source]}")
             print(f"      {time.monotonic() - began:.0f} s", flush=True)
     return 1 if wrong else 0
 

@@ -7,16 +7,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS, get_base_airflow_version_tuple
 
 from amili_provider.exceptions import AmiliConnectionError, AmiliDeliveryIncomplete, AmiliStorageError
 from amili_provider.operators import retries
 
 needs_policies = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="retry policies came with Airflow 3.3")
+PAUSES = "reschedule" if get_base_airflow_version_tuple() >= (3, 4) else "retry"
 
 
-def _decided(error: BaseException, *, retry_delay: Any = timedelta(minutes=5)) -> tuple[str, timedelta | None]:
-    context = {"task": SimpleNamespace(retry_delay=retry_delay)}
+def _decided(
+    error: BaseException, *, retry_delay: Any = timedelta(minutes=5), allowed: int = 3, paused: int = 0
+) -> tuple[str, timedelta | None]:
+    task = SimpleNamespace(retry_delay=retry_delay, retries=allowed)
+    context = {"task": task, "task_reschedule_count": paused}
     decision = retries.AmiliRetryPolicy().evaluate(error, 1, 3, context)
     return decision.action.value, decision.retry_delay
 
@@ -25,7 +29,15 @@ def _decided(error: BaseException, *, retry_delay: Any = timedelta(minutes=5)) -
 @pytest.mark.parametrize("kind", [AmiliDeliveryIncomplete, AmiliConnectionError])
 def test_a_longer_pause_that_amili_asked_for_is_kept(kind: Any) -> None:
     """Airflow waits, and no worker is held meanwhile."""
-    assert _decided(kind("busy", retry_after=3600.0)) == ("retry", timedelta(hours=1))
+    assert _decided(kind("busy", retry_after=3600.0)) == (PAUSES, timedelta(hours=1))
+
+
+@needs_policies
+@pytest.mark.parametrize("state", [{"allowed": 0}, {"paused": 5}])
+def test_a_task_without_retries_and_a_try_that_paused_often_use_them_up(state: dict[str, Any]) -> None:
+    """An author's word holds, and an Amili that is busy all day is heard of."""
+    assert _decided(AmiliDeliveryIncomplete("busy", retry_after=3600.0), **state) == ("retry", timedelta(hours=1))
+    assert _decided(AmiliDeliveryIncomplete("busy", retry_after=3600.0), paused=4)[0] == PAUSES
 
 
 @needs_policies
@@ -39,13 +51,13 @@ def test_whatever_asks_for_no_pause_is_retried_as_the_task_says(error: Exception
 def test_a_pause_shorter_than_the_tasks_own_changes_nothing() -> None:
     """The task would not come back earlier anyway."""
     assert _decided(AmiliDeliveryIncomplete("busy", retry_after=60.0)) == ("default", None)
-    assert _decided(AmiliDeliveryIncomplete("busy", retry_after=60.0), retry_delay=None)[0] == "retry"
+    assert _decided(AmiliDeliveryIncomplete("busy", retry_after=60.0), retry_delay=None)[0] == PAUSES
 
 
 @needs_policies
 def test_an_absurd_pause_is_a_day() -> None:
     """Nobody should wonder for a year why a task is not retried."""
-    assert _decided(AmiliDeliveryIncomplete("busy", retry_after=1e9)) == ("retry", timedelta(days=1))
+    assert _decided(AmiliDeliveryIncomplete("busy", retry_after=1e9)) == (PAUSES, timedelta(days=1))
 
 
 @needs_policies

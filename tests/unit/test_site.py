@@ -40,6 +40,7 @@ SHELL = {
     "curl ": "tests/wire/test_sandbox_process.py",
     "export AIRFLOW_HOME=": "tests/dags/test_documentation.py",
     "airflow dags test try_amili": "tests/dags/test_documentation.py",
+    "airflow standalone": "tests/dags/test_documentation.py",
 }
 # Who runs the blocks of other kinds. What has no kind is what a program prints, or a test looks for.
 KINDS = {

@@ -13,11 +13,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NEEDED = ("airflow", "boto3", "moto", "flask")
 
 
-def demo(*, large: bool) -> int:
+def demo(*, large: bool, keep: bool = False) -> int:
     """
     Run the demo.
 
     :param large: whether one of the files has several hundred MB.
+    :param keep: whether all stays as it is until the person stops it.
     :returns: the exit code: 0 only if what arrived is what was sent.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
@@ -30,7 +31,7 @@ def demo(*, large: bool) -> int:
     before = {number: signal.signal(number, _stop) for number in _SIGNALS}
     try:
         with tempfile.TemporaryDirectory(prefix="amili-demo-", ignore_cleanup_errors=True) as folder:
-            return Show(Path(folder), large=large).run()
+            return Show(Path(folder), large=large, keep=keep).run()
     except KeyboardInterrupt:
         print("\nStopped; everything that was started has ended.", file=sys.stderr)  # noqa: T201
         return 130

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import signal
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 from amili_provider.sandbox.demo.checking import Receipts, check
 from amili_provider.sandbox.demo.invoices import BUCKET, Day, make_day
 from amili_provider.sandbox.demo.showing import Delivery, Shown
-from amili_provider.sandbox.demo.throwaway_airflow import AirflowFailedError, ThrowawayAirflow, example_dag
+from amili_provider.sandbox.demo.throwaway_airflow import DAG_ID, AirflowFailedError, ThrowawayAirflow, example_dag
 from amili_provider.sandbox.page import readable_size
 from amili_provider.sandbox.server import SandboxServer
 
@@ -28,11 +30,13 @@ class Show:
 
     :param folder: an empty folder for everything that is written; its owner removes it.
     :param large: whether one of the files has several hundred MB.
+    :param keep: whether all stays as it is until a signal comes.
     """
 
-    def __init__(self, folder: Path, *, large: bool) -> None:
+    def __init__(self, folder: Path, *, large: bool, keep: bool = False) -> None:
         self._folder = folder
         self._large = large
+        self._keep = keep
         self._shown = Shown()
         self._day = datetime.now(UTC).date() - timedelta(days=1)
 
@@ -51,16 +55,37 @@ class Show:
 
                 with s3_server() as bucket:
                     right = self._play(airflow, amili, bucket)
+                    self._conclude(right, time.monotonic() - began)
+                    if self._keep:
+                        self._wait_for_the_end(airflow, amili)
         except AirflowFailedError as error:
             print(f"\nThe demo failed: {error}", file=sys.stderr)  # noqa: T201 - a command talks to a person
             return 1
-        self._shown.say()
-        verdict = "All is as it should be." if right else "Something is not as it should be."
-        self._shown.say(
-            f"{self._shown.tint(verdict, 'good' if right else 'bad')} "
-            f"It took {time.monotonic() - began:.0f} s, and nothing of it is left but the environment it ran in."
-        )
+        self._shown.say("Nothing of it is left but the environment it ran in.")
         return 0 if right else 1
+
+    def _conclude(self, right: bool, seconds: float) -> None:
+        verdict = "All is as it should be." if right else "Something is not as it should be."
+        self._shown.say()
+        self._shown.say(f"{self._shown.tint(verdict, 'good' if right else 'bad')} It took {seconds:.0f} s.")
+
+    def _wait_for_the_end(self, airflow: ThrowawayAirflow, amili: SandboxServer) -> None:
+        shown = self._shown
+        shown.title("Kept, to look around, until you press Ctrl-C here")
+        shown.say(f"  What Amili got    {amili.url}")
+        shown.say(f"  The ledger        {self._folder.absolute()}/ledger.db, a file of SQLite")
+        shown.say("  In another terminal:")
+        for command, what in (
+            (f". {airflow.write_environment()}", "first: makes it the shell of this Airflow"),
+            ("amili-ledger report", "each day in numbers"),
+            ("amili-ledger find _117.csv", "what became of the refused file"),
+            (f"airflow dags test {DAG_ID}", "a third run"),
+            ("airflow standalone", "Airflow's pages, with Browse > Amili deliveries; has a Ctrl-C of its own"),
+        ):
+            shown.say(f"    {command:<40} {shown.tint('# ' + what, 'dim')}")
+        with suppress(KeyboardInterrupt):
+            signal.pause()
+        shown.say("\nStopped.")
 
     def _play(self, airflow: ThrowawayAirflow, amili: SandboxServer, bucket: Bucket) -> bool:
         shown = self._shown

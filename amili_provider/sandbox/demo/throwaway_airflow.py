@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -95,6 +96,17 @@ class ThrowawayAirflow:
         finally:
             os.close(write_end)
         self._answers = os.fdopen(read_end, encoding="utf-8")
+
+    def write_environment(self) -> Path:
+        """Write what makes a shell the one of this Airflow, to be read with ``.``; return the file."""
+        ours = {k: v for k, v in self._environment.items() if os.environ.get(k) != v and k != "TMPDIR"}
+        # Its pages ask for no password; they are on this machine only.
+        ours |= {"AIRFLOW__API__HOST": "127.0.0.1", "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True"}
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(ours.items())]
+        lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
+        file = self._home / "environment"
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return file
 
     def run(self, day: date) -> dict[str, Any]:
         """Run the example DAG for *day*; return what :func:`amili_provider.sandbox.demo.airflow_run.run` says."""
