@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from urllib.parse import urlencode
 
-from amili_provider.ui.queries import KINDS, Filter, Key
+from amili_provider.ui.filters import KINDS, Filter, Key
 
 _WORDS = ("conn", "client", "q", "since", "until", "outcome", "type", "dag", "run", "after")
 _KEY = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]+Z)~([0-9a-f]{0,32})~(\d{1,9})")

@@ -29,8 +29,11 @@ from amili_provider.report_lines import by_outcome
 from amili_provider.reports import as_csv
 from amili_provider.ui import access
 from amili_provider.ui.access import Reader
+from amili_provider.ui.answers import Row, Totals, kind_of
 from amili_provider.ui.asked import Asked, NotUnderstood, written
-from amili_provider.ui.queries import BUDGET, DAYS, KINDS, Deliveries, Filter, Row, Totals, kind_of
+from amili_provider.ui.cut import BUDGET
+from amili_provider.ui.filters import KINDS, Filter
+from amili_provider.ui.queries import DAYS, Deliveries
 from amili_provider.ui.shown import HERE, drawn, state_of, templates
 
 MOST_ROWS = 100_000

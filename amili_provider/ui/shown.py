@@ -15,7 +15,7 @@ import jinja2
 from amili_provider.ledger.attempts import Attempt
 from amili_provider.ledger.state import History, LedgerState
 from amili_provider.receipts import Outcome
-from amili_provider.ui.queries import Totals
+from amili_provider.ui.answers import Totals
 
 HERE = Path(__file__).parent
 LABELS = {

@@ -24,7 +24,8 @@ os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="amili-deliveries-
 from amili_provider.ledger.attempts import Attempt
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.receipts import Outcome, Verdict
-from amili_provider.ui.queries import Deliveries, Filter
+from amili_provider.ui.filters import Filter
+from amili_provider.ui.queries import Deliveries
 from tests.benchmarks.ledger_cost import postgres, sqlite
 from tests.ledger_cases import an_attempt
 

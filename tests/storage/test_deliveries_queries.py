@@ -19,8 +19,10 @@ from amili_provider.ledger.attempts import Origin, timestamp
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.state import LedgerState
 from amili_provider.receipts import Verdict
-from amili_provider.ui import queries
-from amili_provider.ui.queries import KINDS, Deliveries, Filter, Row
+from amili_provider.ui import cut
+from amili_provider.ui.answers import Row
+from amili_provider.ui.filters import KINDS, Filter
+from amili_provider.ui.queries import DAYS, Deliveries
 from tests.ledger_cases import ACCEPTED, LOST, NOT_SENT, REFUSED, an_attempt
 from tests.storage.backends.ledgers import CONN_ID, HOMES, Server, SqlHome, homes, running_home
 
@@ -174,7 +176,7 @@ def test_each_word_narrows_the_search(store: SqlStore) -> None:
 
 def test_a_search_that_would_read_too_much_says_where_it_ends(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search by a part of a name ends after its budget and says at which time; a whole name is found at any age."""
-    monkeypatch.setattr(queries, "BUDGET", 10)
+    monkeypatch.setattr(cut, "BUDGET", 10)
     store.restore([_at(NOW - timedelta(days=n), ACCEPTED, f"invoice {n:02}.csv") for n in range(30)])
     oldest = "invoice 29.csv"
     ending = timestamp((NOW - timedelta(days=10)).timestamp())
@@ -207,7 +209,7 @@ def test_the_strip_has_every_day(store: SqlStore) -> None:
         strip = ledger.strip(Filter(), date(2026, 11, 22))
         mine = ledger.strip(Filter(client_no="10042", text="not counted"), date(2026, 11, 22))
         nothing = ledger.strip(Filter(dags=frozenset({"another"})), date(2026, 11, 22))
-    assert len(strip) == queries.DAYS
+    assert len(strip) == DAYS
     assert {day: dict(totals.counts) for day, totals in strip.items() if totals.counts} == {
         "2026-11-20": {"settled": 1, "rejected": 1},
         "2026-11-21": {"delivered": 1},
@@ -231,9 +233,9 @@ def test_the_page_cannot_write(store: SqlStore) -> None:
     """The connection that answers the page's questions refuses to write, whatever its login may do."""
     store.restore([_at(NOW, ACCEPTED)])
     with _asked(store) as ledger:
-        assert ledger._connection is not None
+        assert ledger._reading._connection is not None
         with pytest.raises(sa.exc.DBAPIError, match=r"(?i)read.?only"):
-            ledger._connection.execute(sa.delete(store.table))
+            ledger._reading._connection.execute(sa.delete(store.table))
     with _asked(store) as ledger:
         assert len(ledger.page(Filter()).rows) == 1
 

@@ -18,8 +18,9 @@ from amili_provider.ledger.state import history
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.operators.links import AmiliReceiptsLink
 from amili_provider.ui import plugin
+from amili_provider.ui.answers import Row, Totals
 from amili_provider.ui.asked import Asked, NotUnderstood, written
-from amili_provider.ui.queries import Filter, Row, Totals
+from amili_provider.ui.filters import Filter
 from amili_provider.ui.shown import drawn, size_of, task_path, templates
 from tests.ledger_cases import an_attempt
 
