@@ -49,7 +49,7 @@ class Conditions:
         narrowed = self._narrowed(wanted)
         if wanted.one_run:
             return [sa.and_(narrowed, self._any_kind(wanted))]
-        kinds = self._kinds(wanted.kind, columns.outcome)
+        kinds = self._kinds(wanted, columns.outcome)
         if cut is None:
             return [sa.and_(narrowed, kind) for kind in kinds]
         parts = [sa.and_(narrowed, kind, columns.claimed_at >= cut) for kind in kinds]
@@ -65,7 +65,8 @@ class Conditions:
 
     def by_kind(self, wanted: Filter, cut: str | None) -> Iterator[tuple[str, Clause]]:
         """Yield the conditions of :meth:`parts`, each with its kind."""
-        for kind in KINDS if wanted.kind is None else (wanted.kind,):
+        kinds = KINDS if wanted.kind is None else (wanted.kind,)
+        for kind in kinds[: KINDS.index("delivered")] if wanted.undelivered else kinds:
             for part in self.parts(replace(wanted, kind=kind), cut):
                 yield kind, part
 
@@ -83,7 +84,7 @@ class Conditions:
         bounds += self._days(wanted)
         if after is not None:
             bounds.append(columns.claimed_at <= after[0])
-        outcomes: Sequence[Outcome | None] = _OUTCOMES
+        outcomes: Sequence[Outcome | None] = _OUTCOMES[1:] if wanted.undelivered else _OUTCOMES
         if wanted.kind in _ENDED:
             outcomes = [_outcome(wanted.kind)]
         elif wanted.kind is not None:
@@ -106,13 +107,13 @@ class Conditions:
 
     def _any_kind(self, wanted: Filter) -> Clause:
         """Return the condition of the kind as one that no database takes its index by outcome for."""
-        return sa.or_(*self._kinds(wanted.kind, sa.func.coalesce(self.table.c.outcome, "")))
+        return sa.or_(*self._kinds(wanted, sa.func.coalesce(self.table.c.outcome, "")))
 
-    def _kinds(self, kind: str | None, outcome: Any) -> list[Clause]:
-        """Return when an attempt is of *kind*, or of any, one condition for each range of the index by outcome."""
-        columns = self.table.c
+    def _kinds(self, wanted: Filter, outcome: Any) -> list[Clause]:
+        """Return when an attempt is of the kind, or of any, one condition for each range of the index by outcome."""
+        columns, kind = self.table.c, wanted.kind
         if kind is None:
-            return [_is(outcome, one) for one in _OUTCOMES]
+            return [_is(outcome, one) for one in (_OUTCOMES[1:] if wanted.undelivered else _OUTCOMES)]
         if kind in _ENDED:
             return [_is(outcome, _outcome(kind))]
         if kind == "being_sent":
@@ -128,25 +129,27 @@ class Conditions:
         """Return whether a file is decided, of which an attempt's outcome is unknown; as ``state.history`` does."""
         mine, other = self.table.c, self.table.alias()
         number = sa.cast(mine.attempt, sa.String(20))
-        decided = (
-            sa.select(sa.literal(1))
-            .select_from(other)
-            .where(
-                other.c.environment == mine.environment,
-                other.c.client_no == mine.client_no,
-                other.c.file_id == mine.file_id,
-                other.c.attempt != mine.attempt,
-                sa.or_(
-                    _is(other.c.outcome, Outcome.UPLOADED),
-                    sa.and_(other.c.outcome.is_(None), other.c.expires_at > self.now),
-                    sa.and_(
-                        other.c.outcome.in_([Outcome.REJECTED.value, Outcome.NOT_SENT.value]),
-                        (sa.literal(",") + other.c.resolves + ",").like(sa.literal("%,") + number + ",%"),
-                    ),
-                ),
-            )
+        decides = sa.or_(
+            _is(other.c.outcome, Outcome.UPLOADED),
+            sa.and_(other.c.outcome.is_(None), other.c.expires_at > self.now),
+            sa.and_(
+                other.c.outcome.in_([Outcome.REJECTED.value, Outcome.NOT_SENT.value]),
+                (sa.literal(",") + other.c.resolves + ",").like(sa.literal("%,") + number + ",%"),
+            ),
         )
-        return decided.correlate(self.table).exists()
+        return self._at_the_same_file(other).where(other.c.attempt != mine.attempt, decides).exists()
+
+    def _delivered(self) -> Clause:
+        """Return whether an attempt at the same file delivered it."""
+        other = self.table.alias()
+        accepted = self._at_the_same_file(other).where(_is(other.c.outcome, Outcome.UPLOADED))
+        # Not as EXISTS: PostgreSQL would join all that was ever delivered.
+        return accepted.limit(1).scalar_subquery().is_not(None)
+
+    def _at_the_same_file(self, other: Any) -> Any:
+        mine = self.table.c
+        key = (other.c[name] == mine[name] for name in ("environment", "client_no", "file_id"))
+        return sa.select(sa.literal(1)).select_from(other).where(*key).correlate(self.table)
 
     def _narrowed(self, wanted: Filter) -> Clause:
         """Return all conditions but that of the kind."""
@@ -158,6 +161,8 @@ class Conditions:
         found += self._days(wanted)
         if wanted.dags is not None:
             found.append(columns.dag_id.in_(sorted(wanted.dags)))
+        if wanted.undelivered:
+            found.append(sa.not_(self._delivered()))
         if wanted.text:
             found.append(self._has(wanted.text))
         return sa.and_(*found)

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 KINDS = ("unknown", "rejected", "not_sent", "being_sent", "settled", "delivered")
 """What became of an attempt, the worst first; *settled*: it was unknown, and the file is decided since."""
+NOT_DELIVERED = "not_delivered"
+"""All kinds but delivered, of files that no other attempt delivered."""
+OUTCOMES = (NOT_DELIVERED, *KINDS)
+"""What a person may ask for."""
 
 Key = tuple[str, str, int]
 """After which row a page begins: when it was claimed, its file id, its attempt."""
@@ -21,6 +25,7 @@ class Filter:
     :param since: claimed on this day (``YYYY-MM-DD``, UTC) or later.
     :param until: claimed on this day or earlier.
     :param kind: one of :data:`KINDS`.
+    :param undelivered: at files that Amili has not accepted, with this attempt or another.
     :param file_type: of exactly this type.
     :param dag_id: by this DAG.
     :param run_id: by this run.
@@ -34,6 +39,7 @@ class Filter:
     since: str | None = None
     until: str | None = None
     kind: str | None = None
+    undelivered: bool = False
     file_type: str | None = None
     dag_id: str | None = None
     run_id: str | None = None
@@ -50,9 +56,10 @@ class Filter:
     def looks_at_rows(self) -> bool:
         """Whether the attempts themselves must be looked at, since an index does not hold what is asked for."""
         words = (self.text, self.file_type, self.dag_id, self.run_id, self.task_id, self.dags)
-        return not self.one_run and any(word is not None for word in words)
+        return not self.one_run and (self.undelivered or any(word is not None for word in words))
 
     @property
     def narrows(self) -> bool:
         """Whether it is about less than everything of a client."""
-        return any((self.text, self.since, self.until, self.kind, self.file_type, self.dag_id, self.run_id))
+        words = (self.text, self.since, self.until, self.kind, self.file_type, self.dag_id, self.run_id)
+        return self.undelivered or any(words)

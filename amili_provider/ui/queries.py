@@ -9,11 +9,12 @@ that a page costs the same whether the ledger holds a thousand attempts or a mil
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import sqlalchemy as sa
 
@@ -22,7 +23,7 @@ from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.state import History, history
 from amili_provider.ledger.table import attempt_of
 from amili_provider.receipts import Outcome
-from amili_provider.ui.answers import Page, Row, Totals, key_of, kind_of
+from amili_provider.ui.answers import Page, Row, Strip, Totals, key_of, kind_of
 from amili_provider.ui.conditions import Conditions
 from amili_provider.ui.cut import cut_of
 from amili_provider.ui.filters import KINDS, Filter, Key
@@ -34,6 +35,8 @@ PAGE = 50
 """Rows of a page."""
 _CLIENTS = 500
 _MANY = 1000
+_MANY_OF = ("delivered", "not_sent")
+"""Kinds of which a day may have so many that they are only counted, in an index."""
 
 
 class Deliveries:
@@ -82,9 +85,9 @@ class Deliveries:
             found.append(number)
         return found
 
-    def strip(self, wanted: Filter, last: date, days: int = DAYS) -> dict[str, Totals]:
+    def strip(self, wanted: Filter, last: date, days: int = DAYS) -> Strip:
         """
-        Return what became of the attempts of each day, by day (UTC); a day without any is there, too.
+        Return what became of the attempts of each day (UTC); a day without any is there, too.
 
         :param wanted: of whose client, and who asks; its other words do not count.
         :param last: the last day.
@@ -93,22 +96,46 @@ class Deliveries:
         first = last - timedelta(days=days - 1)
         mine = Filter(client_no=wanted.client_no, dags=wanted.dags)
         cut = self.cut(replace(mine, since=str(first), until=str(last)))
-        found: dict[str, dict[str, int]] = {str(first + timedelta(days=n)): {} for n in range(days)}
+        every = [str(first + timedelta(days=n)) for n in range(days)]
+        found: dict[str, tuple[dict[str, int], dict[str, int]]] = {day: ({}, {}) for day in every}
+        counted = [day for day in every if day >= (cut or "")[:10]]
+        for day, kind, attempts, files in self._reading.rows(self._by_day(mine, counted)):
+            its_attempts, its_files = found[day]
+            if attempts:
+                its_attempts[kind] = attempts
+            if attempts and kind != "not_sent":
+                its_files[kind] = attempts if kind == "delivered" else files
+        return Strip({day: Totals(*numbers) for day, numbers in found.items()}, self._first(), cut)
+
+    def _by_day(self, wanted: Filter, days: Sequence[str]) -> Any:
+        """Return the statement for each day's attempts and files by kind; of some, files are not counted."""
         claimed_at = self._table.c.claimed_at
         # A range of the index for each day is five times faster than a group by a part of each time; and without bytes,
-        # whose sum would look at the attempts themselves.
-        each = sa.union_all(*(sa.select(sa.literal(day).label("day")) for day in found if day >= (cut or "")[:10]))
-        of_days = each.cte("days")
+        # whose sum would look at the attempts themselves. What else there is is less, and may be looked at.
+        of_days = sa.union_all(*(sa.select(sa.literal(day).label("day")) for day in days)).cte("days")
         on_it = (claimed_at >= of_days.c.day, claimed_at < of_days.c.day + "U")
-        parts = []
-        for kind, part in self._conditions.by_kind(mine, None):
-            counted = sa.select(sa.func.count()).select_from(self._table).where(part, *on_it).correlate(of_days)
-            number = counted.scalar_subquery().label("number")
-            parts.append(sa.select(of_days.c.day, sa.literal(kind).label("kind"), number))
-        for day, kind, number in self._reading.rows(sa.union_all(*parts)):
-            if number:
-                found[day][kind] = found[day].get(kind, 0) + number
-        return {day: Totals(counts) for day, counts in found.items()}
+        parts, others = [], []
+        for kind, part in self._conditions.by_kind(wanted, None):
+            its = sa.literal(kind).label("kind")
+            if kind in _MANY_OF:
+                counted = sa.select(sa.func.count()).select_from(self._table).where(part, *on_it).correlate(of_days)
+                parts.append(sa.select(of_days.c.day, its, counted.scalar_subquery().label("attempts"), sa.literal(0)))
+            else:
+                day = sa.func.substr(claimed_at, 1, 10).label("day")
+                between = (claimed_at >= days[0], claimed_at < f"{days[-1]}U")
+                others.append(sa.select(day, its, self._file()).where(part, *between))
+        each = sa.union_all(*others).subquery()
+        numbers = (sa.func.count(), sa.func.count(each.c.file.distinct()))
+        return sa.union_all(*parts, sa.select(each.c.day, each.c.kind, *numbers).group_by(each.c.day, each.c.kind))
+
+    def _first(self) -> str | None:
+        claimed_at = self._table.c.claimed_at
+        firsts = [sa.select(sa.func.min(claimed_at)).where(one) for one in self._conditions.ranges(Filter())]
+        return min((at for (at,) in self._reading.together(firsts) if at), default=None)
+
+    def _file(self) -> Any:
+        """Return a column that tells files apart; an id has always as many characters."""
+        return self._table.c.client_no.concat(self._table.c.file_id).label("file")
 
     def totals(self, wanted: Filter, page: Page | None = None) -> Totals:
         """
@@ -118,23 +145,32 @@ class Deliveries:
         :param page: its first page, if that is known: nothing is asked if it holds all.
         """
         if page is not None and page.following is None:
-            counted = [(row.kind, 1, row.attempt.size) for row in page.rows]
-            cut = page.cut
-        else:
-            cut = None if wanted.one_run else self._back(wanted)
-            size = sa.func.sum(self._table.c.size)
-            parts = [
-                sa.select(sa.literal(kind).label("kind"), sa.func.count(), size).where(part)
-                for kind, part in self._conditions.by_kind(wanted, cut)
-            ]
-            counted = [tuple(row) for row in self._reading.rows(sa.union_all(*parts))]
-        counts: dict[str, int] = {}
-        sizes: dict[str, int] = {}
-        for kind, number, its_size in counted:
-            if number:
-                counts[kind] = counts.get(kind, 0) + number
-                sizes[kind] = sizes.get(kind, 0) + int(its_size or 0)
-        return Totals(counts, sizes, cut)
+            return Totals.of(page)
+        cut = None if wanted.one_run else self._back(wanted)
+        size, file = self._table.c.size, self._file()
+        parts = list(self._conditions.by_kind(wanted, cut))
+        numbers = [
+            sa.select(sa.literal(kind).label("kind"), sa.func.count(), sa.func.count(), sa.func.sum(size)).where(part)
+            for kind, part in parts
+            if kind == "delivered"
+        ]
+        others = [sa.select(sa.literal(k).label("kind"), size, file).where(p) for k, p in parts if k != "delivered"]
+        if others:
+            each = sa.union_all(*others).subquery()
+            its = (sa.func.count(), sa.func.count(each.c.file.distinct()), sa.func.sum(each.c.size))
+            numbers.append(sa.select(each.c.kind, *its).group_by(each.c.kind))
+        counts: Counter[str] = Counter()
+        files: Counter[str] = Counter()
+        sizes: Counter[str] = Counter()
+        for kind, attempts, its_files, its_size in self._reading.rows(sa.union_all(*numbers)):
+            if attempts:
+                counts[kind] += attempts
+                files[kind] += its_files
+                sizes[kind] += int(its_size or 0)
+        all_of_them = sa.union_all(*(sa.select(file).where(part) for _, part in parts)).subquery()
+        different = sa.select(all_of_them.c.file).distinct().subquery()
+        ((all_files,),) = self._reading.rows(sa.select(sa.func.count()).select_from(different))
+        return Totals(counts, files, all_files, sizes, cut)
 
     def page(self, wanted: Filter, after: Key | None = None, size: int = PAGE) -> Page:
         """
