@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ REFUSED = Verdict(
 )
 HOSTILE = "=HYPERLINK(1)<script>alert('name')</script>.csv"
 """A file's name, as an attacker would choose it."""
+LONG = "invoices_of_all_legal_entities_in_norway_" + "and_of_those_that_were_merged_" * 5 + ".csv"
+"""A name as long as a person would give it, without a place to break it."""
 USERS = {"anna": "admin", "vera": "viewer"}
 _DAY_OFF = 23
 _START_SECONDS = 300.0
@@ -67,6 +69,11 @@ def ended(made: Attempt, verdict: Verdict) -> Attempt:
     return made
 
 
+def date_off(now: datetime) -> date:
+    """Return the day on which nothing was delivered, though it may be a weekday."""
+    return (now - timedelta(days=_DAY_OFF)).date()
+
+
 def some_weeks(now: datetime) -> list[Attempt]:
     """Return what a team delivered in the weeks before *now*: on weekdays, but for one; with what goes wrong."""
     chance = random.Random(7)
@@ -85,6 +92,7 @@ def some_weeks(now: datetime) -> list[Attempt]:
     markup = Verdict(Outcome.REJECTED, "FAILED", "<b>no</b>")
     found.append(ended(attempt(HOSTILE, recent + timedelta(seconds=2)), markup))
     earlier = recent - timedelta(days=20)
+    found.append(ended(attempt(LONG, earlier, dag_id="all_invoices_of_all_legal_entities_to_amili"), REFUSED))
     found.append(ended(attempt("invoice_settled_0001.csv", earlier), LOST))
     words = {"origin": Origin.PERSON, "settled_by": "Kari Nordmann", "reason": "Amili's support found it: case 8123"}
     settled = attempt("invoice_settled_0001.csv", earlier + timedelta(hours=3), 2, resolves=(1,), dag_id="", **words)

@@ -38,15 +38,19 @@ class Reader:
 
     user: BaseUser
 
+    def may_read(self, conn_id: str) -> bool:
+        """Return whether they may read a connection."""
+        team = {"team_name": Connection.get_team_name(conn_id)} if hasattr(Connection, "get_team_name") else {}
+        details = ConnectionDetails(conn_id=conn_id, **team)
+        return bool(get_auth_manager().is_authorized_connection(method="GET", details=details, user=self.user))
+
     def dags(self, conn_id: str) -> frozenset[str] | None:
         """
         Return the DAGs whose deliveries they may see; None for all that the ledger holds.
 
         :param conn_id: the connection to Amili: who may read it may see all.
         """
-        team = {"team_name": Connection.get_team_name(conn_id)} if hasattr(Connection, "get_team_name") else {}
-        details = ConnectionDetails(conn_id=conn_id, **team)
-        if get_auth_manager().is_authorized_connection(method="GET", details=details, user=self.user):
+        if self.may_read(conn_id):
             return None
         return frozenset(get_auth_manager().get_authorized_dag_ids(user=self.user, method="GET"))
 

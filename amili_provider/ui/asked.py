@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from urllib.parse import urlencode
 
-from amili_provider.ui.queries import KINDS, Filter, Key
+from amili_provider.ui.filters import KINDS, NOT_DELIVERED, OUTCOMES, Filter, Key
 
 _WORDS = ("conn", "client", "q", "since", "until", "outcome", "type", "dag", "run", "after")
 _KEY = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]+Z)~([0-9a-f]{0,32})~(\d{1,9})")
@@ -48,14 +48,15 @@ class Asked:
         :raises NotUnderstood: if a word is none that the page understands.
         """
         kind = self.get("outcome") or None
-        if kind is not None and kind not in KINDS:
-            raise NotUnderstood(f"{kind[:40]!r} is no outcome. It is one of {', '.join(KINDS)}.")
+        if kind is not None and kind not in OUTCOMES:
+            raise NotUnderstood(f"{kind[:40]!r} is no outcome. It is one of {', '.join(OUTCOMES)}.")
         return Filter(
             client_no=self.get("client") or None,
             text=self.get("q") or None,
             since=self._day("since"),
             until=self._day("until"),
-            kind=kind,
+            kind=kind if kind in KINDS else None,
+            undelivered=kind == NOT_DELIVERED,
             file_type=self.get("type") or None,
             dag_id=self.get("dag") or None,
             run_id=self.get("run") or None,

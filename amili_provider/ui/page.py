@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -29,8 +28,11 @@ from amili_provider.report_lines import by_outcome
 from amili_provider.reports import as_csv
 from amili_provider.ui import access
 from amili_provider.ui.access import Reader
+from amili_provider.ui.answers import Row, kind_of
 from amili_provider.ui.asked import Asked, NotUnderstood, written
-from amili_provider.ui.queries import BUDGET, DAYS, KINDS, Deliveries, Filter, Row, Totals, kind_of
+from amili_provider.ui.cut import BUDGET
+from amili_provider.ui.filters import NOT_DELIVERED, OUTCOMES, Filter
+from amili_provider.ui.queries import DAYS, Deliveries
 from amili_provider.ui.shown import HERE, drawn, state_of, templates
 
 MOST_ROWS = 100_000
@@ -83,10 +85,12 @@ async def _refused(request: Request, error: StarletteHTTPException) -> Response:
 def deliveries(request: Request, reader: Reading) -> Response:
     """Return the strip of days, the numbers, and the newest rows of what the address asks for."""
     asked = Asked.of(request.query_params)
-    offered = access.connection_ids()
-    conn_id = _chosen(asked, offered)
+    known, readable = _connections(reader)
+    conn_id = _chosen(asked, known, readable)
+    offered = [one for one in known if one in readable or one == asked.get("conn")]
     shown: dict[str, Any] = {"asked": asked, "offered": offered, "conn_id": conn_id, "clients": [], "settings": None}
-    shown |= {"ledger": "", "by_id_only": False, "found": None, "kinds": KINDS, "today": str(_today())}
+    shown |= {"ledger": "", "by_id_only": False, "found": None, "outcomes": OUTCOMES, "today": str(_today())}
+    shown["not_delivered"] = NOT_DELIVERED
     dags = reader.dags(conn_id)
     shown["sees_all"] = dags is None
     try:
@@ -115,10 +119,10 @@ def _found(ledger: Deliveries, asked: Asked, wanted: Filter) -> dict[str, Any]:
         last = date.fromisoformat(wanted.until)
     strip = ledger.strip(wanted, last)
     page = ledger.page(wanted, asked.after)
-    totals = ledger.totals(wanted, None if asked.after else page) if wanted.narrows else _sum(strip)
+    totals = ledger.totals(wanted, None if asked.after else page) if wanted.narrows else strip.totals()
     further = page.following or ((page.cut, "", 0) if page.cut else None)
     return {
-        "days": drawn(strip, wanted.since, wanted.until),
+        "strip": drawn(strip, str(_today()), wanted.since, wanted.until),
         "rows": _for_reader(page.rows, wanted.dags),
         "totals": totals,
         "counted": "" if wanted.narrows else f"in the {DAYS} days to {last}",
@@ -135,18 +139,11 @@ def _for_reader(rows: Iterable[Row], dags: frozenset[str] | None) -> list[Row]:
     return [replace(row, attempt=replace(row.attempt, settled_by=None, reason=None)) for row in rows]
 
 
-def _sum(strip: dict[str, Totals]) -> Totals:
-    counts: Counter[str] = Counter()
-    for day in strip.values():
-        counts.update(day.counts)
-    return Totals(counts)
-
-
 @app.get("/deliveries.csv")
 def deliveries_csv(request: Request, reader: Reading) -> Response:
     """Return the rows that the address asks for as CSV, the newest first."""
     asked = Asked.of(request.query_params)
-    conn_id = _chosen(asked, access.connection_ids())
+    conn_id = _chosen(asked, *_connections(reader))
     dags = reader.dags(conn_id)
     with ExitStack() as stack:
         try:
@@ -202,11 +199,12 @@ def _as_dict(row: Row) -> dict[str, Any]:
 def file(request: Request, reader: Reading, file_id: str) -> Response:
     """Return what is known of a file: its attempts in their order."""
     asked = Asked.of(request.query_params)
-    offered = access.connection_ids()
+    known_ids = access.connection_ids()
     troubles: list[tuple[int, str]] = []
     asked_any = False
-    for conn_id in [asked.get("conn")] if asked.get("conn") in offered else offered:
+    for conn_id in [asked.get("conn")] if asked.get("conn") in known_ids else known_ids:
         dags = reader.dags(conn_id)
+        named = conn_id if dags is None else asked.get("conn")
         try:
             with access.opened(conn_id) as (settings, store):
                 found = _files(store, settings, file_id.lower(), asked.get("client"))
@@ -218,7 +216,7 @@ def file(request: Request, reader: Reading, file_id: str) -> Response:
             readable = [a for a in known.attempts if dags is None or a.dag_id in dags]
             if readable:
                 rows = _for_reader((Row(a, kind_of(a, known, now), known) for a in readable), dags)
-                shown: dict[str, Any] = {"known": known, "rows": rows, "told": _telling(rows), "conn_id": conn_id}
+                shown: dict[str, Any] = {"known": known, "rows": rows, "told": _telling(rows), "conn_id": named}
                 shown |= {"hidden": len(known.attempts) - len(readable), "environment": settings.environment}
                 shown["state"], shown["words"] = state_of(known)
                 return _page(request, "file.html", **shown)
@@ -286,10 +284,18 @@ def _attempts_of(wanted: Filter, reader: Reader) -> dict[str, Any]:
     return {"notice": notice}
 
 
-def _chosen(asked: Asked, offered: list[str]) -> str:
+def _connections(reader: Reader) -> tuple[list[str], list[str]]:
+    """Return the connections that there are, and those that their reader may read."""
+    known = access.connection_ids()
+    return known, [one for one in known if reader.may_read(one)]
+
+
+def _chosen(asked: Asked, known: list[str], readable: list[str]) -> str:
+    """Return the connection that is named, else the usual one of those that the reader may read, if there are any."""
     named = asked.get("conn")
-    if named and named not in offered:
+    if named and named not in known:
         raise HTTPException(404, f"There is no connection to Amili of the name {one_line(named, 60)} here.")
+    offered = readable or known
     usual = AmiliHook.default_conn_name
     return named or (usual if usual in offered else offered[0])
 

@@ -8,144 +8,35 @@ that a page costs the same whether the ledger holds a thousand attempts or a mil
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from types import TracebackType
 from typing import Any, Self
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 
-from amili_provider.exceptions import AmiliLedgerUnavailable
-from amili_provider.ledger.attempts import FIELDS, Attempt, is_file_id, timestamp
+from amili_provider.ledger.attempts import FIELDS, Attempt, timestamp
 from amili_provider.ledger.sql import SqlStore
-from amili_provider.ledger.state import History, LedgerState, history
+from amili_provider.ledger.state import History, history
 from amili_provider.ledger.table import attempt_of
 from amili_provider.receipts import Outcome
+from amili_provider.ui.answers import Page, Row, Strip, Totals, key_of, kind_of
+from amili_provider.ui.conditions import Conditions
+from amili_provider.ui.cut import cut_of
+from amili_provider.ui.filters import KINDS, Filter, Key
+from amili_provider.ui.reading import Reading
 
-KINDS = ("unknown", "rejected", "not_sent", "being_sent", "settled", "delivered")
-"""What became of an attempt, the worst first; *settled*: it was unknown, and the file is decided since."""
 DAYS = 60
 """Days of the strip."""
 PAGE = 50
 """Rows of a page."""
-BUDGET = 100_000
-"""Attempts that a search looks at: a part of a name is in no index."""
-_SECONDS = 20
-"""A statement that takes longer is given up; PostgreSQL only."""
 _CLIENTS = 500
 _MANY = 1000
-_OUTCOMES = (Outcome.UPLOADED, Outcome.REJECTED, Outcome.NOT_SENT, Outcome.UNKNOWN, None)
-_HASH = re.compile(r"[0-9a-fA-F]{6,64}")
-
-Key = tuple[str, str, int]
-"""After which row a page begins: when it was claimed, its file id, its attempt."""
-Clause = Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """
-    Which attempts to show; each word narrows it.
-
-    :param client_no: of this client.
-    :param text: a part of the name or source, in any case; or the beginning of a hash; or a file id.
-    :param since: claimed on this day (``YYYY-MM-DD``, UTC) or later.
-    :param until: claimed on this day or earlier.
-    :param kind: one of :data:`KINDS`.
-    :param file_type: of exactly this type.
-    :param dag_id: by this DAG.
-    :param run_id: by this run.
-    :param task_id: by this task.
-    :param map_index: by this of the mapped tasks.
-    :param dags: only of these DAGs, since the reader may not read others; None for everything.
-    """
-
-    client_no: str | None = None
-    text: str | None = None
-    since: str | None = None
-    until: str | None = None
-    kind: str | None = None
-    file_type: str | None = None
-    dag_id: str | None = None
-    run_id: str | None = None
-    task_id: str | None = None
-    map_index: int | None = None
-    dags: frozenset[str] | None = None
-
-    @property
-    def one_run(self) -> bool:
-        """Whether it is about one run, which is few attempts and has an index of its own."""
-        return bool(self.dag_id and self.run_id)
-
-    @property
-    def looks_at_rows(self) -> bool:
-        """Whether the attempts themselves must be looked at, since an index does not hold what is asked for."""
-        words = (self.text, self.file_type, self.dag_id, self.run_id, self.task_id, self.dags)
-        return not self.one_run and any(word is not None for word in words)
-
-    @property
-    def narrows(self) -> bool:
-        """Whether it is about less than everything of a client."""
-        return any((self.text, self.since, self.until, self.kind, self.file_type, self.dag_id, self.run_id))
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """
-    An attempt, and what it is now.
-
-    :param attempt: the attempt.
-    :param kind: one of :data:`KINDS`.
-    :param file: what all attempts at its file mean together; of an attempt that delivered it, what this one means.
-    """
-
-    attempt: Attempt
-    kind: str
-    file: History
-
-    @property
-    def key(self) -> Key:
-        """Its place in the order."""
-        return self.attempt.claimed_at, self.attempt.file_id, self.attempt.attempt
-
-    @property
-    def delivered_since(self) -> bool:
-        """Whether this attempt did not deliver the file, but another did."""
-        return self.kind != "delivered" and self.file.state is LedgerState.UPLOADED
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """
-    Rows, the newest first.
-
-    :param rows: the rows.
-    :param following: the key after which there are more; None at the end.
-    :param cut: the time to which the search went back, if older attempts were not looked at.
-    """
-
-    rows: Sequence[Row]
-    following: Key | None = None
-    cut: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """
-    How many attempts of each kind there are, and of how many bytes.
-
-    :param counts: attempts by kind.
-    :param sizes: bytes by kind.
-    :param cut: the time to which attempts were counted, if older ones were not.
-    """
-
-    counts: Mapping[str, int] = field(default_factory=dict)
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    cut: str | None = None
+_MANY_OF = ("delivered", "not_sent")
+"""Kinds of which a day may have so many that they are only counted, in an index."""
 
 
 class Deliveries:
@@ -158,35 +49,27 @@ class Deliveries:
     """
 
     def __init__(self, store: SqlStore, environment: str, clock: Callable[[], float] = time.time) -> None:
-        self._store = store
         self._table = store.table
         self._environment = environment
         self._clock = clock
-        self._now = clock()
-        self._dialect = store.engine.dialect.name
-        self._connection: sa.engine.Connection | None = None
+        self._reading = Reading(store)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._now = self._clock()
+        self._conditions = Conditions(
+            self._table, self._environment, self._reading.dialect, timestamp(self._now), self.clients
+        )
 
     def __enter__(self) -> Self:
-        self._now = self._clock()
-        try:
-            self._connection = self._store.engine.connect()
-            for statement in _READ_ONLY.get(self._dialect, ()):
-                self._connection.exec_driver_sql(statement)
-        except (SQLAlchemyError, OSError) as error:
-            self.close()
-            raise self._unavailable(error) from None
+        self._begin()
+        self._reading.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the connection back."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._reading.close()
 
     def clients(self) -> list[str]:
         """Return the client numbers that occur, the first few hundred."""
@@ -196,15 +79,15 @@ class Deliveries:
             # From one to the next through the key, never through all rows.
             further = (columns.client_no > found[-1],) if found else ()
             wanted = sa.and_(columns.environment == self._environment, *further)
-            (number,) = self._rows(sa.select(sa.func.min(columns.client_no)).where(wanted))[0]
+            (number,) = self._reading.rows(sa.select(sa.func.min(columns.client_no)).where(wanted))[0]
             if number is None:
                 break
             found.append(number)
         return found
 
-    def strip(self, wanted: Filter, last: date, days: int = DAYS) -> dict[str, Totals]:
+    def strip(self, wanted: Filter, last: date, days: int = DAYS) -> Strip:
         """
-        Return what became of the attempts of each day, by day (UTC); a day without any is there, too.
+        Return what became of the attempts of each day (UTC); a day without any is there, too.
 
         :param wanted: of whose client, and who asks; its other words do not count.
         :param last: the last day.
@@ -213,48 +96,81 @@ class Deliveries:
         first = last - timedelta(days=days - 1)
         mine = Filter(client_no=wanted.client_no, dags=wanted.dags)
         cut = self.cut(replace(mine, since=str(first), until=str(last)))
-        found: dict[str, dict[str, int]] = {str(first + timedelta(days=n)): {} for n in range(days)}
+        every = [str(first + timedelta(days=n)) for n in range(days)]
+        found: dict[str, tuple[dict[str, int], dict[str, int]]] = {day: ({}, {}) for day in every}
+        counted = [day for day in every if day >= (cut or "")[:10]]
+        for day, kind, attempts, files in self._reading.rows(self._by_day(mine, counted)):
+            its_attempts, its_files = found[day]
+            if attempts:
+                its_attempts[kind] = attempts
+            if attempts and kind != "not_sent":
+                its_files[kind] = attempts if kind == "delivered" else files
+        return Strip({day: Totals(*numbers) for day, numbers in found.items()}, self._first(), cut)
+
+    def _by_day(self, wanted: Filter, days: Sequence[str]) -> Any:
+        """Return the statement for each day's attempts and files by kind; of some, files are not counted."""
         claimed_at = self._table.c.claimed_at
         # A range of the index for each day is five times faster than a group by a part of each time; and without bytes,
-        # whose sum would look at the attempts themselves.
-        each = sa.union_all(*(sa.select(sa.literal(day).label("day")) for day in found if day >= (cut or "")[:10]))
-        of_days = each.cte("days")
+        # whose sum would look at the attempts themselves. What else there is is less, and may be looked at.
+        of_days = sa.union_all(*(sa.select(sa.literal(day).label("day")) for day in days)).cte("days")
         on_it = (claimed_at >= of_days.c.day, claimed_at < of_days.c.day + "U")
-        parts = []
-        for kind, part in self._by_kind(mine, None):
-            counted = sa.select(sa.func.count()).select_from(self._table).where(part, *on_it).correlate(of_days)
-            number = counted.scalar_subquery().label("number")
-            parts.append(sa.select(of_days.c.day, sa.literal(kind).label("kind"), number))
-        for day, kind, number in self._rows(sa.union_all(*parts)):
-            if number:
-                found[day][kind] = found[day].get(kind, 0) + number
-        return {day: Totals(counts) for day, counts in found.items()}
+        parts, others = [], []
+        for kind, part in self._conditions.by_kind(wanted, None):
+            its = sa.literal(kind).label("kind")
+            if kind in _MANY_OF:
+                counted = sa.select(sa.func.count()).select_from(self._table).where(part, *on_it).correlate(of_days)
+                parts.append(sa.select(of_days.c.day, its, counted.scalar_subquery().label("attempts"), sa.literal(0)))
+            else:
+                day = sa.func.substr(claimed_at, 1, 10).label("day")
+                between = (claimed_at >= days[0], claimed_at < f"{days[-1]}U")
+                others.append(sa.select(day, its, self._file()).where(part, *between))
+        each = sa.union_all(*others).subquery()
+        numbers = (sa.func.count(), sa.func.count(each.c.file.distinct()))
+        return sa.union_all(*parts, sa.select(each.c.day, each.c.kind, *numbers).group_by(each.c.day, each.c.kind))
+
+    def _first(self) -> str | None:
+        claimed_at = self._table.c.claimed_at
+        firsts = [sa.select(sa.func.min(claimed_at)).where(one) for one in self._conditions.ranges(Filter())]
+        return min((at for (at,) in self._reading.together(firsts) if at), default=None)
+
+    def _file(self) -> Any:
+        """Return a column that tells files apart; an id has always as many characters."""
+        return self._table.c.client_no.concat(self._table.c.file_id).label("file")
 
     def totals(self, wanted: Filter, page: Page | None = None) -> Totals:
         """
-        Return the numbers of what *wanted* matches, as far back as :data:`BUDGET` attempts.
+        Return the numbers of what *wanted* matches, as far back as a search goes.
 
         :param wanted: which.
         :param page: its first page, if that is known: nothing is asked if it holds all.
         """
         if page is not None and page.following is None:
-            counted = [(row.kind, 1, row.attempt.size) for row in page.rows]
-            cut = page.cut
-        else:
-            cut = None if wanted.one_run else self._back(wanted)
-            size = sa.func.sum(self._table.c.size)
-            parts = [
-                sa.select(sa.literal(kind).label("kind"), sa.func.count(), size).where(part)
-                for kind, part in self._by_kind(wanted, cut)
-            ]
-            counted = [tuple(row) for row in self._rows(sa.union_all(*parts))]
-        counts: dict[str, int] = {}
-        sizes: dict[str, int] = {}
-        for kind, number, its_size in counted:
-            if number:
-                counts[kind] = counts.get(kind, 0) + number
-                sizes[kind] = sizes.get(kind, 0) + int(its_size or 0)
-        return Totals(counts, sizes, cut)
+            return Totals.of(page)
+        cut = None if wanted.one_run else self._back(wanted)
+        size, file = self._table.c.size, self._file()
+        parts = list(self._conditions.by_kind(wanted, cut))
+        numbers = [
+            sa.select(sa.literal(kind).label("kind"), sa.func.count(), sa.func.count(), sa.func.sum(size)).where(part)
+            for kind, part in parts
+            if kind == "delivered"
+        ]
+        others = [sa.select(sa.literal(k).label("kind"), size, file).where(p) for k, p in parts if k != "delivered"]
+        if others:
+            each = sa.union_all(*others).subquery()
+            its = (sa.func.count(), sa.func.count(each.c.file.distinct()), sa.func.sum(each.c.size))
+            numbers.append(sa.select(each.c.kind, *its).group_by(each.c.kind))
+        counts: Counter[str] = Counter()
+        files: Counter[str] = Counter()
+        sizes: Counter[str] = Counter()
+        for kind, attempts, its_files, its_size in self._reading.rows(sa.union_all(*numbers)):
+            if attempts:
+                counts[kind] += attempts
+                files[kind] += its_files
+                sizes[kind] += int(its_size or 0)
+        all_of_them = sa.union_all(*(sa.select(file).where(part) for _, part in parts)).subquery()
+        different = sa.select(all_of_them.c.file).distinct().subquery()
+        ((all_files,),) = self._reading.rows(sa.select(sa.func.count()).select_from(different))
+        return Totals(counts, files, all_files, sizes, cut)
 
     def page(self, wanted: Filter, after: Key | None = None, size: int = PAGE) -> Page:
         """
@@ -269,12 +185,12 @@ class Deliveries:
     def _page(self, wanted: Filter, after: Key | None, size: int, cut: str | None) -> Page:
         columns = self._table.c
         order = [columns[name].desc() for name in ("claimed_at", "file_id", "attempt")]
-        later = () if after is None else (_after(columns, after),)
+        later = () if after is None else (self._conditions.later_than(after),)
         parts = [
             sa.select(*(columns[name] for name in FIELDS)).where(part, *later).order_by(*order).limit(size + 1)
-            for part in self._parts(wanted, cut)
+            for part in self._conditions.parts(wanted, cut)
         ]
-        found = sorted(map(attempt_of, self._together(parts)), key=_key, reverse=True)
+        found = sorted(map(attempt_of, self._reading.together(parts)), key=key_of, reverse=True)
         rows = self._told(found[:size])
         more = len(found) > size
         return Page(rows, rows[-1].key if more else None, cut)
@@ -309,108 +225,9 @@ class Deliveries:
                 found += self._page(replace(wanted, kind=kind), None, most - len(found), None).rows
         return found
 
-    # Statements
-
-    def _parts(self, wanted: Filter, cut: str | None) -> list[Clause]:
-        """Return the conditions of what matches, one for each range of an index; none overlaps another."""
-        columns = self._table.c
-        narrowed = self._narrowed(wanted)
-        if wanted.one_run:
-            return [sa.and_(narrowed, self._any_kind(wanted))]
-        kinds = self._kinds(wanted.kind, columns.outcome)
-        if cut is None:
-            return [sa.and_(narrowed, kind) for kind in kinds]
-        parts = [sa.and_(narrowed, kind, columns.claimed_at >= cut) for kind in kinds]
-        if wanted.text:
-            # A whole name, or an id, is in an index: these are found however old they are.
-            exactly = [columns.name == wanted.text]
-            if is_file_id(wanted.text.lower()):
-                exactly.append(columns.file_id == wanted.text.lower())
-            numbers = [wanted.client_no] if wanted.client_no else self.clients()
-            older = sa.and_(narrowed, columns.claimed_at < cut, columns.client_no.in_(numbers), self._any_kind(wanted))
-            parts += [sa.and_(older, one) for one in exactly]
-        return parts
-
-    def _any_kind(self, wanted: Filter) -> Clause:
-        """Return the condition of the kind as one that no database takes its index by outcome for."""
-        return sa.or_(*self._kinds(wanted.kind, sa.func.coalesce(self._table.c.outcome, "")))
-
-    def _kinds(self, kind: str | None, outcome: Any) -> list[Clause]:
-        """Return when an attempt is of *kind*, or of any, one condition for each range of the index by outcome."""
-        columns = self._table.c
-        now = timestamp(self._now)
-        if kind is None:
-            return [_is(outcome, one) for one in _OUTCOMES]
-        if kind in ("delivered", "rejected", "not_sent"):
-            return [_is(outcome, Outcome.UPLOADED if kind == "delivered" else Outcome(kind))]
-        if kind == "being_sent":
-            return [sa.and_(_is(outcome, None), columns.expires_at > now)]
-        settled = self._settled(now)
-        settled = settled if kind == "settled" else sa.not_(settled)
-        return [
-            sa.and_(_is(outcome, Outcome.UNKNOWN), settled),
-            sa.and_(_is(outcome, None), columns.expires_at <= now, settled),
-        ]
-
-    def _settled(self, now: str) -> Clause:
-        """Return whether a file is decided, of which an attempt's outcome is unknown; as ``state.history`` does."""
-        mine, other = self._table.c, self._table.alias()
-        number = sa.cast(mine.attempt, sa.String(20))
-        decided = (
-            sa.select(sa.literal(1))
-            .select_from(other)
-            .where(
-                other.c.environment == mine.environment,
-                other.c.client_no == mine.client_no,
-                other.c.file_id == mine.file_id,
-                other.c.attempt != mine.attempt,
-                sa.or_(
-                    _is(other.c.outcome, Outcome.UPLOADED),
-                    sa.and_(other.c.outcome.is_(None), other.c.expires_at > now),
-                    sa.and_(
-                        other.c.outcome.in_([Outcome.REJECTED.value, Outcome.NOT_SENT.value]),
-                        (sa.literal(",") + other.c.resolves + ",").like(sa.literal("%,") + number + ",%"),
-                    ),
-                ),
-            )
-        )
-        return decided.correlate(mine.environment.table).exists()
-
-    def _narrowed(self, wanted: Filter) -> Clause:
-        """Return all conditions but that of the kind."""
-        columns = self._table.c
-        exact = ("client_no", "file_type", "dag_id", "run_id", "task_id", "map_index")
-        environment = sa.func.coalesce(columns.environment, "") if wanted.one_run else columns.environment
-        found: list[Clause] = [environment == self._environment]
-        found += [columns[name] == value for name in exact if (value := getattr(wanted, name)) is not None]
-        if wanted.since:
-            found.append(columns.claimed_at >= wanted.since)
-        if wanted.until:
-            found.append(columns.claimed_at < f"{wanted.until}U")  # 'T' comes before it, and every time of the day
-        if wanted.dags is not None:
-            found.append(columns.dag_id.in_(sorted(wanted.dags)))
-        if wanted.text:
-            found.append(self._has(wanted.text))
-        return sa.and_(*found)
-
-    def _has(self, text: str) -> Clause:
-        columns = self._table.c
-        part = "%" + text.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
-        if self._dialect == "sqlite" and text.isascii():
-            # Its own LIKE knows no case of ASCII letters, and calls no function of Python's for each row.
-            found: list[Clause] = [columns[name].like(part, escape="!") for name in ("name", "source")]
-        else:
-            like = sa.func.lower(part)
-            found = [sa.func.lower(columns[name]).like(like, escape="!") for name in ("name", "source")]
-        if _HASH.fullmatch(text):
-            found.append(columns.sha256.like(f"{text.lower()}%"))
-        if is_file_id(text.lower()):
-            found.append(columns.file_id == text.lower())
-        return sa.or_(*found)
-
     def cut(self, wanted: Filter, after: Key | None = None) -> str | None:
         """
-        Return the time to which a search goes back: :data:`BUDGET` attempts; None if it looks at all that it must.
+        Return the time to which a search goes back; None if it looks at all that it must.
 
         :param wanted: what is searched.
         :param after: only what comes after this row.
@@ -418,37 +235,7 @@ class Deliveries:
         return self._back(wanted, after) if wanted.looks_at_rows else None
 
     def _back(self, wanted: Filter, after: Key | None = None) -> str | None:
-        """Return the time of the attempt that is :data:`BUDGET` attempts back in what an index holds, if any is."""
-        columns = self._table.c
-        bounds = [columns.environment == self._environment]
-        if wanted.client_no is not None:
-            bounds.append(columns.client_no == wanted.client_no)
-        if wanted.since:
-            bounds.append(columns.claimed_at >= wanted.since)
-        if wanted.until:
-            bounds.append(columns.claimed_at < f"{wanted.until}U")
-        if after is not None:
-            bounds.append(columns.claimed_at <= after[0])
-        outcomes: Sequence[Outcome | None] = _OUTCOMES
-        if wanted.kind in ("delivered", "rejected", "not_sent"):
-            outcomes = [Outcome.UPLOADED if wanted.kind == "delivered" else Outcome(wanted.kind)]
-        elif wanted.kind is not None:
-            outcomes = (Outcome.UNKNOWN, None)
-        parts = [
-            sa.select(columns.claimed_at)
-            .where(*bounds, _is(columns.outcome, one))
-            .order_by(columns.claimed_at.desc())
-            .offset(BUDGET)
-            .limit(1)
-            for one in outcomes
-        ]
-        return max((row[0] for row in self._together(parts)), default=None)
-
-    def _by_kind(self, wanted: Filter, cut: str | None) -> Iterator[tuple[str, Clause]]:
-        """Yield the conditions of what matches, each with its kind; none overlaps another."""
-        for kind in KINDS if wanted.kind is None else (wanted.kind,):
-            for part in self._parts(replace(wanted, kind=kind), cut):
-                yield kind, part
+        return cut_of(self._reading, self._conditions, wanted, after)
 
     def _told(self, attempts: Sequence[Attempt]) -> list[Row]:
         """Return attempts with what all attempts at their files mean together."""
@@ -476,79 +263,6 @@ class Deliveries:
                 .where(*wanted, columns.file_id.in_(sorted(some)))
                 .order_by(columns.file_id, columns.attempt)
             )
-            for attempt in map(attempt_of, self._rows(statement)):
+            for attempt in map(attempt_of, self._reading.rows(statement)):
                 found.setdefault((number, attempt.file_id), []).append(attempt)
         return found
-
-    def _together(self, parts: Sequence[Any]) -> Sequence[Any]:
-        """Return the rows of all statements; each keeps its order and its limit."""
-        if len(parts) == 1:
-            return self._rows(parts[0])
-        return self._rows(sa.union_all(*(sa.select(*one.c) for one in (part.subquery() for part in parts))))
-
-    def _rows(self, statement: Any) -> Sequence[Any]:
-        assert self._connection is not None, "used outside its with block"
-        try:
-            return self._connection.execute(statement).all()
-        except (SQLAlchemyError, OSError, UnicodeError) as error:
-            raise self._unavailable(error) from None
-
-    def _unavailable(self, error: Exception) -> AmiliLedgerUnavailable:
-        # Not the driver's words: they may hold the statement's values, and name hosts to who may only look at a run.
-        return AmiliLedgerUnavailable(
-            f"The ledger {self._store.shown} cannot be read: {type(getattr(error, 'orig', None) or error).__name__}."
-        )
-
-
-_READ_ONLY = {
-    "sqlite": ("PRAGMA query_only=1",),
-    "postgresql": (
-        "SET TRANSACTION READ ONLY",
-        f"SET LOCAL statement_timeout = '{_SECONDS}s'",
-        "SET LOCAL enable_seqscan = off",  # each has an index in its order, and a bound
-        "SET LOCAL enable_bitmapscan = off",
-        "SET LOCAL jit = off",  # it takes longer to compile such a statement than to run it
-    ),
-    "mysql": ("START TRANSACTION READ ONLY",),
-    "mariadb": ("START TRANSACTION READ ONLY",),
-}
-
-
-def kind_of(attempt: Attempt, file: History, now: float) -> str:
-    """
-    Return what an attempt is now, one of :data:`KINDS`.
-
-    :param attempt: the attempt.
-    :param file: what all attempts at its file mean together.
-    :param now: seconds since the epoch.
-    """
-    if attempt.outcome is Outcome.UPLOADED:
-        return "delivered"
-    if attempt.has_end:
-        return str(attempt.outcome)
-    if attempt.is_live(now):
-        return "being_sent"
-    return "unknown" if file.state is LedgerState.UNKNOWN and attempt.attempt in file.unknown else "settled"
-
-
-def _is(column: Any, outcome: Outcome | None) -> Clause:
-    if outcome is not None:
-        return column == outcome.value
-    return column.is_(None) if isinstance(column, sa.Column) else column == ""
-
-
-def _after(columns: Any, key: Key) -> Clause:
-    at, file_id, number = key
-    # The first condition is the others' own; it alone is a range of the index.
-    return sa.and_(
-        columns.claimed_at <= at,
-        sa.or_(
-            columns.claimed_at < at,
-            columns.file_id < file_id,
-            sa.and_(columns.file_id == file_id, columns.attempt < number),
-        ),
-    )
-
-
-def _key(attempt: Attempt) -> Key:
-    return attempt.claimed_at, attempt.file_id, attempt.attempt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from math import sqrt
@@ -15,10 +15,12 @@ import jinja2
 from amili_provider.ledger.attempts import Attempt
 from amili_provider.ledger.state import History, LedgerState
 from amili_provider.receipts import Outcome
-from amili_provider.ui.queries import Totals
+from amili_provider.ui.answers import Strip, Totals
+from amili_provider.ui.filters import NOT_DELIVERED
 
 HERE = Path(__file__).parent
 LABELS = {
+    NOT_DELIVERED: "Not delivered",
     "delivered": "Delivered",
     "rejected": "Rejected",
     "unknown": "Unknown",
@@ -46,6 +48,7 @@ STATES = {
 }
 _REFUSED = ("rejected", "Amili has refused this file. Unchanged, it is sent once more when a task finds it again.")
 _STEP, _BAR, _TALLEST = 14, 10, 46
+_FRIDAY, _LAST_WEEK = 4, 22
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -54,53 +57,121 @@ class Day:
     """
     One day of the strip, as it is drawn.
 
-    :param day: ``YYYY-MM-DD``.
+    :param day: its date.
     :param x: where it begins.
     :param height: of its bar.
     :param totals: its numbers.
-    :param weekend: whether it is a Saturday or a Sunday.
-    :param month: the month's name, on its first day and on the strip's.
+    :param before: whether it is before the ledger's first attempt.
+    :param counted: whether its attempts were counted.
+    :param over: whether it has ended.
     :param chosen: whether the list is about it.
     """
 
-    day: str
+    day: date
     x: int
     height: float
     totals: Totals
-    weekend: bool
-    month: str
+    before: bool
+    counted: bool
+    over: bool
     chosen: bool
+
+    @property
+    def weekend(self) -> bool:
+        """Whether it is a Saturday or a Sunday."""
+        return self.day.weekday() > _FRIDAY
+
+    @property
+    def week(self) -> str:
+        """Its number in the month, on Mondays."""
+        return f"{self.day.day}" if self.day.weekday() == 0 else ""
+
+    @property
+    def month(self) -> str:
+        """The month's name, on its first day; and on the strip's, if there is room for it."""
+        room = self.x == 0 and self.day.day < _LAST_WEEK
+        return f"{self.day:%B}" if self.day.day == 1 or room else ""
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it is not said to have had a delivery or none, since what was unknown on it was settled later."""
+        return not self.height and bool(self.totals.counts.get("settled"))
+
+    @property
+    def without(self) -> bool:
+        """Whether nothing that was sent on it is delivered, of a day that the ledger knows."""
+        return not (self.height or self.undecided or self.before) and self.counted
+
+    @property
+    def named(self) -> str:
+        """The day as a person writes it."""
+        return f"{self.day:%A, %-d %B %Y}"
 
     @property
     def told(self) -> str:
         """The day in words."""
-        counts = self.totals.counts
-        said = [f"{counts[kind]:,} {LABELS[kind].lower()}" for kind in _IN_WORDS if counts.get(kind)]
-        return f"{date.fromisoformat(self.day):%A, %-d %B %Y}: {', '.join(said) or 'nothing was sent'}"
+        if self.before:
+            said = "before the ledger"
+        elif not self.counted:
+            said = "not counted, there are too many deliveries since"
+        else:
+            counts = dict(self.totals.counts) | dict(self.totals.files)
+            words = [f"{counts[kind]:,} {LABELS[kind].lower()}" for kind in _IN_WORDS if counts.get(kind)]
+            said = ", ".join(words) or ("nothing was sent" if self.over else "nothing was sent yet")
+        return f"{self.named}: {said}"
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """
+    The strip of days, as it is drawn.
+
+    :param days: the days.
+    """
+
+    days: Sequence[Day]
+
+    @property
+    def weekdays_without(self) -> list[Day]:
+        """The weekdays without a delivery, the newest first; today is not over."""
+        return [day for day in reversed(self.days) if day.without and day.over and not day.weekend]
+
+    @property
+    def not_sent(self) -> bool:
+        """Whether any day has files that were not sent."""
+        return any(day.totals.counts.get("not_sent") for day in self.days)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether there is such a day."""
+        return any(day.undecided for day in self.days)
 
 
 _IN_WORDS = ("delivered", "rejected", "unknown", "settled", "not_sent", "being_sent")
 
 
-def drawn(strip: Mapping[str, Totals], since: str | None, until: str | None) -> list[Day]:
+def drawn(strip: Strip, today: str, since: str | None = None, until: str | None = None) -> Drawn:
     """
     Return the days of the strip as they are drawn.
 
     :param strip: numbers by day.
+    :param today: the day that is not over, ``YYYY-MM-DD``.
     :param since: the first day that the list is about.
     :param until: the last.
     """
-    most = max((totals.counts.get("delivered", 0) for totals in strip.values()), default=0)
+    most = max((totals.counts.get("delivered", 0) for totals in strip.days.values()), default=0)
     days = []
-    for number, (day, totals) in enumerate(strip.items()):
-        when = date.fromisoformat(day)
+    for number, (day, totals) in enumerate(strip.days.items()):
         delivered = totals.counts.get("delivered", 0)
         # By the root: a day of ten files is still seen beside one of ten thousand.
         height = max(3.0, _TALLEST * sqrt(delivered / most)) if delivered else 0.0
-        month = f"{when:%b}" if when.day == 1 or (number == 0 and when.day < 25) else ""  # noqa: PLR2004 - room for it
         chosen = bool(since or until) and (since or "") <= day <= (until or "9")
-        days.append(Day(day, number * _STEP, round(height, 1), totals, when.weekday() > 4, month, chosen))  # noqa: PLR2004 - Friday
-    return days
+        before = strip.first is None or day < strip.first[:10]
+        counted = strip.cut is None or day >= strip.cut[:10]
+        days.append(
+            Day(date.fromisoformat(day), number * _STEP, round(height, 1), totals, before, counted, day < today, chosen)
+        )
+    return Drawn(days)
 
 
 def state_of(file: History) -> tuple[str, str]:

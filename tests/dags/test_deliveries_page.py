@@ -17,7 +17,7 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
 from amili_provider.sandbox.server import SandboxServer
-from tests.deliveries import HOSTILE, ApiServer, amili_connection, api_server, attempt, ledger_of, some_weeks
+from tests.deliveries import HOSTILE, ApiServer, amili_connection, api_server, attempt, date_off, ledger_of, some_weeks
 from tests.ledgers import new_ledger
 
 pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_1_PLUS, reason="Airflow shows pages of plugins from 3.1 on")
@@ -138,6 +138,54 @@ def test_a_file_shows_its_attempts_who_settled_it_and_why(server: ApiServer, ann
     assert places == sorted(places)
     assert "/dags/invoices_to_amili/runs/scheduled__" in text
     assert "/tasks/upload?try_number=1" in text
+
+
+def test_what_is_not_delivered_is_one_click_and_one_csv(server: ApiServer, anna: str) -> None:
+    """The page has a link to all that is not delivered, and the CSV has the same rows."""
+    status, text, _ = server.get("/amili/deliveries", anna)
+    assert status == 200
+    (link,) = re.findall(r'href="(\?[^"]*outcome=not_delivered[^"]*)"', text)
+    status, text, _ = server.get(f"/amili/deliveries{link.replace('&amp;', '&')}", anna)
+    assert status == 200
+    listed = csv.DictReader(io.StringIO(server.get("/amili/deliveries.csv?outcome=not_delivered", anna)[1]))
+    rows = list(listed)
+    assert {"unknown", "rejected", "being_sent"} == {row["outcome"] for row in rows}
+    assert f"{len(rows)} attempts of {len(rows)} files match" in " ".join(text.split())
+    assert "invoice_settled_0001.csv" not in text
+    assert '<option value="not_delivered" selected>' in text
+
+
+def test_the_strip_names_days_and_the_weekday_without_a_delivery(server: ApiServer, anna: str, vera: str) -> None:
+    """Each day is told in words, and the weekday on which nothing was delivered stands below the strip."""
+    day_off = date_off(datetime.now(UTC))
+    for token in (anna, vera):
+        status, text, _ = server.get("/amili/deliveries", token)
+        assert status == 200
+        assert f'aria-label="{day_off:%A, %-d %B %Y}: nothing was sent"' in text
+        without = re.findall(r"since=([\d-]+)&amp;until=[\d-]+\">\w{3} \d", text.partition("Weekdays without")[2])
+        assert without == ([str(day_off)] if day_off.weekday() < 5 else [])
+
+
+def test_days_before_the_ledger_are_drawn_as_such(server: ApiServer, anna: str) -> None:
+    """Days before the ledger's first attempt are not days without a delivery."""
+    text = server.get("/amili/deliveries?conn=amili_sandbox", anna)[1]
+    assert text.count(": before the ledger</title>") == 59
+    assert "none since the ledger" in " ".join(text.split())
+
+
+def test_only_connections_that_one_may_read_are_named(server: ApiServer, anna: str, vera: str) -> None:
+    """The choice and the links name no connection to who may read none; one that is named is still asked."""
+    text = server.get("/amili/deliveries", anna)[1]
+    assert "<option>amili_sandbox</option>" in text
+    text = server.get("/amili/deliveries", vera)[1]
+    assert "invoice_lost_0001.csv" in text
+    assert "amili_sandbox" not in text
+    assert "amili_default" not in text
+    (link, *_) = re.findall(r'href="(/amili/deliveries/file/[^"]+)"', text)
+    assert "amili_default" not in server.get(link.replace("&amp;", "&"), vera)[1]
+    text = server.get("/amili/deliveries?conn=amili_sandbox", vera)[1]
+    assert "bad.csv" in text
+    assert '<input type="hidden" name="conn" value="amili_sandbox">' in text
 
 
 def test_html_and_formulas_in_names_do_nothing(server: ApiServer, anna: str) -> None:

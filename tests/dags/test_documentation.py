@@ -33,13 +33,13 @@ from sqlalchemy import select
 
 from amili_provider.reports import delivery_report
 from amili_provider.sandbox.server import SandboxServer
-from tests.bench.airflow import until
 from tests.dags.conftest import Outcome, RunDag, bundle_of, load_dag
 from tests.databases import free_port
 from tests.readme import DOCS, ROOT, pages
 from tests.storage.backends.base import Backend
 from tests.storage.backends.sftp import Sftp
 from tests.storage.conftest import running
+from tests.suites.bench.airflow import until
 
 _BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 _DAG_ID = re.compile(r'dag_id="(\w+)"')

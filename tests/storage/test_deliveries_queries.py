@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from amili_provider.ledger import Attempt
+from amili_provider.ledger import Attempt, questions
 from amili_provider.ledger.attempts import Origin, timestamp
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.state import LedgerState
 from amili_provider.receipts import Verdict
-from amili_provider.ui import queries
-from amili_provider.ui.queries import KINDS, Deliveries, Filter, Row
+from amili_provider.ui import cut
+from amili_provider.ui.answers import Page, Row, Totals
+from amili_provider.ui.filters import KINDS, Filter
+from amili_provider.ui.queries import DAYS, Deliveries
 from tests.ledger_cases import ACCEPTED, LOST, NOT_SENT, REFUSED, an_attempt
 from tests.storage.backends.ledgers import CONN_ID, HOMES, Server, SqlHome, homes, running_home
 
@@ -107,12 +110,16 @@ def test_the_database_says_of_each_attempt_what_the_rules_of_the_ledger_say(stor
         for row in rows:
             by_rule[row.kind].add(row.key)
         by_filter = {kind: {row.key for row in ledger.rows(Filter(kind=kind))} for kind in KINDS}
-        counts = ledger.totals(Filter()).counts
-        strip = ledger.strip(Filter(), NOW.date())
+        totals = ledger.totals(Filter())
+        not_delivered = {row.key for row in ledger.rows(Filter(undelivered=True))}
+        number = ledger.totals(Filter(undelivered=True))
+        strip = ledger.strip(Filter(), NOW.date()).totals()
     assert all(by_rule.values())
     assert by_filter == by_rule
-    assert counts == {kind: len(keys) for kind, keys in by_rule.items()}
-    assert {kind: sum(day.counts.get(kind, 0) for day in strip.values()) for kind in KINDS} == counts
+    assert totals.counts == strip.counts == {kind: len(keys) for kind, keys in by_rule.items()}
+    assert totals == Totals.of(Page(rows))
+    assert not_delivered == {row.key for row in rows if row.file.state is not LedgerState.UPLOADED}
+    assert sum(number.counts.values()) == len(not_delivered)
     # An attempt is unknown if, and only if, its file is.
     assert all((row.file.state is LedgerState.UNKNOWN) for row in rows if row.kind == "unknown")
 
@@ -174,7 +181,7 @@ def test_each_word_narrows_the_search(store: SqlStore) -> None:
 
 def test_a_search_that_would_read_too_much_says_where_it_ends(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search by a part of a name ends after its budget and says at which time; a whole name is found at any age."""
-    monkeypatch.setattr(queries, "BUDGET", 10)
+    monkeypatch.setattr(cut, "BUDGET", 10)
     store.restore([_at(NOW - timedelta(days=n), ACCEPTED, f"invoice {n:02}.csv") for n in range(30)])
     oldest = "invoice 29.csv"
     ending = timestamp((NOW - timedelta(days=10)).timestamp())
@@ -195,6 +202,17 @@ def test_a_search_that_would_read_too_much_says_where_it_ends(store: SqlStore, m
         assert ledger.page(Filter(text="29", until="2026-10-30")).cut is None
 
 
+def test_a_whole_name_counts_before_and_after_the_cut(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files of one name, sent lately and so long ago that a search by a part ends before, are both counted."""
+    monkeypatch.setattr(cut, "BUDGET", 10)
+    store.restore([_at(NOW - timedelta(days=n), ACCEPTED, f"invoice {n:02}.csv") for n in range(20)])
+    store.restore([_at(NOW - timedelta(days=n), ACCEPTED, "again.csv", content=str(n)) for n in (1, 29)])
+    with _asked(store) as ledger:
+        found = ledger.totals(Filter(text="again.csv"))
+    assert found.cut is not None
+    assert (found.counts, found.files, found.all_files) == ({"delivered": 2}, {"delivered": 2}, 2)
+
+
 def test_the_strip_has_every_day(store: SqlStore) -> None:
     """The strip counts each day's attempts by what they are now, and a day without any is there, empty."""
     lost = _at(NOW - timedelta(days=2), LOST, "lost.csv")
@@ -204,16 +222,64 @@ def test_the_strip_has_every_day(store: SqlStore) -> None:
     store.restore([settled])
     store.restore([other, _at(NOW - timedelta(days=300), ACCEPTED, "old.csv", client_no="77")])
     with _asked(store) as ledger:
-        strip = ledger.strip(Filter(), date(2026, 11, 22))
-        mine = ledger.strip(Filter(client_no="10042", text="not counted"), date(2026, 11, 22))
-        nothing = ledger.strip(Filter(dags=frozenset({"another"})), date(2026, 11, 22))
-    assert len(strip) == queries.DAYS
+        whole = ledger.strip(Filter(), date(2026, 11, 22))
+        strip = whole.days
+        mine = ledger.strip(Filter(client_no="10042", text="not counted"), date(2026, 11, 22)).days
+        nothing = ledger.strip(Filter(dags=frozenset({"another"})), date(2026, 11, 22)).days
+    assert whole.first == timestamp((NOW - timedelta(days=300)).timestamp())
+    assert len(strip) == DAYS
     assert {day: dict(totals.counts) for day, totals in strip.items() if totals.counts} == {
         "2026-11-20": {"settled": 1, "rejected": 1},
         "2026-11-21": {"delivered": 1},
     }
     assert mine["2026-11-20"].counts == {"settled": 1}
     assert not any(totals.counts for totals in nothing.values())
+
+
+def test_a_day_has_the_numbers_that_the_report_gives(store: SqlStore) -> None:
+    """A file that was tried again and again counts once, on the page as in ``amili-ledger report``."""
+    day = NOW - timedelta(days=1)
+    thrice = [_at(day + timedelta(minutes=n), REFUSED, "refused.csv", n + 1) for n in range(3)]
+    healed = [_at(day, NOT_SENT, "late.csv"), _at(day + timedelta(hours=1), ACCEPTED, "late.csv", 2)]
+    lost = [_at(day, LOST, "lost.csv"), _at(day + timedelta(hours=2), None, "lost.csv", 2)]
+    twice = [_at(day + timedelta(minutes=n), ACCEPTED, "sent twice.csv", n + 1) for n in range(2)]
+    fine = [_at(day, ACCEPTED, f"fine {n}.csv") for n in range(60)]
+    for made in (*thrice, *healed, *lost, *twice, *fine):
+        store.restore([made])
+    asked = Filter(since="2026-11-21", until="2026-11-21")
+    with _asked(store) as ledger:
+        totals = ledger.totals(asked, ledger.page(asked))
+        strip = ledger.strip(Filter(), NOW.date()).days["2026-11-21"]
+        refused = ledger.totals(replace(asked, kind="rejected"), ledger.page(replace(asked, kind="rejected")))
+    [told] = questions.report(store, since="2026-11-21", until="2026-11-21", clock=NOW.timestamp)
+    said = {"delivered": told["uploaded"], "rejected": told["rejected"], "unknown": told["unknown"]}
+    assert said == {"delivered": 63, "rejected": 1, "unknown": 1}
+    assert {kind: totals.files[kind] for kind in said} == {kind: strip.files[kind] for kind in said} == said
+    assert (sum(totals.counts.values()), totals.all_files) == (69, 64)
+    assert (refused.counts, refused.files, refused.all_files) == ({"rejected": 3}, {"rejected": 1}, 1)
+    assert strip.counts == totals.counts == {"delivered": 63, "rejected": 3, "unknown": 2, "not_sent": 1}
+
+
+def test_what_is_not_delivered_is_asked_for_at_once(store: SqlStore) -> None:
+    """All outcomes but delivered, in one question: without files that another attempt delivered, within its days."""
+    day = NOW - timedelta(days=1)
+    for made in (
+        _at(day, REFUSED, "refused.csv"),
+        _at(day, LOST, "lost.csv"),
+        _at(day, NOT_SENT, "late.csv"),
+        _at(NOW - timedelta(minutes=1), None, "on its way.csv"),
+        _at(day, NOT_SENT, "healed.csv"),
+        _at(NOW, ACCEPTED, "healed.csv", 2),
+        _at(day, ACCEPTED, "fine.csv"),
+        _at(NOW - timedelta(days=9), REFUSED, "long ago.csv"),
+    ):
+        store.restore([made])
+    with _asked(store) as ledger:
+        asked = Filter(undelivered=True, since="2026-11-21")
+        found = ledger.page(asked)
+        in_part = ledger.page(replace(asked, text="l"))
+    assert sorted(_names(found.rows)) == ["late.csv", "lost.csv", "on its way.csv", "refused.csv"]
+    assert sorted(_names(in_part.rows)) == ["late.csv", "lost.csv"]
 
 
 def test_a_task_shows_its_worst_first(store: SqlStore) -> None:
@@ -231,9 +297,9 @@ def test_the_page_cannot_write(store: SqlStore) -> None:
     """The connection that answers the page's questions refuses to write, whatever its login may do."""
     store.restore([_at(NOW, ACCEPTED)])
     with _asked(store) as ledger:
-        assert ledger._connection is not None
+        assert ledger._reading._connection is not None
         with pytest.raises(sa.exc.DBAPIError, match=r"(?i)read.?only"):
-            ledger._connection.execute(sa.delete(store.table))
+            ledger._reading._connection.execute(sa.delete(store.table))
     with _asked(store) as ledger:
         assert len(ledger.page(Filter()).rows) == 1
 
@@ -253,6 +319,6 @@ def test_a_login_with_select_alone_suffices(home: SqlHome, store: SqlStore, monk
     with _asked(its_store) as ledger:
         page = ledger.page(Filter(text="invoice"))
         assert [row.kind for row in page.rows] == ["unknown"]
-        assert ledger.strip(Filter(), NOW.date())["2026-11-22"].counts == {"unknown": 1}
+        assert ledger.strip(Filter(), NOW.date()).days["2026-11-22"].counts == {"unknown": 1}
         assert ledger.file(page.rows[0].attempt.file_id)[0].state is LedgerState.UNKNOWN
         assert ledger.clients() == ["10042"]

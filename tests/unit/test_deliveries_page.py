@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import date, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,8 +19,9 @@ from amili_provider.ledger.state import history
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.operators.links import AmiliReceiptsLink
 from amili_provider.ui import plugin
+from amili_provider.ui.answers import Row, Strip, Totals
 from amili_provider.ui.asked import Asked, NotUnderstood, written
-from amili_provider.ui.queries import Filter, Row, Totals
+from amili_provider.ui.filters import Filter
 from amili_provider.ui.shown import drawn, size_of, task_path, templates
 from tests.ledger_cases import an_attempt
 
@@ -63,6 +65,8 @@ def test_an_address_becomes_a_filter_and_an_address_again() -> None:
         client_no="1", text="a&b", since="2026-11-01", until="2026-11-02", kind="unknown", file_type="T", dag_id="d",
         run_id="r", dags=frozenset({"d"}),
     )  # fmt: skip
+    all_but_delivered = Asked.of({"outcome": "not_delivered"}).filter()
+    assert (all_but_delivered.kind, all_but_delivered.undelivered) == (None, True)
     assert asked.after == ("2026-11-01T00:00:00.000Z", "ab", 2)
     assert written(asked.after) == asked.get("after")
     link = asked.link(outcome=None)
@@ -82,16 +86,54 @@ def test_an_address_that_means_nothing_is_said_so(word: str, value: str) -> None
 
 def test_the_strip_shows_small_days_beside_large_ones() -> None:
     """A day with one file has a bar that can be seen beside one of ten thousand; one without any has none."""
-    strip = {
-        "2026-11-20": Totals({"delivered": 10_000}),
-        "2026-11-21": Totals({"delivered": 1}),
-        "2026-11-22": Totals(),
-    }
-    days = drawn(strip, "2026-11-21", "2026-11-21")
+    strip = Strip(
+        {"2026-11-20": Totals({"delivered": 10_000}), "2026-11-21": Totals({"delivered": 1}), "2026-11-22": Totals()},
+        "2026-11-01T06:00:00.000Z",
+    )
+    days = drawn(strip, "2026-11-23", "2026-11-21", "2026-11-21").days
     assert [day.height for day in days] == [46.0, 3.0, 0.0]
     assert [day.chosen for day in days] == [False, True, False]
     assert days[1].told == "Saturday, 21 November 2026: 1 delivered"
     assert days[2].told == "Sunday, 22 November 2026: nothing was sent"
+
+
+def test_the_strip_says_which_weekday_had_no_delivery() -> None:
+    """Neither weekends, nor today, nor days before the ledger; a day on which everything was refused is one."""
+    strip = Strip(
+        {f"2026-11-{day:02}": Totals({"delivered": 1} if day in {11, 13, 17} else {}) for day in range(9, 21)}
+        | {"2026-11-19": Totals({"rejected": 6}, {"rejected": 2}), "2026-11-18": Totals({"settled": 1})},
+        "2026-11-11T06:00:00.000Z",
+    )
+    shown = drawn(strip, "2026-11-20")
+    assert [f"{day.day:%a %d}" for day in shown.weekdays_without] == ["Thu 19", "Mon 16", "Thu 12"]
+    told = {day.day.day: day.told.partition(": ")[2] for day in shown.days}
+    assert (told[10], told[12], told[19], told[20]) == (
+        "before the ledger", "nothing was sent", "2 rejected", "nothing was sent yet",
+    )  # fmt: skip
+    assert [day.week for day in shown.days if day.week] == ["9", "16"]
+    html = templates().get_template("strip.html").render(strip=shown, asked=Asked.of({}))
+    assert html.count('<rect class="none') == 6  # with a weekend, today, and the one refused
+    assert html.count('<rect class="before"') == 2
+    assert "Thu 19 Nov</a>" in html
+    assert 'aria-label="Thursday, 12 November 2026: nothing was sent"' in html
+
+
+def test_days_that_were_not_counted_are_no_days_without_a_delivery() -> None:
+    """Of who may read some DAGs only, so many attempts are looked at: older days say that they were not counted."""
+    strip = Strip(
+        {"2026-11-18": Totals(), "2026-11-19": Totals()}, "2026-01-01T06:00:00.000Z", "2026-11-19T05:00:00.000Z"
+    )
+    shown = drawn(strip, "2026-11-20")
+    assert [day.day.day for day in shown.weekdays_without] == [19]
+    assert "not counted" in shown.days[0].told
+
+
+def test_months_and_weeks_are_named() -> None:
+    """The strip names the first of a month, Mondays, and the month that it begins with if there is room."""
+    days = {str(date(2026, 10, 5) + timedelta(days=n)): Totals() for n in range(40)}
+    shown = drawn(Strip(days, "2026-01-01"), "2026-11-20").days
+    assert [(day.day.day, day.month) for day in shown if day.month] == [(5, "October"), (1, "November")]
+    assert [day.week for day in shown if day.week] == ["5", "12", "19", "26", "2", "9"]
 
 
 def test_sizes_are_read_at_a_glance() -> None:

@@ -20,7 +20,7 @@ from amili_provider.sandbox.server import SandboxServer
 from tests.databases import postgres
 from tests.ledgers import new_ledger
 from tests.suites.bench.airflow import OVER, Airflow, BenchError, until
-from tests.suites.bench.scenarios import FILES, FOR_CI, SCENARIOS, Stage
+from tests.suites.bench.scenarios import FILES, FOR_CI, PERSON, SCENARIOS, Stage
 
 _MOST_AT_ONCE = {"sqlite": 5, "postgres": len(SCENARIOS)}
 """SQLite lets one writer in at a time; more scenarios would only meet locked tables."""
@@ -75,8 +75,9 @@ def run(names: list[str], database: str, folder: Path, seconds: float) -> list[s
             "AMILI_BENCH": json.dumps({name: SCENARIOS[name].sensor for name in names}),
             "AMILI_BENCH_FILES": str(outbound),
         }
+        ledgers = {name: new_ledger(folder, f"{name}.db") for name in names}
         for name, amili in amilis.items():
-            ledger = new_ledger(folder, f"{name}.db")
+            ledger = ledgers[name]
             environment[f"AIRFLOW_CONN_AMILI_{name.upper()}"] = amili.connection_json(ledger=ledger)
             wanted, said = SCENARIOS[name].before
             if SCENARIOS[name].fault:
@@ -90,12 +91,12 @@ def run(names: list[str], database: str, folder: Path, seconds: float) -> list[s
             port = stack.enter_context(postgres(folder / "postgres"))
             url = f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"
         began = time.monotonic()
-        airflow = stack.enter_context(Airflow(home, url, environment).running())
+        airflow = stack.enter_context(Airflow(home, url, environment, person=PERSON).running())
         until("the DAGs are read", lambda: airflow.knows({f"bench_{name}" for name in names}), 300)
         print(f"Airflow on {database} is up after {time.monotonic() - began:.0f} s")
         pool = ThreadPoolExecutor(_MOST_AT_ONCE[database])
         try:
-            played = {name: pool.submit(play, name, airflow, amilis[name]) for name in names}
+            played = {name: pool.submit(play, name, airflow, amilis[name], ledgers[name]) for name in names}
             _, late = wait(played.values(), timeout=max(ends_at - time.monotonic(), 0))
             failed = [name for name, one in played.items() if one in late or not one.result()]
         finally:
@@ -107,11 +108,11 @@ def run(names: list[str], database: str, folder: Path, seconds: float) -> list[s
     return failed
 
 
-def play(name: str, airflow: Airflow, amili: SandboxServer) -> bool:
+def play(name: str, airflow: Airflow, amili: SandboxServer, ledger: str) -> bool:
     """Play one scenario; return whether it held."""
     began = time.monotonic()
     try:
-        SCENARIOS[name].play(Stage(airflow, amili, airflow.begin(f"bench_{name}")))
+        SCENARIOS[name].play(Stage(airflow, amili, airflow.begin(f"bench_{name}"), ledger))
     except (AssertionError, BenchError):
         print(f"FAILED  {name} ({time.monotonic() - began:.0f} s)\n{traceback.format_exc()}", flush=True)
         return False

@@ -59,6 +59,7 @@ class Airflow:
     :param environment: more variables, such as connections.
     :param services: what to start; Airflow 2 has a scheduler that also reads DAGs, and no such API server.
     :param python: the Python that has this Airflow.
+    :param person: name and password of its only user, an administrator; without, whoever comes is one.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class Airflow:
         *,
         services: Collection[str] = tuple(SERVICES),
         python: str = sys.executable,
+        person: tuple[str, str] | None = None,
     ) -> None:
         self.home = home
+        self._person = person
         self._services = services
         self._python = python
         self.port = free_port()
@@ -88,7 +91,7 @@ class Airflow:
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": str(person is None),
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(self.port),
@@ -109,6 +112,11 @@ class Airflow:
             "PATH": os.pathsep.join((str(Path(python).parent), kept["PATH"])),
             **environment,
         }
+        if person is not None:
+            passwords = home / "passwords.json"
+            passwords.write_text(json.dumps(dict([person])), encoding="utf-8")
+            self._environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] = f"{person[0]}:admin"
+            self._environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"] = str(passwords)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Airflow]:
@@ -168,8 +176,12 @@ class Airflow:
 
     def _answers(self) -> bool:
         self.check()
+        asked = urllib.request.Request(f"{self.url}/auth/token")
+        if self._person is not None:
+            asked.data = json.dumps(dict(zip(("username", "password"), self._person, strict=True))).encode()
+            asked.add_header("Content-Type", "application/json")
         try:
-            with urllib.request.urlopen(f"{self.url}/auth/token", timeout=5) as answer:
+            with urllib.request.urlopen(asked, timeout=5) as answer:
                 self._token = json.load(answer)["access_token"]
         except (OSError, urllib.error.URLError):
             return False
@@ -252,12 +264,9 @@ class Run:
         """
         Answer the question of a task, as its page does.
 
-        Airflow takes a task for lost that goes on before the scheduler has heard that its process ended; no person is
-        so fast.
-
-        :param asked: how often the task has asked by now, so many of its processes have ended.
+        :param asked: how often the task has asked by now.
         """
-        until("the scheduler hears that the task's process ended", lambda: self._ended() >= asked, 120)
+        self.heard(asked)
         body = {"chosen_options": [option], "params_input": fields}
         for left in reversed(range(_CALLS)):
             try:
@@ -270,6 +279,14 @@ class Run:
                     raise
             else:
                 return
+
+    def heard(self, asked: int) -> None:
+        """
+        Wait until the scheduler has heard that the processes ended that asked *asked* times.
+
+        Airflow takes a task for lost that goes on before; no person is so fast.
+        """
+        until("the scheduler hears that the task's process ended", lambda: self._ended() >= asked, 120)
 
     def _ended(self) -> int:
         lines = (self._airflow.home / "scheduler.log").read_text("utf-8", "replace").splitlines()

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from amili_provider.operators import question
 from amili_provider.operators.question import OPTIONS, SEND_AGAIN
 from amili_provider.sandbox.server import SandboxServer
+from tests.ledgers import attempts_in
 from tests.suites.bench.airflow import Airflow, Run, until
 
 FILES = 3
+PERSON = ("kari", "a-password-of-this-bench-only")
 _QUEUED_FOR_NOW = ("*", "queued")
 
 
@@ -23,6 +26,7 @@ class Stage:
     airflow: Airflow
     amili: SandboxServer
     run: Run
+    ledger: str
 
     def deferred(self, polls: int = FILES) -> None:
         """Wait until the sensor waits in the triggerer, which has asked for everything once."""
@@ -170,9 +174,9 @@ def _batch(stage: Stage) -> None:
 def _ask(stage: Stage) -> None:
     """Answers are lost: the task asks, asks again without a reason, and sends what a person says did not arrive."""
     waiting = stage.run.until("upload", "awaiting_input", "deferred")
-    question = stage.run.question("upload")
-    assert question["options"] == list(OPTIONS)
-    assert all(f"{number}.csv" in question["body"] for number in range(FILES))
+    asked = stage.run.question("upload")
+    assert asked["options"] == list(OPTIONS)
+    assert all(f"{number}.csv" in asked["body"] for number in range(FILES))
     assert not stage.amili.uploads
     stage.run.answer("upload", SEND_AGAIN, asked=1, reason=" ")
     until("the question is asked again", lambda: not stage.run.question("upload")["response_received"], 120)
@@ -182,6 +186,24 @@ def _ask(stage: Stage) -> None:
     assert [receipt["outcome"] for receipt in stage.run.xcom("upload")] == ["uploaded"] * FILES
     assert sorted(upload.name for upload in stage.amili.uploads) == [f"{number}.csv" for number in range(FILES)]
     assert "answered: Amili does not have them: send again." in stage.run.log("upload")
+
+
+def _ask_in_browser(stage: Stage) -> None:
+    """A person reads the question in Chromium, types why, and chooses: the task goes on, the ledger has their name."""
+    from tests.suites.browser.asking import answered
+
+    stage.run.until("upload", "awaiting_input", "deferred")
+    stage.run.heard(1)
+    subject = question.subject(FILES)
+    read = answered(stage.airflow.url, *PERSON, subject, question.HAS_THEM, "Ola sees them in the portal")
+    assert all(word in read for word in ("0.csv", "2.csv", *question.OPTIONS)), read
+    assert stage.run.until("upload") == "success"
+    assert not stage.amili.uploads
+    settled = [attempt for attempt in attempts_in(stage.ledger) if attempt.settled_by]
+    assert sorted(attempt.name for attempt in settled) == [f"{number}.csv" for number in range(FILES)]
+    for attempt in settled:
+        assert (attempt.outcome, attempt.reason) == ("uploaded", "Ola sees them in the portal")
+        assert PERSON[0] in str(attempt.settled_by)
 
 
 def _ask_in_vain(stage: Stage) -> None:
@@ -221,6 +243,7 @@ SCENARIOS = {
     "reschedule": Scenario(_reschedule, {"kind": "files", "mode": "reschedule", "poke_interval": 5}),
     "batch": Scenario(_batch, {"kind": "batch", "deferrable": True}, ("the-batch", "working")),
     "ask": Scenario(_ask, _ASKS, fault=_UNHEARD),
+    "ask_in_browser": Scenario(_ask_in_browser, _ASKS, fault=_UNHEARD),
     "ask_in_vain": Scenario(_ask_in_vain, {**_ASKS, "response_timeout": 8}, fault=_UNHEARD),
 }
 FOR_CI = ("success", "refusal", "time_out", "killed_triggerer", "expired_token", "ask")

@@ -13,24 +13,16 @@ from pathlib import Path
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from tests.deliveries import ApiServer, amili_connection, api_server, ledger_of, some_weeks
+from tests.deliveries import LONG, ApiServer, amili_connection, api_server, date_off, ledger_of, some_weeks
 from tests.suites.browser.pages import Page
 
 _SHOWN_FOLDER = Path(tempfile.gettempdir(), "amili")
 """The page shows to an administrator where a ledger is, and so does a picture: a name of no machine in particular."""
-_WIDE, _NARROW = (1400, 980), (800, 980)
+_WIDE, _BETWEEN, _NARROW = (1400, 980), (960, 980), (800, 980)
 
 
 class DeliveriesPage(Page):
     """The page within Airflow's frame."""
-
-    def sign_in(self, name: str, password: str) -> None:
-        """Sign in as a person does."""
-        self._driver.get(self._url)
-        self.find("//input[@name='username']").send_keys(name)
-        self.find("//input[@name='password']").send_keys(password)
-        self.click("//button[@type='submit']")
-        self.find("//a[@href='/dags']")
 
     def open(self, asked: str = "", *, theme: str = "light") -> None:
         """Open the page in Airflow, as *Browse* leads to it, in a theme of Airflow's."""
@@ -61,6 +53,10 @@ class DeliveriesPage(Page):
         """Return the files that are listed."""
         return [found.text for found in self._driver.find_elements(By.CSS_SELECTOR, "td.file > a")]
 
+    def days_without(self) -> list[str]:
+        """Return the weekdays that are said to have no delivery."""
+        return [found.text for found in self._driver.find_elements(By.CSS_SELECTOR, ".strip p a")]
+
     def overflows(self) -> bool:
         """Return whether the page is wider than its frame, or its rows wider than their place."""
         wider = "const e = document.querySelector(arguments[0]); return e.scrollWidth > e.clientWidth"
@@ -90,6 +86,21 @@ def _server() -> Iterator[ApiServer]:
         for end in ("", "-wal", "-shm"):
             Path(f"{ledger}{end}").unlink(missing_ok=True)
         _SHOWN_FOLDER.rmdir()
+
+
+def _days_without() -> list[str]:
+    day_off = date_off(datetime.now(UTC))
+    return [f"{day_off:%a %-d %b}"] if day_off.weekday() < 5 else []
+
+
+def _widths(page: DeliveriesPage) -> Iterator[tuple[str, bool]]:
+    """Yield whether the page fits into narrow windows, to the narrowest."""
+    for width, height in (_BETWEEN, _NARROW):
+        page.resize(width, height)
+        for theme in ("dark", "light"):
+            for searched in (LONG[:20], "_0001.csv"):
+                page.open(f"/amili/deliveries?q={searched}", theme=theme)
+                yield f"the rows with {searched} fit into {width} points ({theme})", not page.overflows()
 
 
 def look(driver: webdriver.Chrome, images: Path) -> list[str]:
@@ -132,6 +143,17 @@ def look(driver: webdriver.Chrome, images: Path) -> list[str]:
             listed = sorted(row["name"] for row in csv.DictReader(opened))
         expect("the CSV holds what is filtered", holds=listed == unknown)
 
+        page.open()
+        page.click("//a[normalize-space()='Not delivered']")
+        page.find("//option[@value='not_delivered'][@selected]")
+        listed = page.names()
+        expect(
+            "what is not delivered is one click away, without what was settled",
+            holds={*unknown, "invoice_refused_0001.csv", "invoice_sending_0001.csv"} <= {*listed}
+            and "invoice_settled_0001.csv" not in listed,
+        )
+        expect("the weekday without a delivery is named below the strip", holds=page.days_without() == _days_without())
+
         page.open("/amili/deliveries?outcome=rejected", theme="dark")
         expect("a name is text, whatever it holds", holds="<script>alert('name')</script>" in page.text())
         page.open(theme="dark")
@@ -145,10 +167,8 @@ def look(driver: webdriver.Chrome, images: Path) -> list[str]:
         page._wait(lambda: "/tasks/upload" in driver.current_url)
         expect("a link to Airflow's pages fills the window", holds="/plugin/" not in driver.current_url)
 
-        page.resize(*_NARROW)
-        for theme in ("dark", "light"):
-            page.open("/amili/deliveries?q=_0001.csv", theme=theme)
-            expect(f"the page fits into 800 points ({theme})", holds=not page.overflows())
+        for what, fits in _widths(page):
+            expect(what, holds=fits)
         page.take(images / "deliveries-narrow.png")
         driver.switch_to.default_content()
     return wrong

@@ -76,6 +76,14 @@ class Page:
 
         self._wait(clicked)
 
+    def sign_in(self, name: str, password: str) -> None:
+        """Sign in as a person does."""
+        self._driver.get(self._url)
+        self.find("//input[@name='username']").send_keys(name)
+        self.find("//input[@name='password']").send_keys(password)
+        self.click("//button[@type='submit']")
+        self.find("//a[@href='/dags']")
+
     def resize(self, width: int, height: int) -> None:
         """Give the page that many points."""
         self._driver.set_window_size(width, height)
