@@ -127,4 +127,4 @@ def kind_of(attempt: Attempt, file: History, now: float) -> str:
         return str(attempt.outcome)
     if attempt.is_live(now):
         return "being_sent"
-    return "unknown" if file.state is LedgerState.UNKNOWN and attempt.attempt in file.unknown else "settled"
+    return "unknown" if attempt.attempt in file.open else "settled"

@@ -126,18 +126,22 @@ class Conditions:
         ]
 
     def _settled(self) -> Clause:
-        """Return whether a file is decided, of which an attempt's outcome is unknown; as ``state.history`` does."""
+        """Return whether an attempt without a known outcome is not to be settled any more; as ``History.open`` does."""
         mine, other = self.table.c, self.table.alias()
         number = sa.cast(mine.attempt, sa.String(20))
-        decides = sa.or_(
-            _is(other.c.outcome, Outcome.UPLOADED),
-            sa.and_(other.c.outcome.is_(None), other.c.expires_at > self.now),
-            sa.and_(
-                other.c.outcome.in_([Outcome.REJECTED.value, Outcome.NOT_SENT.value]),
-                (sa.literal(",") + other.c.resolves + ",").like(sa.literal("%,") + number + ",%"),
-            ),
+
+        def one_more(condition: Clause) -> Clause:
+            there = self._at_the_same_file(other).where(other.c.attempt != mine.attempt, condition)
+            return there.exists()
+
+        accepted = _is(other.c.outcome, Outcome.UPLOADED)
+        resolves = sa.and_(
+            other.c.outcome.in_([Outcome.UPLOADED.value, Outcome.REJECTED.value, Outcome.NOT_SENT.value]),
+            (sa.literal(",") + other.c.resolves + ",").like(sa.literal("%,") + number + ",%"),
         )
-        return self._at_the_same_file(other).where(other.c.attempt != mine.attempt, decides).exists()
+        decides = sa.or_(accepted, sa.and_(other.c.outcome.is_(None), other.c.expires_at > self.now))
+        sent_once_more = one_more(sa.and_(accepted, other.c.attempt < mine.attempt))
+        return sa.or_(one_more(resolves), sa.and_(sa.not_(sent_once_more), one_more(decides)))
 
     def _delivered(self) -> Clause:
         """Return whether an attempt at the same file delivered it."""
