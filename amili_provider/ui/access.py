@@ -112,14 +112,18 @@ def opened(conn_id: str) -> Iterator[tuple[AmiliSettings, LedgerStore]]:
         store.close()
 
 
-def receipts(dag_id: str, run_id: str, task_id: str, map_index: int) -> list[dict[str, Any]]:
-    """Return the receipts that a task instance published; none if its XCom is gone, or holds something else."""
+def receipts(dag_id: str, run_id: str, task_id: str, map_index: int) -> list[dict[str, Any]] | None:
+    """
+    Return the receipts that a task instance published; none if its XCom is gone.
+
+    :returns: None if it holds something else, as with an XCom backend that keeps values outside of the database.
+    """
     mine = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index, "key": "return_value"}
     with create_session() as session:
         found = session.scalars(sa.select(XComModel).filter_by(**mine)).first()
         value = None if found is None else XComModel.deserialize_value(found)
     if not isinstance(value, list):
-        return []
+        return [] if found is None else None
     return [_receipt(one) for one in value if isinstance(one, dict) and isinstance(one.get("outcome"), str)]
 
 

@@ -253,12 +253,14 @@ def task(  # noqa: PLR0917 - FastAPI gives them by name
     # Airflow leaves the word in braces where a task is not mapped.
     index = int(map_index) if map_index.isdecimal() and len(map_index) <= _LONGEST_INDEX else -1
     published = access.receipts(dag_id, run_id, task_id, index) if reader.may_see(dag_id, xcom=True) else []
+    kept_elsewhere, published = published is None, published or []
     groups = by_outcome(published)
     shown: dict[str, Any] = {
         "receipts": list(islice(chain.from_iterable(groups.values()), MOST_RECEIPTS)),
         "counts": {outcome: len(some) for outcome, some in groups.items()},
         "sizes": {outcome: sum(one.get("size") or 0 for one in some) for outcome, some in groups.items()},
-        "number": len(published), "rows": [], "notice": "", "dag_id": dag_id, "run_id": run_id, "task_id": task_id,
+        "number": len(published), "kept_elsewhere": kept_elsewhere, "rows": [], "notice": "",
+        "dag_id": dag_id, "run_id": run_id, "task_id": task_id,
     }  # fmt: skip
     if not published:
         wanted = Filter(dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=index)

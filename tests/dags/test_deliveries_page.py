@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -258,3 +259,18 @@ def test_the_page_writes_nothing(server: ApiServer, anna: str) -> None:
     before = path.read_bytes()
     assert server.get("/amili/deliveries?outcome=unknown", anna)[0] == 200
     assert path.read_bytes() == before
+
+
+def test_receipts_that_an_xcom_backend_keeps_elsewhere_are_not_called_gone(server: ApiServer, anna: str) -> None:
+    """The tab says that it does not read them, and shows the attempts; it is the last test, since it changes XCom."""
+    run_id = quote(_run_id(server, anna), safe="")
+    entry = f"/api/v2/dags/invoices_to_amili/dagRuns/{run_id}/taskInstances/upload/xcomEntries/return_value"
+    body = json.dumps({"value": "file:///xcom/upload.json", "map_index": -1}).encode()
+    headers = {"Authorization": f"Bearer {anna}", "Content-Type": "application/json"}
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{server.url}{entry}", body, headers, method="PATCH"), timeout=60
+    ) as answer:
+        assert answer.status == 200
+    text = server.get(f"/amili/task/invoices_to_amili/{run_id}/upload/-1", anna)[1]
+    assert "XCom backend keeps its receipts elsewhere" in text
+    assert "bad.csv" in text
