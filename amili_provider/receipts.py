@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Outcome(StrEnum):
@@ -31,8 +31,7 @@ class Outcome(StrEnum):
         return self in (Outcome.DUPLICATE, Outcome.REJECTED, Outcome.UNKNOWN, Outcome.NOT_SENT)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """
     What one answer says of one file.
 
@@ -120,7 +119,7 @@ _DAY, _MONTH = r"(?:[04][1-9]|[1256]\d|[37][01])", r"(?:[048][1-9]|[159][0-2])"
 """Of birth. The day is 40 more in a D-number, the month 40 or 80 more in an auxiliary or a made-up number."""
 _YEAR = r"(?:19|20(?=0))?\d\d"
 """Four digits only where it can be a year of birth: what follows a date of this year is rather an amount."""
-_NATIONAL_ID = re.compile(
+_NATIONAL_ID = (
     rf"(?<!\d)(?:{_DAY}{_MONTH}\d\d|(?<!\d{{4}}[-./_]){_DAY}([ ./_-]){_MONTH}\1{_YEAR})"
     # Five digits, which some write as three and two. With decimals after them they are an amount.
     r" ?[-./_\u2010-\u2015\u2212]? ?\d{3} ?\d\d(?!\d|[.,]\d\d?(?!\d|[ ./_-]\d))"
@@ -151,7 +150,7 @@ def one_line(words: Any, longest: int = LONGEST_SHOWN) -> str:
         text = text[:most].rstrip(_IN_NUMBERS)
     if not text.isprintable():
         text = "".join(" " if unicodedata.category(c) in _UNSHOWN else c for c in text)
-    text = _NATIONAL_ID.sub("*" * 11, " ".join(text.split()))
+    text = re.sub(_NATIONAL_ID, "*" * 11, " ".join(text.split()))
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

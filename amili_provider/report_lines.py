@@ -8,8 +8,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 LOG_WIDTH = 92
 """Characters that Airflow's log view shows of a line of an error, in a window 1,400 pixels wide; it wraps nothing."""
@@ -56,8 +55,7 @@ ReceiptFields = Mapping[str, Any]
 # Facts
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """
     Files with one outcome for one reason.
 

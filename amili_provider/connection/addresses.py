@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from amili_provider.connection.fields import label
@@ -14,8 +13,7 @@ _PORTS = {"http": 80, "https": 443}
 _HIGHEST_PORT = 65535
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """
     Where a service is.
 
@@ -62,8 +60,7 @@ class Address:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(NamedTuple):
     """Amili's own addresses of one environment."""
 
     api: Address

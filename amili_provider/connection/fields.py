@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from amili_provider.connection.values import LONGEST_SECONDS
 
@@ -21,8 +20,7 @@ MOST_FILES_PER_REQUEST = 5_000
 _YES_NO: dict[str, Any] = {"type": ["string", "null"], "enum": ["true", "false"]}
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionField:
+class ConnectionField(NamedTuple):
     """
     One field of the connection.
 
@@ -42,8 +40,8 @@ class ConnectionField:
     schema: dict[str, Any] | None = None
     placeholder: str = ""
     default: Any = None
-    assumed: bool = field(default=False, kw_only=True)
-    section: str = field(default="", kw_only=True)
+    assumed: bool = False
+    section: str = ""
 
     @property
     def standard(self) -> bool:

@@ -323,5 +323,5 @@ def _foretell(group: Sequence[Item], result: Result) -> None:
 def _unwritten(result: Result, error: SettlingFailed) -> Result:
     verdict = result.verdict
     note = f"The ledger could not be told, and will call it unknown: {error}"
-    told = replace(verdict, message=one_line(joined(verdict.message, note)))
+    told = verdict._replace(message=one_line(joined(verdict.message, note)))
     return replace(result, verdict=told, unwritten=True)

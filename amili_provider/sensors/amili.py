@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import Context
-
-from amili_provider.api.results import Vocabulary
 from amili_provider.connection import checked_client_no, field_label
 from amili_provider.exceptions import AmiliResultFailed
 from amili_provider.report_lines import MOST_LINES, by_outcome, told
-from amili_provider.sensors.arguments import Asked, asked_for, checked_uuid, uploads_in, without_receipts
+from amili_provider.sensors.arguments import asked_for, checked_uuid, uploads_in, without_receipts
 from amili_provider.sensors.base import AmiliSensor, words_of
-from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
-from amili_provider.triggers.base import AmiliTrigger
-from amili_provider.triggers.clients import Overrides
-from amili_provider.triggers.events import Open, Settled
-from amili_provider.triggers.questions import Ask, Client, Key, about_batches, about_files
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from amili_provider.api.results import Vocabulary
+    from amili_provider.sensors.arguments import Asked
+    from amili_provider.triggers.base import AmiliTrigger
+    from amili_provider.triggers.clients import Overrides
+    from amili_provider.triggers.events import Open, Settled
+    from amili_provider.triggers.questions import Ask, Client, Key
 
 _PARTIAL_CHOICES = ("wait", "fail", "succeed")
 
@@ -83,12 +85,18 @@ class AmiliFileResultSensor(AmiliSensor):
         return AmiliResultFailed("\n".join([*head, *told(sections, MOST_LINES - len(head))]), receipts=lost)
 
     def _overrides(self) -> Overrides:
+        from amili_provider.triggers.clients import Overrides
+
         return Overrides(self.result_path, self.accepted_results, self.refused_results, self.pending_results)
 
     def _question(self, client: Client, vocabulary: Vocabulary) -> Ask:
+        from amili_provider.triggers.questions import about_files
+
         return about_files(client, vocabulary)
 
     def _trigger(self, keys: list[Key], **arguments: Any) -> AmiliTrigger:
+        from amili_provider.triggers.amili import AmiliFileResultTrigger
+
         by_client: dict[str, list[str]] = {}
         for client_no, file_id in keys:
             by_client.setdefault(client_no, []).append(file_id)
@@ -155,9 +163,13 @@ class AmiliBatchSensor(AmiliSensor):
         return [(number, checked_uuid(self.batch_uuid))]
 
     def _question(self, client: Client, vocabulary: Vocabulary) -> Ask:
+        from amili_provider.triggers.questions import about_batches
+
         return about_batches(client, vocabulary, self.if_partial)
 
     def _trigger(self, keys: list[Key], **arguments: Any) -> AmiliTrigger:
+        from amili_provider.triggers.amili import AmiliBatchTrigger
+
         ((client_no, batch_uuid),) = keys
         return AmiliBatchTrigger(client_no=client_no, batch_uuid=batch_uuid, if_partial=self.if_partial, **arguments)
 

@@ -1,25 +1,31 @@
-"""What both sensors do: one outcome for one course of events, in poke, reschedule and deferrable mode alike."""
+"""
+What both sensors do: one outcome for one course of events, in poke, reschedule and deferrable mode alike.
+
+What only a wait needs is imported when it begins: pydantic's models alone cost a DAG file more than all operators.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout, Context, PokeReturnValue, conf
-from pydantic import ValidationError
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, PokeReturnValue, conf
 
-from amili_provider.api.results import Vocabulary
 from amili_provider.exceptions import AmiliError, AmiliResultFailed, wrong_arguments_are_permanent
 from amili_provider.report_lines import laid_out, laid_out_errors
-from amili_provider.sensors.arguments import check_wait
-from amili_provider.sensors.poller import Poller
 from amili_provider.sensors.soft_fail import SensorThatEndsAsPokeWould, first_reschedule_date
-from amili_provider.triggers.base import MOST_FAILURES, AmiliTrigger, Pace, Time
-from amili_provider.triggers.clients import Overrides
-from amili_provider.triggers.events import CLEAR, Open, Settled, read_event
-from amili_provider.triggers.polling import Polled, Wait, is_transient
-from amili_provider.triggers.questions import Ask, Client, Key
+from amili_provider.triggers.base import MOST_FAILURES, Pace, Time
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from amili_provider.api.results import Vocabulary
+    from amili_provider.sensors.poller import Poller
+    from amili_provider.triggers.base import AmiliTrigger
+    from amili_provider.triggers.clients import Overrides
+    from amili_provider.triggers.events import Open, Settled
+    from amili_provider.triggers.questions import Ask, Client, Key
 
 DEFAULT_TIMEOUT_SECONDS = 60 * 60
 _GRACE_SECONDS = 120
@@ -106,6 +112,8 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
         raise NotImplementedError
 
     def _overrides(self) -> Overrides:
+        from amili_provider.triggers.clients import Overrides
+
         return Overrides(None, self.accepted_results, self.refused_results, self.pending_results)
 
     def _result(self, settled: dict[Key, Settled]) -> Any:
@@ -123,6 +131,8 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
     @laid_out_errors()
     def execute(self, context: Context) -> Any:
         """Wait. A wrong argument fails the task at once, whatever ``soft_fail`` says: it is a mistake in the DAG."""
+        from amili_provider.sensors.arguments import check_wait
+
         started = self.time.now()
         with wrong_arguments_are_permanent():
             for name in ("timeout", "poke_interval", "max_wait"):
@@ -162,6 +172,8 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
             raise
 
     def _poke(self, poking: Poller) -> bool | PokeReturnValue:
+        from amili_provider.triggers.polling import Polled
+
         polled, wait = poking.poll(), poking.wait
         if polled is Polled.SETTLED:
             return PokeReturnValue(is_done=True, xcom_value=self._judged(wait.settled, []))
@@ -176,6 +188,8 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
         return False
 
     def _defer_if_open(self, poking: Poller, started: float) -> Any:  # noqa: RET503 - defer raises
+        from amili_provider.triggers.polling import is_transient
+
         wait = poking.wait
         try:
             done = self._poke(poking)
@@ -223,6 +237,10 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
         :param settled: what was settled before the task was deferred; None if Airflow did not keep it, as
             ``dag.test()`` of Airflow 3 does not: Amili is asked for it again.
         """
+        from pydantic import ValidationError
+
+        from amili_provider.triggers.events import CLEAR, Settled, read_event
+
         ended = read_event(event)
         try:
             known = [*(Settled.model_validate(one) for one in settled or ()), *ended.settled]
@@ -240,6 +258,8 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
 
     def _opened(self, context: Context, wanted: list[tuple[str | None, str]], started: float) -> Poller:
         from amili_provider.hooks.amili import AmiliHook
+        from amili_provider.sensors.poller import Poller
+        from amili_provider.triggers.polling import Wait
 
         hook = AmiliHook(self.amili_conn_id)
         settings = self._overrides().applied_to(hook.settings)
@@ -273,6 +293,8 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
             raise self._refused(refused, still_open, len(known) + len(still_open))
         missing = self._missing(known)
         if missing or still_open:
+            from amili_provider.triggers.events import CLEAR
+
             raise AmiliError(f"The trigger ended without a result of {len(missing) or len(still_open)}. {CLEAR}")
         names = self._names()
         shown = [f"{names.get(one.id, one.id)} ({words_of(one)})" for one in known[:_MOST_SHOWN]]

@@ -11,8 +11,7 @@ import importlib
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -31,8 +30,7 @@ _JITTER = (0.02, 0.12)
 """A little slower than asked for, never faster: 60 polls an hour at 60 seconds, both ends included."""
 
 
-@dataclass(frozen=True, slots=True)
-class Time:
+class Time(NamedTuple):
     """
     The clock, the waiting and the chance of a wait; tests hand in their own.
 
@@ -46,8 +44,7 @@ class Time:
     random: Callable[[], float] = random.random
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(NamedTuple):
     """
     The intervals between polls, as a sensor's arguments say.
 

@@ -483,7 +483,7 @@ def test_odd_text_survives_or_is_escaped(store: LedgerStore, text: str, kept: se
     """Nothing that a file, a run or Amili is called makes a claim or an outcome impossible."""
     attempt = an_attempt(name=text, source=text, run_id=text, request=text, host=text, client_no="10042")
     assert store.claim([attempt], 600) == set()
-    attempt.settle(replace(ACCEPTED, status=text, result=text, message=text))
+    attempt.settle(ACCEPTED._replace(status=text, result=text, message=text))
     store.settle([attempt])
     known = _kept(store, attempt)
     assert known.outcome is ACCEPTED.outcome
