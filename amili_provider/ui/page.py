@@ -204,7 +204,7 @@ def file(request: Request, reader: Reading, file_id: str) -> Response:
     asked_any = False
     for conn_id in [asked.get("conn")] if asked.get("conn") in known_ids else known_ids:
         dags = reader.dags(conn_id)
-        named = conn_id if dags is None else asked.get("conn")
+        named = conn_id if dags is None or conn_id == asked.get("conn") else ""
         try:
             with access.opened(conn_id) as (settings, store):
                 found = _files(store, settings, file_id.lower(), asked.get("client"))

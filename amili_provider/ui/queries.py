@@ -9,7 +9,6 @@ that a page costs the same whether the ledger holds a thousand attempts or a mil
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
@@ -35,6 +34,7 @@ PAGE = 50
 """Rows of a page."""
 _CLIENTS = 500
 _MANY = 1000
+_ALL = "all"
 _MANY_OF = ("delivered", "not_sent")
 """Kinds of which a day may have so many that they are only counted, in an index."""
 
@@ -148,28 +148,26 @@ class Deliveries:
             return Totals.of(page)
         cut = None if wanted.one_run else self._back(wanted)
         size, file = self._table.c.size, self._file()
-        parts = list(self._conditions.by_kind(wanted, cut))
-        numbers = [
-            sa.select(sa.literal(kind).label("kind"), sa.func.count(), sa.func.count(), sa.func.sum(size)).where(part)
-            for kind, part in parts
-            if kind == "delivered"
-        ]
-        others = [sa.select(sa.literal(k).label("kind"), size, file).where(p) for k, p in parts if k != "delivered"]
-        if others:
-            each = sa.union_all(*others).subquery()
-            its = (sa.func.count(), sa.func.count(each.c.file.distinct()), sa.func.sum(each.c.size))
-            numbers.append(sa.select(each.c.kind, *its).group_by(each.c.kind))
-        counts: Counter[str] = Counter()
-        files: Counter[str] = Counter()
-        sizes: Counter[str] = Counter()
-        for kind, attempts, its_files, its_size in self._reading.rows(sa.union_all(*numbers)):
-            if attempts:
-                counts[kind] += attempts
-                files[kind] += its_files
-                sizes[kind] += int(its_size or 0)
-        all_of_them = sa.union_all(*(sa.select(file).where(part) for _, part in parts)).subquery()
-        different = sa.select(all_of_them.c.file).distinct().subquery()
-        ((all_files,),) = self._reading.rows(sa.select(sa.func.count()).select_from(different))
+        parts = (
+            sa.select(sa.literal(kind).label("kind"), size, file).where(part)
+            for kind, part in self._conditions.by_kind(wanted, cut)
+        )
+        # Named, so that it is looked for once.
+        found = sa.union_all(*parts).cte("found")
+        one_each = sa.select(found.c.file).distinct().subquery()
+        of_kind, count, bytes_ = found.c.kind, sa.func.count, sa.func.sum(found.c.size)
+        numbers = sa.union_all(
+            sa.select(sa.literal("delivered"), count(), sa.literal(0), bytes_).where(of_kind == "delivered"),
+            sa.select(of_kind, count(), count(found.c.file.distinct()), bytes_)
+            .where(of_kind != "delivered")
+            .group_by(of_kind),
+            sa.select(sa.literal(_ALL), sa.literal(0), count(), sa.literal(0)).select_from(one_each),
+        )
+        told = {row[0]: row[1:] for row in self._reading.rows(numbers)}
+        _, all_files, _ = told.pop(_ALL)
+        counts = {kind: attempts for kind, (attempts, _, _) in told.items() if attempts}
+        files = {kind: counts[kind] if kind == "delivered" else told[kind][1] for kind in counts}
+        sizes = {kind: int(told[kind][2]) for kind in counts}
         return Totals(counts, files, all_files, sizes, cut)
 
     def page(self, wanted: Filter, after: Key | None = None, size: int = PAGE) -> Page:

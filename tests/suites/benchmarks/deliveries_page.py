@@ -32,6 +32,7 @@ from sqlalchemy.pool import NullPool
 from amili_provider.ledger.attempts import Attempt
 from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.sql import SqlStore
+from amili_provider.ledger.table import DEFAULT_TABLE
 from amili_provider.receipts import Outcome, Verdict
 from amili_provider.ui.filters import Filter
 from amili_provider.ui.queries import Deliveries
@@ -118,7 +119,8 @@ def memory(url: str) -> int:
 
     path = url.removeprefix("sqlite:///") if url.startswith("sqlite:") else None
     engine = sqlite_engine(path) if path else sa.create_engine(url, poolclass=NullPool, future=True)
-    reader = Deliveries(SqlStore(engine, shown=url, table=_TABLE, path=path), "staging", clock=_LAST.timestamp)
+    store = SqlStore(engine, shown=url, table=DEFAULT_TABLE if path else _TABLE, path=path)
+    reader = Deliveries(store, "staging", clock=_LAST.timestamp)
     with reader, ExitStack() as stack:
         for ask in questions(reader).values():
             ask()
