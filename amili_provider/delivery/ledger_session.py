@@ -120,9 +120,8 @@ class LedgerSession:
     def _consult(self, item: Item, looked_up: History | None = None) -> Result | None:
         item.receipt.file_id = by_content = self._id_of(item)
         history = of_content = looked_up or self._look_up(item)
-        # What force sets aside makes no second name: so within the run's tries the bytes have one identity.
-        elsewhere = of_content.state is LedgerState.UPLOADED and of_content.accepted_elsewhere(item.receipt.name)
-        if elsewhere:
+        elsewhere = of_content.accepted_elsewhere(item.receipt.name)
+        if elsewhere is not None:
             item.receipt.file_id = self._id_of(item, with_name=True)
             history = self._look_up(item)
         if history.state in (LedgerState.UPLOADED, LedgerState.IN_FLIGHT):
@@ -137,7 +136,7 @@ class LedgerSession:
                 return answer
         if history.state is not LedgerState.FREE:
             return _result_of(history, item)
-        if elsewhere:
+        if elsewhere is not None:
             result = self._accepted_elsewhere(item, of_content, history)
             if result is not None:
                 item.receipt.file_id = by_content

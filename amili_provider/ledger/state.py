@@ -50,6 +50,7 @@ class History:
     :param attempts: all of them, in their order.
     :param deciding: the attempt that makes the file what it is; None if it is free.
     :param unknown: numbers of the attempts whose outcome is not known, whether set aside or not.
+    :param accepted: numbers of the attempts that were accepted, without those set aside.
     """
 
     file_id: str
@@ -57,6 +58,7 @@ class History:
     attempts: tuple[Attempt, ...] = ()
     deciding: Attempt | None = None
     unknown: tuple[int, ...] = ()
+    accepted: tuple[int, ...] = ()
 
     @property
     def next_attempt(self) -> int:
@@ -72,8 +74,7 @@ class History:
         arrived twice.
         """
         if self.state is LedgerState.UPLOADED:
-            accepted = min(a.attempt for a in self.attempts if a.outcome is Outcome.UPLOADED)
-            return tuple(n for n in self.unknown if n > accepted)
+            return tuple(n for n in self.unknown if n > self.accepted[0])
         return self.unknown if self.state is LedgerState.UNKNOWN else ()
 
     @property
@@ -102,11 +103,11 @@ class History:
 
     def accepted_elsewhere(self, name: str) -> Attempt | None:
         """
-        Return the first attempt that was accepted, set aside or not, if none was accepted under *name*.
+        Return the first attempt that was accepted, if none was accepted under *name*; without those set aside.
 
         :param name: as given to Amili.
         """
-        accepted = [a for a in self.attempts if a.outcome is Outcome.UPLOADED]
+        accepted = [a for a in self.attempts if a.attempt in self.accepted]
         return accepted[0] if accepted and not any(same_name(a.name, name) for a in accepted) else None
 
     def in_short(self) -> str:
@@ -154,11 +155,12 @@ def history(
         uploaded = [a for a in uploaded if a.attempt in mine or not mine.isdisjoint(a.resolves)]
     if disregard is not Disregard.NOTHING:
         unknown = [a for a in unknown if a.attempt in mine]
+    accepted = tuple(a.attempt for a in uploaded)
     for state, deciding in (
         (LedgerState.UPLOADED, uploaded),
         (LedgerState.IN_FLIGHT, live),
         (LedgerState.UNKNOWN, unknown),
     ):
         if deciding:
-            return History(file_id, state, tuple(attempts), deciding[0], unresolved)
-    return History(file_id, LedgerState.FREE, tuple(attempts), None, unresolved)
+            return History(file_id, state, tuple(attempts), deciding[0], unresolved, accepted)
+    return History(file_id, LedgerState.FREE, tuple(attempts), None, unresolved, accepted)
