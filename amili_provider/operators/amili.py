@@ -281,13 +281,11 @@ class AmiliFileUploadOperator(SourceOperator):
         """Tell what became of the files, and return their receipts if the task succeeds."""
         from amili_provider.delivery.progress import tell_end
         from amili_provider.exceptions import AmiliDeliveryIncomplete
-        from amili_provider.operators.note import note_on_run
         from amili_provider.operators.task import end_with_nothing
 
         receipts = run.receipts
         log = cast("logging.Logger", self.log)
         tell_end(log, receipts, seconds)
-        note_on_run(context, self.task_id, receipts, log)
         published = [receipt.as_dict() for receipt in receipts]
         if (failure := run.failure()) is not None:
             self._publish(context, receipts)

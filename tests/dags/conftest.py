@@ -68,10 +68,24 @@ def load_dag(dag_id: str, file: Path | None = None) -> Any:
     return next(v for v in vars(module).values() if getattr(v, "dag_id", None) == dag_id and hasattr(v, "test"))
 
 
-def bundle_of(folder: Path) -> str:
-    """Return a bundle as Airflow is configured with it: Airflow 3 runs only what it finds in one."""
+@pytest.fixture(name="bundle")
+def _bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for DAGs: Airflow 3 runs only what it finds in a bundle; 2.11 knows none, and runs what it is given."""
+    folder = tmp_path / "dags"
+    folder.mkdir()
     classpath = "airflow.dag_processing.bundles.local.LocalDagBundle"
-    return json.dumps([{"name": "documentation", "classpath": classpath, "kwargs": {"path": str(folder)}}])
+    bundle = {"name": "documentation", "classpath": classpath, "kwargs": {"path": str(folder)}}
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+    _forget_bundles()
+    yield folder
+    _forget_bundles()
+
+
+def _forget_bundles() -> None:
+    """Airflow 3.4 reads only once in a process which bundles there are."""
+    manager = sys.modules.get("airflow.dag_processing.bundles.manager")
+    if (known := getattr(manager, "_load_bundle_config_snapshot", None)) is not None:
+        known.cache_clear()
 
 
 @pytest.fixture(scope="session", name="airflow_home")

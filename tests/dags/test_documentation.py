@@ -33,7 +33,7 @@ from sqlalchemy import select
 
 from amili_provider.reports import delivery_report
 from amili_provider.sandbox.server import SandboxServer
-from tests.dags.conftest import Outcome, RunDag, bundle_of, load_dag
+from tests.dags.conftest import Outcome, RunDag, load_dag
 from tests.databases import free_port
 from tests.readme import DOCS, ROOT, pages
 from tests.storage.backends.base import Backend
@@ -112,11 +112,8 @@ def written(dag_id: str, folder: Path, **changes: str) -> Path:
 
 
 @pytest.fixture(name="recipe")
-def _recipe(run_dag: RunDag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+def _recipe(run_dag: RunDag, bundle: Path) -> Recipe:
     """Run a block of the documentation as it stands; the pool that it names is Airflow's own, nothing is retried."""
-    folder = tmp_path / "dags"
-    folder.mkdir()
-    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", bundle_of(folder))
 
     def run(
         dag_id: str,
@@ -138,7 +135,7 @@ def _recipe(run_dag: RunDag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
                     else:
                         setattr(one, name, value)
 
-        file = written(dag_id, folder, **changes)
+        file = written(dag_id, bundle, **changes)
         return run_dag(dag_id, day=day, conf=conf, file=file, change=here)
 
     return run

@@ -102,6 +102,7 @@ class ThrowawayAirflow:
         ours = {k: v for k, v in self._environment.items() if os.environ.get(k) != v and k != "TMPDIR"}
         # Its pages ask for no password; they are on this machine only.
         ours |= {"AIRFLOW__API__HOST": "127.0.0.1", "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True"}
+        ours |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
         lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(ours.items())]
         lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
         file = self._home / "environment"
