@@ -38,6 +38,8 @@ def restore(earlier: Iterable[Receipt], now: Iterable[Receipt]) -> None:
 
 def no_longer_listed(earlier: Sequence[Receipt], now: Iterable[Receipt]) -> list[Receipt]:
     """Return the receipts of the first part that the second part does not stand for: its files are gone, or others."""
+    if not earlier:
+        return []
     found = {(receipt.source, receipt.file_id) for receipt in now}
     sources, ids = {source for source, _ in found}, {file_id for _, file_id in found}
 

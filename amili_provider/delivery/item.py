@@ -148,7 +148,7 @@ class Item:
     content: HashedContent | None = None
     held_bytes: int = 0
     """Memory accounted for it."""
-    followers: list[Item] = field(default_factory=list)
+    followers: tuple[Item, ...] = ()
     """Files of the same run with the same bytes: they wait for its outcome."""
     history: History | None = None
     """What the ledger said when it let the file pass; its claim is the next attempt."""

@@ -118,7 +118,7 @@ class LedgerSession:
         return in_a_dry_run(result)
 
     def _consult(self, item: Item, looked_up: History | None = None) -> Result | None:
-        item.receipt.file_id = by_content = self._id_of(item)
+        item.receipt.file_id = by_content = item.file_id if looked_up else self._id_of(item)
         history = of_content = looked_up or self._look_up(item)
         elsewhere = of_content.accepted_elsewhere(item.receipt.name)
         if elsewhere is not None:

@@ -239,7 +239,7 @@ class Pipeline:
             # Whatever else the ledger said of it: that may have been about its leader.
             self._release(item)
             item.receipt.file_id = leader.file_id
-            leader.followers.append(item)
+            leader.followers += (item,)
             if leader.done:
                 self._finish_followers(leader)
         elif result is not None:
@@ -320,7 +320,7 @@ class Pipeline:
         self._finish_followers(item)
 
     def _finish_followers(self, leader: Item) -> None:
-        followers, leader.followers = leader.followers, []
+        followers, leader.followers = leader.followers, ()
         for follower in followers:
             result = as_follower(leader, self._plan)
             if result is not None:

@@ -265,12 +265,13 @@ class UploadRun:
                     item, Outcome.NOT_SENT, f"It cannot be sent under its name: {one_line(error, 180)}. {advice}"
                 )
         going = [item for item in items if not item.done]
+        first: dict[str, Item] = {}
         namesakes: dict[str, list[Item]] = {}
         for item in going:
-            namesakes.setdefault(names.comparable(item.receipt.name), []).append(item)
+            name = names.comparable(item.receipt.name)
+            if (namesake := first.setdefault(name, item)) is not item:
+                namesakes.setdefault(name, [namesake]).append(item)
         for same in namesakes.values():
-            if len(same) == 1:
-                continue
             # One sentence for all of them, so that a report says it once.
             folders = list(dict.fromkeys(item.file.url.rpartition("/")[0] + "/" for item in same))
             places = " and ".join(folders[:2]) + (f" and {len(folders) - 2} more" if len(folders) > 2 else "")  # noqa: PLR2004

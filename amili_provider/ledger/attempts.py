@@ -304,7 +304,7 @@ def epoch(written: str) -> float:
 
 FILE_ID_CHARACTERS = 32
 _FILE_ID = re.compile(rf"[0-9a-f]{{{FILE_ID_CHARACTERS}}}")
-_as_text = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+_quoted = json.encoder.encode_basestring_ascii
 
 
 def file_id(*, environment: str, client_no: str, file_type: str, sha256: str, name: str | None = None) -> str:
@@ -317,16 +317,18 @@ def file_id(*, environment: str, client_no: str, file_type: str, sha256: str, na
     :param sha256: hash of the content, hex.
     :param name: as given to Amili, if it is part of the identity; compared as :func:`same_name` does.
     """
-    parts = [
-        environment.strip().casefold(),
-        client_no.strip(),
-        file_type.strip().casefold(),
-        sha256.strip().lower(),
-    ]
+    text = f"{_target(environment, client_no, file_type)},{_quoted(sha256.strip().lower())}"
     if name is not None:
-        parts.append(comparable(name))
+        text += f",{_quoted(comparable(name))}"
     # A JSON list cannot be read in two ways, whatever the parts contain.
-    return hashlib.sha256(_as_text(parts).encode("ascii")).hexdigest()[:FILE_ID_CHARACTERS]
+    return hashlib.sha256(f"[{text}]".encode("ascii")).hexdigest()[:FILE_ID_CHARACTERS]
+
+
+@lru_cache(maxsize=64)
+def _target(environment: str, client_no: str, file_type: str) -> str:
+    """Return what the identities of a run's files have in common."""
+    parts = environment.strip().casefold(), client_no.strip(), file_type.strip().casefold()
+    return ",".join(map(_quoted, parts))
 
 
 def same_name(one: str, other: str) -> bool:

@@ -27,6 +27,8 @@ TOGETHER = 500
 """File ids, and rows of MySQL, in one statement."""
 _PACKET_BYTES = 500_000
 Row = dict[str, Any]
+Values = tuple[Any, ...]
+"""Of the columns, in the order of :data:`~amili_provider.ledger.attempts.FIELDS`."""
 
 
 def sqlite_engine(path: str, *, create: bool = False) -> sa.engine.Engine:
@@ -104,10 +106,9 @@ class Dialect:
         """Return the database's time; bound how long this transaction waits for others."""
         return str(connection.execute(sa.select(self.now)).one()[0])
 
-    def insert(self, connection: sa.engine.Connection, rows: Sequence[Row]) -> int:
+    def insert(self, connection: sa.engine.Connection, rows: Sequence[Values]) -> int:
         """Write rows as the driver takes them, since SQLAlchemy would build each once more; return how many it took."""
-        values = [tuple(row.values()) for row in rows]
-        return int(connection.exec_driver_sql(f"{self._insert}VALUES {_values('?')}", values).rowcount)
+        return int(connection.exec_driver_sql(f"{self._insert}VALUES {_values('?')}", list(rows)).rowcount)
 
     def has_table(self, connection: sa.engine.Connection, name: str, schema: str | None) -> bool:
         """Return whether there is a table."""
@@ -141,7 +142,7 @@ class Postgres(Dialect):
         bounded = sa.func.set_config("lock_timeout", f"{LOCK_SECONDS}s", True)  # noqa: FBT003 - for this transaction
         return str(connection.execute(sa.select(self.now, bounded)).one()[0])
 
-    def insert(self, connection: sa.engine.Connection, rows: Sequence[Row]) -> int:
+    def insert(self, connection: sa.engine.Connection, rows: Sequence[Values]) -> int:
         """
         Write rows in one statement; return how many it took.
 
@@ -150,7 +151,8 @@ class Postgres(Dialect):
         """
         types = ", ".join(f"{self._names.quote(f)} {'bigint' if f in INTEGERS else 'text'}" for f in FIELDS)
         statement = f"{self._insert}SELECT * FROM json_to_recordset(CAST(%s AS json)) AS r({types})"  # noqa: S608 - quoted
-        return int(connection.exec_driver_sql(statement, (json.dumps(rows),)).rowcount)
+        named = [dict(zip(FIELDS, row, strict=True)) for row in rows]
+        return int(connection.exec_driver_sql(statement, (json.dumps(named),)).rowcount)
 
     def refuse_server(self, connection: sa.engine.Connection, shown: str) -> None:
         """
@@ -184,12 +186,12 @@ class Mysql(Dialect):
         connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
         return super().clock(connection)
 
-    def insert(self, connection: sa.engine.Connection, rows: Sequence[Row]) -> int:
+    def insert(self, connection: sa.engine.Connection, rows: Sequence[Values]) -> int:
         """Write rows in a few statements; return how many they took."""
         written = 0
         for some in _in_packets(rows):
             values = ", ".join([_values("%s")] * len(some))
-            flat = tuple(chain(*(row.values() for row in some)))
+            flat = tuple(chain(*some))
             written += connection.exec_driver_sql(f"{self._insert}VALUES {values}", flat).rowcount
         return written
 
@@ -216,11 +218,11 @@ def _values(placeholder: str) -> str:
     return f"({', '.join([placeholder] * len(FIELDS))})"
 
 
-def _in_packets(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def _in_packets(rows: Sequence[Values]) -> Iterator[Sequence[Values]]:
     """Yield rows in statements that every server of MySQL takes, however small its ``max_allowed_packet`` is."""
     start = size = 0
     for number, row in enumerate(rows):
-        its_size = sum(4 * len(value) if isinstance(value, str) else 16 for value in row.values())
+        its_size = sum(4 * len(value) if isinstance(value, str) else 16 for value in row)
         if number > start and (size + its_size > _PACKET_BYTES or number - start >= TOGETHER):
             yield rows[start:number]
             start, size = number, 0

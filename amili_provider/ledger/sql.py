@@ -36,6 +36,7 @@ from amili_provider.ledger.table import (
     key_of,
     matching,
     row_of,
+    values_of,
 )
 from amili_provider.ledger.transactions import DatabaseFailed, Transactions
 from amili_provider.receipts import one_line
@@ -275,7 +276,7 @@ class SqlStore:
         return (found.st_dev, found.st_ino) if found else None
 
     def _insert(self, connection: sa.engine.Connection, attempts: Sequence[Attempt]) -> None:
-        rows = [row_of(attempt) for attempt in attempts]
+        rows = [values_of(attempt) for attempt in attempts]
         written = self._dialect.insert(connection, rows)
         if written != len(rows):
             raise AmiliLedgerUnavailable(

@@ -42,7 +42,10 @@ IDENTITY: dict[str, Any] = {"environment": "", "client_no": "", "file_id": "ledg
 _values = attrgetter(*FIELDS)
 key_of = attrgetter(*KEY)
 """Returns the key of an attempt's row."""
-_FREE_TEXT = {field: _LENGTHS.get(field, 16_000) for field in FIELDS if field not in {*INTEGERS, *_OUR_WORDS}}
+_WORDS, _RESOLVES = [FIELDS.index(field) for field in ("state", "outcome", "origin")], FIELDS.index("resolves")
+_FREE_TEXT = [
+    (index, _LENGTHS.get(field, 16_000)) for index, field in enumerate(FIELDS) if field not in {*INTEGERS, *_OUR_WORDS}
+]
 
 
 def attempts_table(name: str = DEFAULT_TABLE, schema: str | None = None) -> sa.Table:
@@ -73,22 +76,26 @@ def _text(length: int | None = None) -> Any:
 
 
 def row_of(attempt: Attempt) -> dict[str, Any]:
-    """Return an attempt as its columns hold it."""
-    row: dict[str, Any] = dict(zip(FIELDS, _values(attempt), strict=True))
-    row["state"], row["origin"] = attempt.state.value, attempt.origin.value
-    row["outcome"] = attempt.outcome and attempt.outcome.value
-    row["resolves"] = ",".join(map(str, attempt.resolves))
-    return _fitted(row)
+    """Return an attempt as its columns hold it, by their names."""
+    return dict(zip(FIELDS, values_of(attempt), strict=True))
 
 
-def _fitted(row: dict[str, Any]) -> dict[str, Any]:
-    """Make what text holds fit its column: no longer than it, and no characters that a database refuses."""
-    for field, length in _FREE_TEXT.items():
-        text = row.get(field)
+def values_of(attempt: Attempt) -> tuple[Any, ...]:
+    """
+    Return an attempt as its columns hold it, in their order.
+
+    Text is made to fit its column: no longer than it, and no characters that a database refuses.
+    """
+    values = [*_values(attempt)]
+    for index in _WORDS:
+        values[index] = values[index] and values[index].value
+    values[_RESOLVES] = ",".join(map(str, attempt.resolves))
+    for index, length in _FREE_TEXT:
+        text = values[index]
         if text and not (text.isascii() and len(text) <= length and "\x00" not in text):
             text = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
-            row[field] = text[:length]
-    return row
+            values[index] = text[:length]
+    return tuple(values)
 
 
 def attempt_of(row: Any) -> Attempt:

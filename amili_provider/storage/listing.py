@@ -53,14 +53,18 @@ def list_files(
         sources.other_case.clear()
     else:
         sources, known = open_sources(source, conn_id), None
-    found: dict[tuple[str, str | None, str], StorageFile] = {}
+    found: list[StorageFile] = []
+    known_paths: dict[tuple[str, str | None], set[str]] = {}
     for listing in _looked_ahead([_Listing(location, known, max_files) for location in sources.locations]):
         location = listing.location
+        paths = known_paths.setdefault((location.protocol, location.conn_id), set())
         for file in _list_one(listing):
-            found.setdefault(file.key, file)
+            if file.path not in paths:
+                paths.add(file.path)
+                found.append(file)
             if len(found) > max_files:
                 raise _too_many(location, max_files)
-    return list(found.values())
+    return found
 
 
 def _too_many(location: Location, max_files: int) -> AmiliStorageSettingsError:
@@ -70,10 +74,10 @@ def _too_many(location: Location, max_files: int) -> AmiliStorageSettingsError:
     )
 
 
-def _list_one(listing: _Listing) -> Iterator[StorageFile]:
+def _list_one(listing: _Listing) -> list[StorageFile]:
     location = listing.location
     try:
-        yield from listing.files()
+        return listing.files()
     except Exception as error:  # noqa: BLE001 - a dozen libraries, one door
         explained = explain("list", listing.at_url, location.storage.connection, error)
         # What a library calls an invalid request is one the next time too; its subclasses are about bytes and JSON.

@@ -17,18 +17,23 @@ def is_pattern(path: str) -> bool:
     return _MAGIC.search(path) is not None
 
 
-def natural_key(path: str) -> tuple[list[tuple[str | int, ...]], str]:
+def natural_key(path: str) -> tuple[tuple[tuple[str | int, ...], ...], str]:
     """Return what sorts ``file2`` before ``file10``, folder by folder; the path itself settles ties."""
     folder, slash, name = path.rpartition("/")
     # The suffix apart, so that "a.csv" comes before "a2.csv" and "a b.csv".
     stem, suffix = posixpath.splitext(name)
-    return [*(_folder_key(folder) if slash else ()), _segment_key(stem), _segment_key(suffix)], path
+    return (*(_folder_key(folder) if slash else ()), _segment_key(stem), _suffix_key(suffix)), path
 
 
 @functools.lru_cache(maxsize=64)
 def _folder_key(folder: str) -> tuple[tuple[str | int, ...], ...]:
     # The files of a folder share it: it is not taken apart, nor compared piece by piece, for each of them.
     return tuple(_segment_key(segment) for segment in folder.split("/"))
+
+
+@functools.lru_cache(maxsize=64)
+def _suffix_key(suffix: str) -> tuple[str | int, ...]:
+    return _segment_key(suffix)
 
 
 def _segment_key(segment: str) -> tuple[str | int, ...]:

@@ -55,7 +55,11 @@ def ours(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     if asked.get("storage"):
         os.environ["AIRFLOW_CONN_S3_HERE"] = storage_connection(asked["storage"])
     conn_id = "s3_here" if asked.get("storage") else None
-    os.environ["AIRFLOW_CONN_AMILI_DEFAULT"] = connection(asked["sink"], ledger_conn_id=asked.get("ledger_conn_id"))
+    ledger_conn_id = asked.get("ledger_conn_id")
+    if asked.get("database"):
+        os.environ["AIRFLOW_CONN_DATABASE"] = f"postgres://airflow@127.0.0.1:{asked['database']}/postgres"
+        ledger_conn_id = "database"
+    os.environ["AIRFLOW_CONN_AMILI_DEFAULT"] = connection(asked["sink"], ledger_conn_id=ledger_conn_id)
     from amili_provider.hooks.amili import AmiliHook
     from amili_provider.ledger.opening import create_in_file, store_from
     from amili_provider.operators.amili import AmiliFileUploadOperator
@@ -70,7 +74,8 @@ def ours(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
             **options,
         )
         receipts = operator.execute({})
-        return {"outcomes": dict(Counter(receipt["outcome"] for receipt in receipts))}
+        requests = len({receipt["request"] for receipt in receipts})
+        return {"outcomes": dict(Counter(receipt["outcome"] for receipt in receipts)), "requests": requests}
 
     with tempfile.TemporaryDirectory() as folder:
         tiny = Path(folder, "warm-up.csv")
@@ -122,6 +127,28 @@ def loop(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
         for name, data in contents():
             file = {"type": FILE_TYPE, "name": name, "content": base64.b64encode(data).decode(), "fileId": name}
             answer = client.post(url, json={"files": [file]})
+            outcomes[answer.json()["files"][0]["result"]] += 1
+        return {"outcomes": dict(outcomes)}
+
+    return run
+
+
+def by_hand(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """Upload the objects of a prefix as a task is first written: Airflow's hook, a loop, a request for each file."""
+    import httpx
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    os.environ["AIRFLOW_CONN_S3_HERE"] = storage_connection(asked["storage"])
+    url = f"http://127.0.0.1:{asked['sink']}/arm/v1/clients/{CLIENT_NO}/files"
+    bucket, _, prefix = asked["source"].removeprefix("s3://").removesuffix("*").partition("/")
+    httpx.post(url, json={"files": []})
+
+    def run() -> dict[str, Any]:
+        hook, outcomes = S3Hook("s3_here"), Counter[str]()
+        for key in hook.list_keys(bucket, prefix=prefix):
+            content = base64.b64encode(hook.get_key(key, bucket).get()["Body"].read()).decode()
+            file = {"type": FILE_TYPE, "name": key.rpartition("/")[2], "content": content, "fileId": key}
+            answer = httpx.post(url, json={"files": [file]}, timeout=600)
             outcomes[answer.json()["files"][0]["result"]] += 1
         return {"outcomes": dict(outcomes)}
 
@@ -202,7 +229,15 @@ def _keys(client: Any, bucket: str, prefix: str) -> list[str]:
     return [one["Key"] for page in pages for one in page.get("Contents", ())]
 
 
-CONTESTANTS = {"ours": ours, "obvious": obvious, "loop": loop, "pull": pull, "download": download, "push": push}
+CONTESTANTS = {
+    "ours": ours,
+    "obvious": obvious,
+    "loop": loop,
+    "by_hand": by_hand,
+    "pull": pull,
+    "download": download,
+    "push": push,
+}
 
 
 def _memory(field: str) -> int:

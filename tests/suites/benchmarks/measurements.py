@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.ledgers import new_ledger
+from tests.suites.benchmarks.day import realistic_day
 from tests.suites.benchmarks.measuring import (
     Contestant,
     Row,
@@ -262,6 +263,7 @@ MEASUREMENTS: dict[str, Callable[[Scale], list[Row]]] = {
     "b": large_s3,
     "c": small_files,
     "c-s3": small_objects,
+    "day": realistic_day,
     "d": memory,
     "e": ledger_cost,
     "f": waiting,
