@@ -194,15 +194,16 @@ def _ask_in_browser(stage: Stage) -> None:
 
     stage.run.until("upload", "awaiting_input", "deferred")
     stage.run.heard(1)
-    subject = question.subject(FILES)
-    read = answered(stage.airflow.url, *PERSON, subject, question.HAS_THEM, "Ola sees them in the portal")
+    reason = "Ola sees them in the portal"
+    asked = {"dag_id": "bench_ask_in_browser", "option": question.HAS_THEM, "reason": reason}
+    read = answered(stage.airflow.url, *PERSON, **asked)
     assert all(word in read for word in ("0.csv", "2.csv", *question.OPTIONS)), read
     assert stage.run.until("upload") == "success"
     assert not stage.amili.uploads
     settled = [attempt for attempt in attempts_in(stage.ledger) if attempt.settled_by]
     assert sorted(attempt.name for attempt in settled) == [f"{number}.csv" for number in range(FILES)]
     for attempt in settled:
-        assert (attempt.outcome, attempt.reason) == ("uploaded", "Ola sees them in the portal")
+        assert (attempt.outcome, attempt.reason) == ("uploaded", reason)
         assert PERSON[0] in str(attempt.settled_by)
 
 

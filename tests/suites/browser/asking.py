@@ -13,10 +13,10 @@ from tests.suites.browser.pages import Page, open_browser
 class RequiredActions(Page):
     """Airflow's list of questions, and the form of one."""
 
-    def open(self, words: str) -> None:
-        """Open the list, as *Browse* leads to it, and the question with *words* in its subject."""
+    def open(self, dag_id: str) -> None:
+        """Open the list, as *Browse* leads to it, and the question of a DAG: others may ask the same."""
         self._driver.get(f"{self._url}/required_actions")
-        self.click(f"//a[contains(., '{words}')]")
+        self.click(f"//a[contains(@href, '/dags/{dag_id}/runs/') and contains(@href, '/required_actions')]")
         self.find("//*[@name='element_reason']")
 
     def text(self) -> str:
@@ -32,14 +32,14 @@ class RequiredActions(Page):
         self._wait(lambda: not self._driver.find_elements(By.XPATH, open_one))
 
 
-def answered(url: str, name: str, password: str, words: str, option: str, reason: str) -> str:
+def answered(url: str, name: str, password: str, *, dag_id: str, option: str, reason: str) -> str:
     """
     Answer a question in a browser, as a person does, and return what they read.
 
     :param url: of Airflow.
     :param name: as whom the person signs in.
     :param password: of theirs.
-    :param words: of the question's subject.
+    :param dag_id: whose task asks.
     :param option: what they choose.
     :param reason: what they type.
     """
@@ -49,7 +49,7 @@ def answered(url: str, name: str, password: str, words: str, option: str, reason
             driver.set_window_size(1400, 1200)
             page = RequiredActions(driver, url)
             page.sign_in(name, password)
-            page.open(words)
+            page.open(dag_id)
             read = page.text()
             page.answer(option, reason)
         finally:
