@@ -13,7 +13,8 @@ LOOP = UUID("0193f3a0-0000-7000-8000-000000000001")
 
 def _chain(**facts: Any) -> str:
     usual = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "max_tries": 3, "try_number": 1}
-    return this_run({"ti": SimpleNamespace(**{**usual, **facts})}, "t").chain
+    ti: Any = SimpleNamespace(**{**usual, **facts})
+    return this_run({"ti": ti}, "t").chain
 
 
 def test_a_retry_goes_on_with_the_chain() -> None:
