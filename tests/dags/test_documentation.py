@@ -507,6 +507,8 @@ def test_your_own_dag_runs_against_the_sandbox(amili_sandbox: SandboxServer, tmp
     (block,) = re.findall(r"^```bash\n(airflow .*?)^```", local, re.MULTILINE)
     port = str(free_port())
     environment |= {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__API__PORT": port}
+    environment |= {f"AIRFLOW__LOGGING__{name}_LOG_SERVER_PORT": str(free_port()) for name in ("WORKER", "TRIGGER")}
+    environment |= {"AIRFLOW__API__HOST": "127.0.0.1", "AIRFLOW__CORE__PARALLELISM": "2"}
     environment |= {"AIRFLOW_CONN_AMILI_DEFAULT": connection, "PATH": f"{tmp_path}/.venv/bin:{environment['PATH']}"}
     with subprocess.Popen(
         ["bash", "-euc", f"exec {block}"], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL,
