@@ -504,7 +504,7 @@ def test_your_own_dag_runs_against_the_sandbox(amili_sandbox: SandboxServer, tmp
     assert names_at(amili_sandbox) == ["one.csv"]
     (home,) = tmp_path.glob("tmp.*")
     local = (DOCS / "getting-started/local.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```bash\n(airflow .*?)^```", local, re.MULTILINE)
+    (block,) = re.findall(r"^```bash\n(airflow .+)\n```", local, re.MULTILINE)
     port = str(free_port())
     environment |= {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__API__PORT": port}
     environment |= {f"AIRFLOW__LOGGING__{name}_LOG_SERVER_PORT": str(free_port()) for name in ("WORKER", "TRIGGER")}
