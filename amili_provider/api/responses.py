@@ -46,30 +46,40 @@ class Unpacking:
         encoding = encoding.strip().casefold()
         if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
             raise ResponseUnusable("the answer is packed in a way that was not asked for")
-        # 32: recognise the headers of gzip and zlib by themselves.
-        self._unpacker = None if encoding in ("", "identity") else zlib.decompressobj(32 + zlib.MAX_WBITS)
+        self._packed = encoding not in ("", "identity")
+        self._member: Any = None
+        """What unpacks the part that is being read: gzip may come in several, one after another (RFC 1952)."""
         self._largest = largest
         self._pieces: list[bytes] = []
         self._length = 0
 
     def add(self, raw: bytes) -> None:
         """Take raw bytes."""
-        room = self._largest - self._length
-        if self._unpacker is None:
-            piece = raw
-        else:
-            try:
-                piece = self._unpacker.decompress(raw, room + 1)
-            except zlib.error:
-                raise ResponseUnusable("the answer cannot be unpacked") from None
-        if len(piece) > room:
-            raise ResponseUnusable(f"the answer is larger than {self._largest // (1024 * 1024)} MiB")
-        self._pieces.append(piece)
-        self._length += len(piece)
+        while raw:
+            room = self._largest - self._length
+            piece, raw = self._unpacked(raw, room + 1) if self._packed else (raw, b"")
+            if len(piece) > room:
+                raise ResponseUnusable(f"the answer is larger than {self._largest // (1024 * 1024)} MiB")
+            self._pieces.append(piece)
+            self._length += len(piece)
+
+    def _unpacked(self, raw: bytes, most: int) -> tuple[bytes, bytes]:
+        """Return what *raw* holds, and what is left of it behind the end of its member."""
+        if self._member is None:
+            # 32: recognise the headers of gzip and zlib by themselves.
+            self._member = zlib.decompressobj(32 + zlib.MAX_WBITS)
+        try:
+            piece = self._member.decompress(raw, most)
+        except zlib.error:
+            raise ResponseUnusable("the answer cannot be unpacked") from None
+        left = self._member.unused_data
+        if self._member.eof:
+            self._member = None
+        return piece, left
 
     def content(self) -> bytes:
         """Return what was gathered."""
-        if self._unpacker is not None and not self._unpacker.eof and self._length:
+        if self._member is not None:
             raise ResponseUnusable("the answer cannot be unpacked")
         return b"".join(self._pieces)
 

@@ -58,6 +58,10 @@ def chunked(good: bytes, end: bytes = b"\r\n0\r\n\r\n") -> bytes:
     return b"%x;a=b\r\n" % len(good) + good + end
 
 
+def _behind_it(behind: bytes, good: bytes) -> bytes:
+    return gzip.compress(good) + behind
+
+
 def unreadable(code: int, change: Callable[[bytes], bytes]) -> Case:
     """Return a refusal that accepts the first of two files, changed so that it cannot be read."""
     good = functools.partial(json.dumps, ensure_ascii=False)
@@ -154,6 +158,24 @@ CASES: dict[str, Case] = {
     "packed in chunks twice": Case(raw(head(200, {"Transfer-Encoding": "gzip, chunked"}), body=chunked)),
     "packed": Case(raw(head(200, {"Content-Encoding": "gzip"}), body=gzip.compress), UPLOADED),
     "packed, cut": Case(raw(head(200, {"Content-Encoding": "gzip"}), body=lambda good: gzip.compress(good)[:-9])),
+    "packed in two": Case(
+        raw(
+            head(200, {"Content-Encoding": "gzip"}),
+            body=lambda good: gzip.compress(good[:20]) + gzip.compress(b"") + gzip.compress(good[20:]),
+        ),
+        UPLOADED,
+    ),
+    **{
+        f"packed, then {what}": Case(
+            raw(head(200, {"Content-Encoding": "gzip"}), body=functools.partial(_behind_it, behind))
+        )
+        for what, behind in {
+            "a refusal": gzip.compress(b'{"status": "FAILED", "result": "REJECTED"}'),
+            "a page": b"<html>error 500",
+            "the beginning of more": b"\x1f\x8b\x08",
+        }.items()
+    },
+    "422 packed, cut in its head": Case(lambda _: head(422, {"Content-Encoding": "gzip"}) + b"\x1f\x8b\x08"),
     "said to be packed": Case(raw(head(200, {"Content-Encoding": "gzip"}))),
     "packed as nobody asked": Case(raw(head(200, {"Content-Encoding": "zstd"}))),
     "a bomb": Case(
