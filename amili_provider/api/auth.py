@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from amili_provider.api.results import Vocabulary
-from amili_provider.api.tokens import TOKEN_TIMEOUT_SECONDS, Token, TokenService, bound
+from amili_provider.api.tokens import TOKEN_TIMEOUT_SECONDS, Token, TokenService, atoken_answer, token_answer
 from amili_provider.api.urls import USER_AGENT
 from amili_provider.connection import AmiliSettings, field_label
 from amili_provider.exceptions import AmiliConnectionError, AmiliPermanentError
@@ -122,8 +122,7 @@ class ClientCredentialsAuth(httpx.Auth):
                 with self._counting_failures():
                     asking = self.service.ask(request)
                     response = yield asking
-                    bound(response, asking).read()
-                    token = self.service.read(response)
+                    token = self.service.read(response, token_answer(response, asking))
                     if self._on_token is not None:
                         self._on_token(token.value)
                     self._token = token
@@ -142,8 +141,7 @@ class ClientCredentialsAuth(httpx.Auth):
                         with self._counting_failures():
                             asking = self.service.ask(request)
                             response = yield asking
-                            await bound(response, asking).aread()
-                            token = self.service.read(response)
+                            token = self.service.read(response, await atoken_answer(response))
                             if self._on_token is not None:
                                 told = self._on_token(token.value)
                                 if inspect.isawaitable(told):

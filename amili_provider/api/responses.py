@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class Unpacking:
             room = self._largest - self._length
             piece, raw = self._unpacked(raw, room + 1) if self._packed else (raw, b"")
             if len(piece) > room:
-                raise ResponseUnusable(f"the answer is larger than {self._largest // (1024 * 1024)} MiB")
+                raise ResponseUnusable(f"the answer is larger than {_shown_bytes(self._largest)}")
             self._pieces.append(piece)
             self._length += len(piece)
 
@@ -84,17 +85,22 @@ class Unpacking:
         return b"".join(self._pieces)
 
 
-def read_response(response: httpx.Response, *, code_decides: bool) -> bytes:
+def _shown_bytes(count: int) -> str:
+    return f"{count >> 20} MiB" if count >> 20 else f"{count >> 10} KiB"
+
+
+def read_response(response: httpx.Response, largest: int = LARGEST_ANSWER_BYTES, *, code_decides: bool) -> bytes:
     """
     Read the body of an answer.
 
     :param response: the answer, not read yet.
+    :param largest: bytes after unpacking.
     :param code_decides: whether the body is only wanted for its message: then what cannot be read is left out.
     :raises AnswerUnusable: if it is too large or cannot be unpacked.
     :raises httpx.HTTPError: if it ends early.
     """
     try:
-        unpacking = Unpacking(response.headers.get("content-encoding", ""))
+        unpacking = Unpacking(response.headers.get("content-encoding", ""), largest)
         for raw in response.iter_raw():
             unpacking.add(raw)
         return unpacking.content()
@@ -104,10 +110,10 @@ def read_response(response: httpx.Response, *, code_decides: bool) -> bytes:
         raise
 
 
-async def aread_response(response: httpx.Response, *, code_decides: bool) -> bytes:
+async def aread_response(response: httpx.Response, largest: int = LARGEST_ANSWER_BYTES, *, code_decides: bool) -> bytes:
     """Read the body of an answer without blocking; see :func:`read_response`."""
     try:
-        unpacking = Unpacking(response.headers.get("content-encoding", ""))
+        unpacking = Unpacking(response.headers.get("content-encoding", ""), largest)
         async for raw in response.aiter_raw():
             unpacking.add(raw)
         return unpacking.content()
@@ -115,6 +121,32 @@ async def aread_response(response: httpx.Response, *, code_decides: bool) -> byt
         if code_decides:
             return b""
         raise
+
+
+def take_body(response: httpx.Response, largest: int = LARGEST_ANSWER_BYTES, *, code_decides: bool) -> bytes:
+    """
+    Read the body of an answer within an auth flow, and leave it unpacked where httpx reads it later.
+
+    httpx itself unpacks what it likes, and knows no bound. Parameters and errors are those of :func:`read_response`.
+    """
+    with contextlib.closing(_aside(response)) as aside:
+        return _left(response, read_response(aside, largest, code_decides=code_decides))
+
+
+async def atake_body(response: httpx.Response, largest: int = LARGEST_ANSWER_BYTES, *, code_decides: bool) -> bytes:
+    """Read the body of an answer without blocking; see :func:`take_body`."""
+    async with contextlib.aclosing(_aside(response)) as aside:
+        return _left(response, await aread_response(aside, largest, code_decides=code_decides))
+
+
+def _aside(response: httpx.Response) -> httpx.Response:
+    return httpx.Response(response.status_code, headers=response.headers, stream=response.stream)
+
+
+def _left(response: httpx.Response, content: bytes) -> bytes:
+    response.headers.pop("content-encoding", None)
+    response.stream = httpx.ByteStream(content)
+    return content
 
 
 NOT_FOUND = 404

@@ -24,6 +24,9 @@ DEFAULT_PENDING = ("QUEUED", "PENDING", "RECEIVED", "PROCESSING")
 """Assumed, but for QUEUED, which the Collection API names."""
 DONE_WORDS = frozenset({"processed", "created", "success"})
 """Each by itself says that something was done. Assumed: two are an upload's, SUCCESS is the Collection API's."""
+MOST_VALUES = 200_000
+"""Of an answer: forty for each of the 5,000 files that a request may hold. As objects, the few bytes of a value become
+a hundred."""
 _IN_PART = frozenset({"partial", "partially", "partly"})
 """Assumed: PARTIAL is what the Collection API calls a batch that failed in part."""
 
@@ -140,6 +143,8 @@ def what_instead_of_json(body: bytes) -> str:
     if not body.strip():
         return "empty"
     if begins_like_json(body):
+        if _holds_too_much(body):
+            return f"JSON of more than {MOST_VALUES:,} values, which is not read"
         return "not JSON that can be read (broken, or a name stands twice in it)"
     return "a page (HTML or XML), not JSON" if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") else "not JSON"
 
@@ -148,20 +153,28 @@ def read_json(body: bytes) -> Any:
     """
     Return *body* as JSON.
 
-    :raises ValueError: if it is not JSON (RFC 8259), or if an object in it has a name twice, in whatever case: then it
-        says two things.
+    :raises ValueError: if it is not JSON (RFC 8259), or holds more than :data:`MOST_VALUES`; or if an object in it has
+        a name twice, in whatever case: then it says two things.
     """
+    if _holds_too_much(body):
+        raise ValueError("too many values")
     data = from_json(body, allow_inf_nan=False)
     json.loads(body, object_pairs_hook=_names_differ)
     return data
 
 
+def _holds_too_much(body: bytes) -> bool:
+    """Count what every value begins or ends with, before anything is built of it."""
+    return sum(map(body.count, (b"{", b"[", b","))) > MOST_VALUES
+
+
 def _names_differ(pairs: list[tuple[str, Any]]) -> None:
-    if len({_plain(name) for name, _ in pairs}) < len(pairs):
+    if len({plain_name(name) for name, _ in pairs}) < len(pairs):
         raise ValueError("a name stands twice in one object")
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return the name of a value as it is compared: without case, and without blanks around it."""
     return name.strip().casefold()
 
 
@@ -176,7 +189,7 @@ def everything_in(data: Any) -> Iterator[Any]:
     while queue:
         value = queue.popleft()
         if isinstance(value, dict):
-            yield {_plain(name): inner for name, inner in value.items()}
+            yield {plain_name(name): inner for name, inner in value.items()}
             queue.extend(value.values())
         else:
             yield value

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from amili_provider.api.client import AmiliClient
 from amili_provider.api.responses import UploadReply
-from amili_provider.api.results import UnreadableAnswer, parse_verdicts, read_upload_answer
+from amili_provider.api.results import MOST_VALUES, UnreadableAnswer, parse_verdicts, read_upload_answer
 from amili_provider.connection import settings_from
 from amili_provider.exceptions import AmiliError, AmiliOutcomeUnknown
 from amili_provider.receipts import Outcome
@@ -114,6 +114,28 @@ END = Respondent()
 def _client() -> Iterator[AmiliClient]:
     with AmiliClient(SETTINGS, transport=httpx.MockTransport(END), sleep=lambda _seconds: None) as client:
         yield client
+
+
+@pytest.mark.parametrize("status", [200, 422, 429])
+@pytest.mark.parametrize("value", [b"{}", b"[]", b"1"])
+def test_an_answer_of_more_values_than_files_can_have_is_not_read(
+    client: AmiliClient, status: int, value: bytes
+) -> None:
+    """Nothing is built of it: every file is unknown, and is sent once."""
+    END.will_say((status, {}, b'{"files":[%s]}' % b",".join([value] * (MOST_VALUES + 1))))
+    reply = client.post_files("1", Body())
+    verdict = reply.verdicts(["f1"], client.vocabulary)["f1"]
+    assert (reply.refused_by, verdict.outcome, END.requests) == (None, Outcome.UNKNOWN, 1)
+    assert "more than 200,000 values" in str(verdict.message)
+
+
+def test_an_answer_of_as_many_files_as_a_request_may_hold_is_read(client: AmiliClient) -> None:
+    """Five thousand files with words of some length are far below the bound."""
+    words = {"status": "PROCESSED", "result": "CREATED", "message": "Row 1, row 2, row 3, row 4: fine, [so] {far}"}
+    ids = [f"{number:032x}" for number in range(5000)]
+    END.will_say((200, {}, json.dumps({"files": [{"fileId": i, **words} for i in ids]}).encode()))
+    verdicts = client.post_files("1", Body()).verdicts(ids, client.vocabulary)
+    assert {v.outcome for v in verdicts.values()} == {Outcome.UPLOADED}
 
 
 @settings(max_examples=1000, deadline=None)
