@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import copy
 import inspect
+import json
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from amili_provider.api.results import Vocabulary
+from amili_provider.api.results import Vocabulary, read_json
 from amili_provider.api.tokens import TOKEN_TIMEOUT_SECONDS, Token, TokenService, atoken_answer, token_answer
 from amili_provider.api.urls import USER_AGENT
 from amili_provider.connection import AmiliSettings, field_label
@@ -212,10 +213,19 @@ def without_secrets(content: bytes, request: httpx.Request, settings: AmiliSetti
     A server that tells what it was sent would have them in receipts, ledger and messages.
     """
     token = request.headers.get("authorization", "").rpartition(" ")[2]
-    for secret in (token, settings.client_secret, settings.access_token):
-        if secret is not None and len(secret) >= _SHORTEST_SECRET:
-            content = content.replace(secret.encode(), b"***")
-    return content
+    secrets = [s for s in (token, settings.client_secret, settings.access_token) if s and len(s) >= _SHORTEST_SECRET]
+    for secret in secrets:
+        content = content.replace(secret.encode(), b"***")
+    if b"\\" not in content:
+        return content
+    # A writer of JSON may spell any character as an escape, so that a secret only shows in what is read of it.
+    try:
+        read = text = json.dumps(read_json(content), ensure_ascii=False)
+    except ValueError:
+        return content  # of which no words are taken
+    for secret in secrets:
+        text = text.replace(json.dumps(secret, ensure_ascii=False)[1:-1], "***")
+    return content if text == read else text.encode()
 
 
 def auth_of(

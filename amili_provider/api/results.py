@@ -27,6 +27,8 @@ DONE_WORDS = frozenset({"processed", "created", "success"})
 MOST_VALUES = 200_000
 """Of an answer: forty for each of the 5,000 files that a request may hold. As objects, the few bytes of a value become
 a hundred."""
+_CONTENT = re.compile(r"(?<![A-Za-z0-9+/])(?=[0-9a-z+/]*[A-Z])(?=[0-9A-Z+/]*[a-z])[A-Za-z0-9+/]{64,}={0,2}")
+"""Base64, in the alphabet that we send. Ids and hashes have letters of one case; names hold dots and dashes."""
 _IN_PART = frozenset({"partial", "partially", "partly"})
 """Assumed: PARTIAL is what the Collection API calls a batch that failed in part."""
 
@@ -34,6 +36,11 @@ _IN_PART = frozenset({"partial", "partially", "partly"})
 def word(value: Any) -> str:
     """Return *value* as it is compared: without case, and without blanks around it."""
     return str(value).strip().casefold() if value is not None else ""
+
+
+def without_content(words: str) -> str:
+    """Return Amili's *words* without what may be a file's content, from an answer that tells what was sent."""
+    return _CONTENT.sub("***", words)
 
 
 def says_in_part(*words: str) -> bool:
@@ -108,7 +115,9 @@ class Words(BaseModel):
     @classmethod
     def _as_text(cls, value: Any) -> str | None:
         # A number or an object in place of a word must not make a readable answer unreadable; it matches nothing.
-        return value if value is None or isinstance(value, str) else one_line(value)
+        if value is None:
+            return None
+        return without_content(value) if isinstance(value, str) else one_line(without_content(str(value)))
 
 
 class FileResult(Words):
@@ -252,7 +261,7 @@ def read_message(body: bytes) -> str:
         return str(reason)
     for key in ("message", "error_description", "error", "title", "detail"):
         if isinstance(data.get(key), str) and data[key].strip():
-            return one_line(data[key])
+            return one_line(without_content(data[key]))
     return "the answer has no message"
 
 

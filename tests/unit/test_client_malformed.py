@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amili_provider.api.auth import without_secrets
 from amili_provider.api.client import AmiliClient
 from amili_provider.api.responses import UploadReply
 from amili_provider.api.results import MOST_VALUES, UnreadableAnswer, parse_verdicts, read_upload_answer
@@ -136,6 +137,31 @@ def test_an_answer_of_as_many_files_as_a_request_may_hold_is_read(client: AmiliC
     END.will_say((200, {}, json.dumps({"files": [{"fileId": i, **words} for i in ids]}).encode()))
     verdicts = client.post_files("1", Body()).verdicts(ids, client.vocabulary)
     assert {v.outcome for v in verdicts.values()} == {Outcome.UPLOADED}
+
+
+SECRET, TOKEN = 'Ab1+cd"EFgh\\42/æ𝄞xyZ==', "tok+Ab1/cdEF=="
+
+
+@pytest.mark.parametrize("spelt", [r"\u00{:02X}", r"\u00{:02x}", "ascii", "utf-8"])
+def test_a_secret_is_taken_out_however_json_spells_it(spelt: str) -> None:
+    """Words of an answer hold no token and no secret, whichever characters its writer escapes."""
+    if "{" in spelt:
+        echo = "".join(spelt.format(ord(c)) if c in '+"/\\=' else c for c in f"{SECRET} {TOKEN}")
+    else:
+        echo = json.dumps(f"{SECRET} {TOKEN}", ensure_ascii=spelt == "ascii").replace("/", r"\/")[1:-1]
+    body = f'{{"message": "no: {echo}, \\u00f8, \\\\u002B", "files": [{{"status": "{echo}"}}]}}'
+    own = settings_from(
+        "c",
+        login="id",
+        password=SECRET,
+        host="https://api.example",
+        port=None,
+        schema=None,
+        extra={"auth_url": "https://auth.example"},
+    )
+    request = httpx.Request("GET", "https://api.example", headers={"Authorization": f"Bearer {TOKEN}"})
+    read = json.loads(without_secrets(body.encode(), request, own))
+    assert read == {"message": r"no: *** ***, ø, \u002B", "files": [{"status": "*** ***"}]}
 
 
 @settings(max_examples=1000, deadline=None)

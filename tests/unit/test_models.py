@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from typing import Any
@@ -17,6 +18,7 @@ from amili_provider.api.results import (
     parse_verdicts,
     read_message,
     read_upload_answer,
+    without_content,
 )
 from amili_provider.receipts import Outcome, Verdict, escaped, one_line, unescaped
 
@@ -271,6 +273,28 @@ def test_no_national_id_is_shown_in_part(written: str) -> None:
     for before in range(300 * 4 + 64 - len(written), 300 * 4 + 64 + 2):
         shown = one_line("x" + " " * (before - 1) + written + " and more of it" * 100)
         assert not any(digit in shown for digit in "0123459")
+
+
+ONE, TWO = "a" * 32, "b" * 32
+
+
+def test_an_echo_of_the_request_shows_no_content() -> None:
+    """Base64 of some length is masked in every word of an answer; hashes, ids, names and addresses stay readable."""
+    content = base64.b64encode(b"Kari Nordmann;Storgata 1;0155 Oslo;1250.00;2026-11-27").decode()
+    echo = f'{{"name": "0.csv", "content": "{content}", "fileId": "{ONE}"}}'
+    shown = f'{{"name": "0.csv", "content": "***", "fileId": "{ONE}"}}'
+    verdict = _judge({"files": [_entry(echo, ["CREATED", content], message=echo)]})["f1"]
+    assert (verdict.status, verdict.result) == (shown, "['CREATED', '***']")
+    assert read_message(json.dumps({"message": echo}).encode()) == shown
+    assert without_content(base64.b64encode(b"Kari Nordmann;" * 10_000).decode()) == "***"
+    for readable in (
+        f"sha256={'0123456789abcdef' * 4}",
+        "ABCDEF0123456789" * 4,
+        f"/arm/v1/clients/2218/files/{ONE}/{TWO}",
+        "Invoices_Of_Customer_2218_For_November_2026_And_Some_More_Words-v2.csv",
+        "https://api.staging.amili.no/arm/v1/clients/2218/Files/InvoiciaFormatDocFile",
+    ):
+        assert without_content(readable) == readable
 
 
 def test_error_answers_show_only_a_message() -> None:
