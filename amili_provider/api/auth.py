@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from amili_provider.api.responses import take_body
 from amili_provider.api.results import Vocabulary, read_json
 from amili_provider.api.tokens import TOKEN_TIMEOUT_SECONDS, Token, TokenService, atoken_answer, token_answer
 from amili_provider.api.urls import USER_AGENT
@@ -103,13 +104,12 @@ class ClientCredentialsAuth(httpx.Auth):
     # The flows. What they decide is in the plain methods below; they differ only in how they wait for their turn.
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Put a token on the request; on 401 renew it and send the request once more."""
+        """Put a token on the request; on 401 renew it and send the request once more, if it took nothing."""
         token = self._usable()
         if token is None:
             token = yield from self._renewed(request, refused=None)
         response = yield self._signed(request, token)
-        if response.status_code == _UNAUTHORIZED:
-            _drop_body(response).close()
+        if response.status_code == _UNAUTHORIZED and not _takes(request, response):
             token = yield from self._renewed(request, refused=token)
             yield self._signed(request, token)
 
@@ -184,6 +184,15 @@ class ClientCredentialsAuth(httpx.Auth):
     def _signed(self, request: httpx.Request, token: Token) -> httpx.Request:
         request.headers["Authorization"] = f"Bearer {token.value}"
         return request
+
+
+def _takes(request: httpx.Request, response: httpx.Response) -> bool:
+    """Return whether a 401 could mean that something of its request was taken; only an upload's body is looked at."""
+    takes = request.extensions.get("takes")
+    if takes is None:
+        _drop_body(response).close()
+        return False
+    return bool(takes(take_body(response, code_decides=True)))
 
 
 def _drop_body(response: httpx.Response) -> Any:

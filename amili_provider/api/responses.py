@@ -21,9 +21,9 @@ from amili_provider.api.results import (
     read_json,
     read_json_object,
     read_upload_answer,
-    takes_something,
     what_instead_of_json,
 )
+from amili_provider.api.taken import takes_something
 from amili_provider.exceptions import AmiliResponseError
 from amili_provider.receipts import Outcome, Verdict, one_line
 
@@ -266,7 +266,9 @@ def asked_about(answer: Response, file_id: str, vocabulary: Vocabulary) -> Asked
     :raises AmiliResponseError: if the answer is of no such shape, or contradicts itself.
     """
     not_found = (
-        answer.status_code == NOT_FOUND and answer.in_amilis_words and not takes_something(answer.content, vocabulary)
+        answer.status_code == NOT_FOUND
+        and answer.in_amilis_words
+        and not takes_something(answer.content, vocabulary, (file_id,))
     )
     return Asked(file_result_in(answer, file_id, vocabulary), not_found, answer.status_code)
 

@@ -285,42 +285,6 @@ def parse_verdicts(answer: UploadAnswer, file_ids: Sequence[str], vocabulary: Vo
     }
 
 
-def takes_something(body: bytes, vocabulary: Vocabulary) -> bool:
-    """
-    Return whether an answer could mean that some file of its request was taken, whatever its status code.
-
-    Only words of refusal, and no words at all, say that nothing was. Of files that such an answer does not name nobody
-    knows what became of them. What begins like JSON and cannot be read may be Amili's, too.
-    """
-    try:
-        data = read_json(body)
-    except ValueError:
-        return begins_like_json(body)
-    if not isinstance(data, dict):
-        return isinstance(data, list) and bool(data)
-    files = data.get("files")
-    if files is not None and not (isinstance(files, list) and all(isinstance(entry, dict) for entry in files)):
-        return True
-    whole, *inner = (value for value in everything_in(data) if isinstance(value, dict))
-    return _says_taken(whole, vocabulary) or any(
-        _says_taken(part, vocabulary) or _names_unrefused(part, vocabulary) for part in inner
-    )
-
-
-def _says_taken(part: dict[str, Any], vocabulary: Vocabulary) -> bool:
-    words = word(part.get("status")), word(part.get("result"))
-    meaning = vocabulary.meaning(*words)
-    if meaning is Meaning.UNCLEAR:
-        named = part.get("fileid") is not None and any(w and not w.isdecimal() for w in words)
-        return named or says_in_part(*words) or not DONE_WORDS.isdisjoint(words)
-    return meaning is not Meaning.REFUSED
-
-
-def _names_unrefused(part: dict[str, Any], vocabulary: Vocabulary) -> bool:
-    named = part.get("fileid") is not None
-    return named and vocabulary.meaning(part.get("status"), part.get("result")) is not Meaning.REFUSED
-
-
 def _judge_one(
     entries: list[FileResult],
     answer: UploadAnswer,

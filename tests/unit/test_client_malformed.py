@@ -68,6 +68,7 @@ class Body:
     """A body that is sent whole."""
 
     content_length = 2
+    named = ("f1", "1.csv")
     released = False
     wire: Any = None
 

@@ -20,6 +20,7 @@ from amili_provider.api.results import (
     read_upload_answer,
     without_content,
 )
+from amili_provider.api.taken import takes_something
 from amili_provider.receipts import Outcome, Verdict, escaped, one_line, unescaped
 
 WORDS = Vocabulary()
@@ -276,6 +277,58 @@ def test_no_national_id_is_shown_in_part(written: str) -> None:
 
 
 ONE, TWO = "a" * 32, "b" * 32
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"results": {ONE: "PROCESSED/CREATED", TWO: "FAILED"}},
+        {"results": {ONE.upper(): {"state": "stored"}, TWO: {"status": "FAILED"}}},
+        {"results": {"0.csv": "OK", "1.csv": "FAILED"}},
+        {"accepted": [ONE], "rejected": [TWO]},
+        {"accepted": ["0.csv"], "rejected": ["1.csv"]},
+        {"accepted": ONE, "rejected": TWO},
+        {"status": "FAILED", "accepted": [ONE]},
+        {"status": "FAILED", "results": {ONE: "OK"}},
+        {"errors": [{"id": TWO, "others": [ONE]}]},
+        {"files": [{"id": ONE, "status": "ACCEPTED"}]},
+        {"files": [{"name": "0.csv", "status": "OK"}, {"name": "1.csv", "status": "FAILED"}]},
+        {"files": [{"file": {"id": ONE}, "status": "FAILED"}]},
+        {"fileId": [ONE]},
+        {"state": "PROCESSED"},
+        {"state": ["processed/created"]},
+        {"outcome": "QUEUED"},
+        {"outcome": "partially_done"},
+        {"processed": 1, "failed": 1},
+        {"status": "ACCEPTED"},
+        {"success": True},
+    ],
+    ids=str,
+)
+def test_what_names_a_file_or_takes_it_in_any_shape_may_have_taken_it(answer: Any) -> None:
+    """An id, a name or a word that takes counts wherever it stands, unless something there refuses it."""
+    assert takes_something(json.dumps(answer).encode(), WORDS, (ONE, TWO, "0.csv", "1.csv"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"message": f"File {ONE} (0.csv) could not be processed"},
+        {"status": "PROCESSED", "result": "FAILED", "files": [{"fileId": ONE, "status": "failed", "name": "0.csv"}]},
+        {"files": [{"id": ONE, "Status": "PROCESSED", "Result": "FAILED"}, {"name": "1.csv", "status": "REJECTED"}]},
+        {"results": {ONE: "FAILED", TWO: "PROCESSED/FAILED", "0.csv": {"status": "INVALID"}}},
+        {"rejected": [ONE, "1.csv"], "success": False, "created": "2026-11-27T10:00:00Z", "processed": 0},
+        {"errors": {ONE: ["is no base64"], "1.csv": "is too large"}},
+        {"errors": [{"file": "0.csv", "message": "is no base64"}]},
+        {"title": "Bad", "status": 422, "errors": {"files[0].content": ["is no base64"]}},
+        {"message": "no", "others": ["c" * 32, "2.csv"]},
+    ],
+    ids=str,
+)
+def test_a_refusal_takes_nothing(answer: Any) -> None:
+    """Sentences, refused files, and ids that are not of the request leave a refusal what it is."""
+    assert not takes_something(json.dumps(answer).encode(), WORDS, (ONE, TWO, "0.csv", "1.csv"))
 
 
 def test_an_echo_of_the_request_shows_no_content() -> None:

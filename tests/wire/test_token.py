@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -272,6 +273,20 @@ def test_packed_answer_of_the_token_service_is_unpacked_within_the_bound(packing
         client.request("GET", "/x")
         asyncio.run(ask(amili))
     assert [r.headers["authorization"] for r in amili.api.requests] == ["Bearer T"] * 2
+
+
+def test_a_401_that_takes_files_is_not_answered_with_another_request() -> None:
+    """It is handed on to be judged; one that only refuses, however packed, is followed by a new token."""
+    queues = whole_answer(401, {"files": [{"id": "f1", "state": "waiting"}]})
+    packed = gzip.compress(b'{"message": "expired"}')
+    refuses = raw_answer(head(401, {"Content-Encoding": "gzip", "Content-Length": str(len(packed))}) + packed)
+    with scripted_amili(refuses, raw_answer(queues)) as amili, AmiliClient(amili.settings) as client:
+        reply = client.post_files("2218", Body())
+    assert (reply.status_code, reply.refused_by) == (401, None)
+    assert json.loads(reply.body) == {"files": [{"id": "f1", "state": "waiting"}]}
+    with scripted_amili(raw_answer(queues)) as amili, AmiliClient(amili.settings) as client:
+        assert client.post_files("2218", Body()).status_code == 401
+    assert len(amili.tokens.requests) == 1
 
 
 @pytest.mark.parametrize(
