@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import copy
 import inspect
+import json
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
@@ -13,8 +14,9 @@ from typing import Any
 
 import httpx
 
-from amili_provider.api.results import Vocabulary
-from amili_provider.api.tokens import TOKEN_TIMEOUT_SECONDS, Token, TokenService, bound
+from amili_provider.api.responses import take_body
+from amili_provider.api.results import Vocabulary, read_json
+from amili_provider.api.tokens import TOKEN_TIMEOUT_SECONDS, Token, TokenService, atoken_answer, token_answer
 from amili_provider.api.urls import USER_AGENT
 from amili_provider.connection import AmiliSettings, field_label
 from amili_provider.exceptions import AmiliConnectionError, AmiliPermanentError
@@ -102,13 +104,12 @@ class ClientCredentialsAuth(httpx.Auth):
     # The flows. What they decide is in the plain methods below; they differ only in how they wait for their turn.
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Put a token on the request; on 401 renew it and send the request once more."""
+        """Put a token on the request; on 401 renew it and send the request once more, if it took nothing."""
         token = self._usable()
         if token is None:
             token = yield from self._renewed(request, refused=None)
         response = yield self._signed(request, token)
-        if response.status_code == _UNAUTHORIZED:
-            _drop_body(response).close()
+        if response.status_code == _UNAUTHORIZED and not _takes(request, response):
             token = yield from self._renewed(request, refused=token)
             yield self._signed(request, token)
 
@@ -122,8 +123,7 @@ class ClientCredentialsAuth(httpx.Auth):
                 with self._counting_failures():
                     asking = self.service.ask(request)
                     response = yield asking
-                    bound(response, asking).read()
-                    token = self.service.read(response)
+                    token = self.service.read(response, token_answer(response, asking))
                     if self._on_token is not None:
                         self._on_token(token.value)
                     self._token = token
@@ -142,8 +142,7 @@ class ClientCredentialsAuth(httpx.Auth):
                         with self._counting_failures():
                             asking = self.service.ask(request)
                             response = yield asking
-                            await bound(response, asking).aread()
-                            token = self.service.read(response)
+                            token = self.service.read(response, await atoken_answer(response))
                             if self._on_token is not None:
                                 told = self._on_token(token.value)
                                 if inspect.isawaitable(told):
@@ -187,6 +186,15 @@ class ClientCredentialsAuth(httpx.Auth):
         return request
 
 
+def _takes(request: httpx.Request, response: httpx.Response) -> bool:
+    """Return whether a 401 could mean that something of its request was taken; only an upload's body is looked at."""
+    takes = request.extensions.get("takes")
+    if takes is None:
+        _drop_body(response).close()
+        return False
+    return bool(takes(take_body(response, code_decides=True)))
+
+
 def _drop_body(response: httpx.Response) -> Any:
     """Take the body away from a 401, which httpx would otherwise read whole, and return it to be closed."""
     body, response.stream = response.stream, httpx.ByteStream(b"")
@@ -214,10 +222,19 @@ def without_secrets(content: bytes, request: httpx.Request, settings: AmiliSetti
     A server that tells what it was sent would have them in receipts, ledger and messages.
     """
     token = request.headers.get("authorization", "").rpartition(" ")[2]
-    for secret in (token, settings.client_secret, settings.access_token):
-        if secret is not None and len(secret) >= _SHORTEST_SECRET:
-            content = content.replace(secret.encode(), b"***")
-    return content
+    secrets = [s for s in (token, settings.client_secret, settings.access_token) if s and len(s) >= _SHORTEST_SECRET]
+    for secret in secrets:
+        content = content.replace(secret.encode(), b"***")
+    if b"\\" not in content:
+        return content
+    # A writer of JSON may spell any character as an escape, so that a secret only shows in what is read of it.
+    try:
+        read = text = json.dumps(read_json(content), ensure_ascii=False)
+    except ValueError:
+        return content  # of which no words are taken
+    for secret in secrets:
+        text = text.replace(json.dumps(secret, ensure_ascii=False)[1:-1], "***")
+    return content if text == read else text.encode()
 
 
 def auth_of(

@@ -16,6 +16,7 @@ from amili_provider.api.errors import NoResponse, check_status, check_upload
 from amili_provider.api.exchange import Exchange
 from amili_provider.api.responses import NOTHING_YET, Asked, Response, UploadReply, asked_about
 from amili_provider.api.results import FileResult
+from amili_provider.api.taken import takes_something
 from amili_provider.api.upload import Body
 from amili_provider.connection import AmiliSettings, as_count, checked_client_no
 from amili_provider.exceptions import AmiliConnectionError, AmiliOutcomeUnknown, AmiliResponseError
@@ -101,15 +102,20 @@ class AmiliClient:
 
         def once() -> UploadReply:
             flight = self._exchange.flight(body)
+
+            def takes(content: bytes) -> bool:
+                return flight.released and takes_something(content, self.vocabulary, body.named)
+
             try:
-                answer = self._exchange.exchange("POST", url, headers, flight, content=flight)
+                answer = self._exchange.exchange("POST", url, headers, flight, content=flight, takes=takes)
             except NoResponse as failure:
                 if flight.released and not failure.never_sent:
                     raise AmiliOutcomeUnknown(
                         f"{what}: everything was sent, but {failure}. Amili may have accepted the files."
                     ) from None
                 raise AmiliConnectionError(f"{what}: {failure}. Nothing was accepted.") from None
-            return check_upload(answer, what, self.settings, self.vocabulary, self._clock(), released=flight.released)
+            now, released = self._clock(), flight.released
+            return check_upload(answer, what, self.settings, self.vocabulary, now, released=released, named=body.named)
 
         return self._exchange.persist(once)
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import httpx
 
 from amili_provider.api import urls
 from amili_provider.api.responses import RefusedBy, Response, ResponseUnusable, UploadReply
-from amili_provider.api.results import Vocabulary, read_message, takes_something
+from amili_provider.api.results import Vocabulary, read_message
 from amili_provider.api.retry import asked_to_wait
+from amili_provider.api.taken import takes_something
 from amili_provider.api.tokens import is_token_request
 from amili_provider.api.transport import proxy_setting
 from amili_provider.api.upload import InFlight
@@ -182,25 +183,33 @@ def check_status(
 
 
 def check_upload(
-    answer: Response, what: str, settings: AmiliSettings, vocabulary: Vocabulary, now: float, *, released: bool
+    answer: Response,
+    what: str,
+    settings: AmiliSettings,
+    vocabulary: Vocabulary,
+    now: float,
+    *,
+    released: bool,
+    named: Collection[str] = (),
 ) -> UploadReply:
     """
     Return an answer to an upload that is about its files: results, or a refusal of the request.
 
     :param vocabulary: which words mean what.
     :param released: whether Amili had the whole request when it answered.
+    :param named: the ids and the names of the request's files.
     :raises AmiliConnectionError: nothing was taken, and another attempt may help.
     :raises AmiliAuthenticationError: 401, or 403 in Amili's words.
     :raises AmiliRequestError: 404 in Amili's words, or a redirect before everything was sent.
     :raises AmiliOutcomeUnknown: nobody can tell from the answer what was taken.
     """
     status = answer.status_code
-    if status == 401:
-        raise _refusal(answer, what, settings)
     if released and status in RESULTS:
         return UploadReply(status, answer.content)
     in_amilis_words = answer.in_amilis_words
-    takes = takes_something(answer.content, vocabulary)
+    takes = takes_something(answer.content, vocabulary, named)
+    if status == 401 and not (released and takes):
+        raise _refusal(answer, what, settings)
     refuses = 400 <= status < 500 and status not in UNDECIDED
     if not released:
         if 300 <= status < 400:

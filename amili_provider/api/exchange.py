@@ -121,16 +121,19 @@ class Exchange:
         *,
         content: Any = None,
         params: Mapping[str, Any] | None = None,
+        takes: Callable[[bytes], bool] | None = None,
     ) -> Response:
         """
         Send one request, with a token, and read its whole answer.
 
+        :param takes: whether the body of a 401 could mean that something was taken: then nothing is sent again.
         :raises NoAnswer: if there is none.
         """
         flight = flight or self.flight()
         request = self._http.build_request(
             method, url, params=params, content=content, headers=headers, extensions=self._extensions(flight)
         )
+        request.extensions["takes"] = takes
         with (
             self._on_its_way(flight),
             contextlib.closing(self._http.send(request, auth=self.auth, stream=True)) as r,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +21,9 @@ from amili_provider.api.results import (
     read_json,
     read_json_object,
     read_upload_answer,
-    takes_something,
     what_instead_of_json,
 )
+from amili_provider.api.taken import takes_something
 from amili_provider.exceptions import AmiliResponseError
 from amili_provider.receipts import Outcome, Verdict, one_line
 
@@ -46,45 +47,60 @@ class Unpacking:
         encoding = encoding.strip().casefold()
         if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
             raise ResponseUnusable("the answer is packed in a way that was not asked for")
-        # 32: recognise the headers of gzip and zlib by themselves.
-        self._unpacker = None if encoding in ("", "identity") else zlib.decompressobj(32 + zlib.MAX_WBITS)
+        self._packed = encoding not in ("", "identity")
+        self._member: Any = None
+        """What unpacks the part that is being read: gzip may come in several, one after another (RFC 1952)."""
         self._largest = largest
         self._pieces: list[bytes] = []
         self._length = 0
 
     def add(self, raw: bytes) -> None:
         """Take raw bytes."""
-        room = self._largest - self._length
-        if self._unpacker is None:
-            piece = raw
-        else:
-            try:
-                piece = self._unpacker.decompress(raw, room + 1)
-            except zlib.error:
-                raise ResponseUnusable("the answer cannot be unpacked") from None
-        if len(piece) > room:
-            raise ResponseUnusable(f"the answer is larger than {self._largest // (1024 * 1024)} MiB")
-        self._pieces.append(piece)
-        self._length += len(piece)
+        while raw:
+            room = self._largest - self._length
+            piece, raw = self._unpacked(raw, room + 1) if self._packed else (raw, b"")
+            if len(piece) > room:
+                raise ResponseUnusable(f"the answer is larger than {_shown_bytes(self._largest)}")
+            self._pieces.append(piece)
+            self._length += len(piece)
+
+    def _unpacked(self, raw: bytes, most: int) -> tuple[bytes, bytes]:
+        """Return what *raw* holds, and what is left of it behind the end of its member."""
+        if self._member is None:
+            # 32: recognise the headers of gzip and zlib by themselves.
+            self._member = zlib.decompressobj(32 + zlib.MAX_WBITS)
+        try:
+            piece = self._member.decompress(raw, most)
+        except zlib.error:
+            raise ResponseUnusable("the answer cannot be unpacked") from None
+        left = self._member.unused_data
+        if self._member.eof:
+            self._member = None
+        return piece, left
 
     def content(self) -> bytes:
         """Return what was gathered."""
-        if self._unpacker is not None and not self._unpacker.eof and self._length:
+        if self._member is not None:
             raise ResponseUnusable("the answer cannot be unpacked")
         return b"".join(self._pieces)
 
 
-def read_response(response: httpx.Response, *, code_decides: bool) -> bytes:
+def _shown_bytes(count: int) -> str:
+    return f"{count >> 20} MiB" if count >> 20 else f"{count >> 10} KiB"
+
+
+def read_response(response: httpx.Response, largest: int = LARGEST_ANSWER_BYTES, *, code_decides: bool) -> bytes:
     """
     Read the body of an answer.
 
     :param response: the answer, not read yet.
+    :param largest: bytes after unpacking.
     :param code_decides: whether the body is only wanted for its message: then what cannot be read is left out.
     :raises AnswerUnusable: if it is too large or cannot be unpacked.
     :raises httpx.HTTPError: if it ends early.
     """
     try:
-        unpacking = Unpacking(response.headers.get("content-encoding", ""))
+        unpacking = Unpacking(response.headers.get("content-encoding", ""), largest)
         for raw in response.iter_raw():
             unpacking.add(raw)
         return unpacking.content()
@@ -94,10 +110,10 @@ def read_response(response: httpx.Response, *, code_decides: bool) -> bytes:
         raise
 
 
-async def aread_response(response: httpx.Response, *, code_decides: bool) -> bytes:
+async def aread_response(response: httpx.Response, largest: int = LARGEST_ANSWER_BYTES, *, code_decides: bool) -> bytes:
     """Read the body of an answer without blocking; see :func:`read_response`."""
     try:
-        unpacking = Unpacking(response.headers.get("content-encoding", ""))
+        unpacking = Unpacking(response.headers.get("content-encoding", ""), largest)
         async for raw in response.aiter_raw():
             unpacking.add(raw)
         return unpacking.content()
@@ -105,6 +121,32 @@ async def aread_response(response: httpx.Response, *, code_decides: bool) -> byt
         if code_decides:
             return b""
         raise
+
+
+def take_body(response: httpx.Response, largest: int = LARGEST_ANSWER_BYTES, *, code_decides: bool) -> bytes:
+    """
+    Read the body of an answer within an auth flow, and leave it unpacked where httpx reads it later.
+
+    httpx itself unpacks what it likes, and knows no bound. Parameters and errors are those of :func:`read_response`.
+    """
+    with contextlib.closing(_aside(response)) as aside:
+        return _left(response, read_response(aside, largest, code_decides=code_decides))
+
+
+async def atake_body(response: httpx.Response, largest: int = LARGEST_ANSWER_BYTES, *, code_decides: bool) -> bytes:
+    """Read the body of an answer without blocking; see :func:`take_body`."""
+    async with contextlib.aclosing(_aside(response)) as aside:
+        return _left(response, await aread_response(aside, largest, code_decides=code_decides))
+
+
+def _aside(response: httpx.Response) -> httpx.Response:
+    return httpx.Response(response.status_code, headers=response.headers, stream=response.stream)
+
+
+def _left(response: httpx.Response, content: bytes) -> bytes:
+    response.headers.pop("content-encoding", None)
+    response.stream = httpx.ByteStream(content)
+    return content
 
 
 NOT_FOUND = 404
@@ -224,7 +266,9 @@ def asked_about(answer: Response, file_id: str, vocabulary: Vocabulary) -> Asked
     :raises AmiliResponseError: if the answer is of no such shape, or contradicts itself.
     """
     not_found = (
-        answer.status_code == NOT_FOUND and answer.in_amilis_words and not takes_something(answer.content, vocabulary)
+        answer.status_code == NOT_FOUND
+        and answer.in_amilis_words
+        and not takes_something(answer.content, vocabulary, (file_id,))
     )
     return Asked(file_result_in(answer, file_id, vocabulary), not_found, answer.status_code)
 

@@ -24,6 +24,11 @@ DEFAULT_PENDING = ("QUEUED", "PENDING", "RECEIVED", "PROCESSING")
 """Assumed, but for QUEUED, which the Collection API names."""
 DONE_WORDS = frozenset({"processed", "created", "success"})
 """Each by itself says that something was done. Assumed: two are an upload's, SUCCESS is the Collection API's."""
+MOST_VALUES = 200_000
+"""Of an answer: forty for each of the 5,000 files that a request may hold. As objects, the few bytes of a value become
+a hundred."""
+_CONTENT = re.compile(r"(?<![A-Za-z0-9+/])(?=[0-9a-z+/]*[A-Z])(?=[0-9A-Z+/]*[a-z])[A-Za-z0-9+/]{64,}={0,2}")
+"""Base64, in the alphabet that we send. Ids and hashes have letters of one case; names hold dots and dashes."""
 _IN_PART = frozenset({"partial", "partially", "partly"})
 """Assumed: PARTIAL is what the Collection API calls a batch that failed in part."""
 
@@ -31,6 +36,11 @@ _IN_PART = frozenset({"partial", "partially", "partly"})
 def word(value: Any) -> str:
     """Return *value* as it is compared: without case, and without blanks around it."""
     return str(value).strip().casefold() if value is not None else ""
+
+
+def without_content(words: str) -> str:
+    """Return Amili's *words* without what may be a file's content, from an answer that tells what was sent."""
+    return _CONTENT.sub("***", words)
 
 
 def says_in_part(*words: str) -> bool:
@@ -105,7 +115,9 @@ class Words(BaseModel):
     @classmethod
     def _as_text(cls, value: Any) -> str | None:
         # A number or an object in place of a word must not make a readable answer unreadable; it matches nothing.
-        return value if value is None or isinstance(value, str) else one_line(value)
+        if value is None:
+            return None
+        return without_content(value) if isinstance(value, str) else one_line(without_content(str(value)))
 
 
 class FileResult(Words):
@@ -140,6 +152,8 @@ def what_instead_of_json(body: bytes) -> str:
     if not body.strip():
         return "empty"
     if begins_like_json(body):
+        if _holds_too_much(body):
+            return f"JSON of more than {MOST_VALUES:,} values, which is not read"
         return "not JSON that can be read (broken, or a name stands twice in it)"
     return "a page (HTML or XML), not JSON" if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") else "not JSON"
 
@@ -148,20 +162,28 @@ def read_json(body: bytes) -> Any:
     """
     Return *body* as JSON.
 
-    :raises ValueError: if it is not JSON (RFC 8259), or if an object in it has a name twice, in whatever case: then it
-        says two things.
+    :raises ValueError: if it is not JSON (RFC 8259), or holds more than :data:`MOST_VALUES`; or if an object in it has
+        a name twice, in whatever case: then it says two things.
     """
+    if _holds_too_much(body):
+        raise ValueError("too many values")
     data = from_json(body, allow_inf_nan=False)
     json.loads(body, object_pairs_hook=_names_differ)
     return data
 
 
+def _holds_too_much(body: bytes) -> bool:
+    """Count what every value begins or ends with, before anything is built of it."""
+    return sum(map(body.count, (b"{", b"[", b","))) > MOST_VALUES
+
+
 def _names_differ(pairs: list[tuple[str, Any]]) -> None:
-    if len({_plain(name) for name, _ in pairs}) < len(pairs):
+    if len({plain_name(name) for name, _ in pairs}) < len(pairs):
         raise ValueError("a name stands twice in one object")
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return the name of a value as it is compared: without case, and without blanks around it."""
     return name.strip().casefold()
 
 
@@ -176,7 +198,7 @@ def everything_in(data: Any) -> Iterator[Any]:
     while queue:
         value = queue.popleft()
         if isinstance(value, dict):
-            yield {_plain(name): inner for name, inner in value.items()}
+            yield {plain_name(name): inner for name, inner in value.items()}
             queue.extend(value.values())
         else:
             yield value
@@ -239,7 +261,7 @@ def read_message(body: bytes) -> str:
         return str(reason)
     for key in ("message", "error_description", "error", "title", "detail"):
         if isinstance(data.get(key), str) and data[key].strip():
-            return one_line(data[key])
+            return one_line(without_content(data[key]))
     return "the answer has no message"
 
 
@@ -261,42 +283,6 @@ def parse_verdicts(answer: UploadAnswer, file_ids: Sequence[str], vocabulary: Vo
         file_id: _judge_one(by_id.get(word(file_id), []), answer, meaning_of, shown, whole_refused=whole_refused)
         for file_id in file_ids
     }
-
-
-def takes_something(body: bytes, vocabulary: Vocabulary) -> bool:
-    """
-    Return whether an answer could mean that some file of its request was taken, whatever its status code.
-
-    Only words of refusal, and no words at all, say that nothing was. Of files that such an answer does not name nobody
-    knows what became of them. What begins like JSON and cannot be read may be Amili's, too.
-    """
-    try:
-        data = read_json(body)
-    except ValueError:
-        return begins_like_json(body)
-    if not isinstance(data, dict):
-        return isinstance(data, list) and bool(data)
-    files = data.get("files")
-    if files is not None and not (isinstance(files, list) and all(isinstance(entry, dict) for entry in files)):
-        return True
-    whole, *inner = (value for value in everything_in(data) if isinstance(value, dict))
-    return _says_taken(whole, vocabulary) or any(
-        _says_taken(part, vocabulary) or _names_unrefused(part, vocabulary) for part in inner
-    )
-
-
-def _says_taken(part: dict[str, Any], vocabulary: Vocabulary) -> bool:
-    words = word(part.get("status")), word(part.get("result"))
-    meaning = vocabulary.meaning(*words)
-    if meaning is Meaning.UNCLEAR:
-        named = part.get("fileid") is not None and any(w and not w.isdecimal() for w in words)
-        return named or says_in_part(*words) or not DONE_WORDS.isdisjoint(words)
-    return meaning is not Meaning.REFUSED
-
-
-def _names_unrefused(part: dict[str, Any], vocabulary: Vocabulary) -> bool:
-    named = part.get("fileid") is not None
-    return named and vocabulary.meaning(part.get("status"), part.get("result")) is not Meaning.REFUSED
 
 
 def _judge_one(

@@ -7,13 +7,15 @@ since they may repeat what was sent.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
+from amili_provider.api.responses import ResponseUnusable, atake_body, take_body
 from amili_provider.api.results import read_json
 from amili_provider.api.retry import asked_to_wait
 from amili_provider.exceptions import (
@@ -29,6 +31,8 @@ EARLY_SECONDS = 120.0
 """A token is renewed this long before it expires, or after four fifths of its life if that is later."""
 UNKNOWN_LIFETIME_SECONDS = 300.0
 _LARGEST_TOKEN_ANSWER = 64 * 1024
+_GIVEN = (200, 201)
+"""Statuses that come with a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +117,17 @@ class TokenService:
         }
         return httpx.Request("POST", self.url, data=form, headers=headers, extensions=extensions)
 
-    def read(self, response: httpx.Response) -> Token:
+    def read(self, response: httpx.Response, content: bytes) -> Token:
         """
-        Return the token in an answer that was read.
+        Return the token in an answer.
 
+        :param response: the answer.
+        :param content: its body, unpacked.
         :raises AmiliError: if there is none; the message names the field to check and repeats nothing of the answer.
         """
-        self._check_status(response)
+        self._check_status(response, content)
         try:
-            answer = read_json(response.content)
+            answer = read_json(content)
         except ValueError:
             answer = None
         value = answer.get("access_token") if isinstance(answer, dict) else None
@@ -139,9 +145,9 @@ class TokenService:
         life = max(life, 0.0)
         return Token(value, now + life, now + max(life - EARLY_SECONDS, life * 0.8))
 
-    def _check_status(self, response: httpx.Response) -> None:
+    def _check_status(self, response: httpx.Response, content: bytes) -> None:
         status = response.status_code
-        if status in (200, 201):
+        if status in _GIVEN:
             return
         where = f"The token service at {self.url} answered {status}"
         client_id, secret, scope, url = (self._name(n) for n in ("login", "password", "scope", "auth_url"))
@@ -153,7 +159,7 @@ class TokenService:
             )
         if status in (400, 401, 403):
             hint = f"check {client_id} and {secret}"
-            code = _error_code(response)
+            code = _error_code(content)
             if code == "invalid_scope":
                 hint = f"check {scope}"
             elif status == 403 or code == "unauthorized_client":  # noqa: PLR2004
@@ -164,47 +170,36 @@ class TokenService:
         raise AmiliRequestError(f"{where}, which no token service does; check {url}.", status_code=status)
 
 
-class _Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """The body of the token service's answer, refused when it grows too large or was cut off for taking too long."""
+def token_answer(response: httpx.Response, request: httpx.Request) -> bytes:
+    """
+    Read the token service's answer to *request*, within its bound.
 
-    def __init__(self, stream: Any, request: httpx.Request) -> None:
-        self._stream = stream
-        self._request = request
-
-    @staticmethod
-    def _counted(seen: int) -> None:
-        if seen > _LARGEST_TOKEN_ANSWER:
-            raise AmiliResponseError(f"The token service answered with more than {_LARGEST_TOKEN_ANSWER} bytes.")
-
-    def __iter__(self) -> Iterator[bytes]:
-        seen = 0
-        for chunk in self._stream:
-            seen += len(chunk)
-            self._counted(seen)
-            yield chunk
-        overdue = self._request.extensions.get("overdue")
-        if overdue is not None and overdue():
-            # An answer without a length ends where the connection ends, also when the client ended it.
-            raise httpx.ReadTimeout("", request=self._request)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        seen = 0
-        async for chunk in self._stream:
-            seen += len(chunk)
-            self._counted(seen)
-            yield chunk
-
-    def close(self) -> None:
-        self._stream.close()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+    :raises AmiliResponseError: if it is too large, or packed in a way that was not asked for.
+    :raises httpx.HTTPError: if it ends early.
+    """
+    with _in_our_words(response):
+        content = take_body(response, _LARGEST_TOKEN_ANSWER, code_decides=response.status_code not in _GIVEN)
+    overdue = request.extensions.get("overdue")
+    if overdue is not None and overdue():
+        # An answer without a length ends where the connection ends, also when the client ended it.
+        raise httpx.ReadTimeout("", request=request)
+    return content
 
 
-def bound(response: httpx.Response, request: httpx.Request) -> httpx.Response:
-    """Put a bound on an answer to *request*, before it is read."""
-    response.stream = _Bounded(response.stream, request)
-    return response
+async def atoken_answer(response: httpx.Response) -> bytes:
+    """Read the token service's answer without blocking; see :func:`token_answer`."""
+    with _in_our_words(response):
+        return await atake_body(response, _LARGEST_TOKEN_ANSWER, code_decides=response.status_code not in _GIVEN)
+
+
+@contextlib.contextmanager
+def _in_our_words(response: httpx.Response) -> Iterator[None]:
+    try:
+        yield
+    except ResponseUnusable as reason:
+        raise AmiliResponseError(
+            f"The token service answered {response.status_code}, but {reason}.", status_code=response.status_code
+        ) from None
 
 
 def _number(value: Any) -> float | None:
@@ -218,10 +213,10 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _error_code(response: httpx.Response) -> str:
+def _error_code(content: bytes) -> str:
     """Return the error code of RFC 6749 section 5.2, only to choose our own words by."""
     try:
-        answer = read_json(response.content)
+        answer = read_json(content)
     except ValueError:
         return ""
     code = answer.get("error") if isinstance(answer, dict) else None

@@ -12,7 +12,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -137,6 +137,11 @@ class UploadBody(Iterable[bytes]):
         self.content_length = len(self._head) + framing + encoded + len(b"]}")
         """Exact bytes of the body."""
 
+    @property
+    def named(self) -> Collection[str]:
+        """The ids and the names of its files."""
+        return {text for part in self.parts for text in (part.file_id, part.name)}
+
     def __repr__(self) -> str:
         return f"<UploadBody of {len(self.parts)} file(s), {self.content_length} bytes>"
 
@@ -214,6 +219,10 @@ class Body(Iterable[bytes], Protocol):
     wire: Any
     """Told here before each iteration: what knows how much has reached the other end."""
 
+    @property
+    def named(self) -> Collection[str]:
+        """The ids and the names of its files."""
+
 
 class InFlight:
     """
@@ -283,7 +292,7 @@ class InFlight:
         elif event == "http11.send_request_headers.started":
             # A token request, a proxy's CONNECT and a replay come through here too: what was out before is moot.
             self._disarm()
-            self._begun = self._unwritten = False
+            self._begun = self._unwritten = self.overdue = False
         elif event == "http11.send_request_body.failed":
             self._unwritten = True
         elif event == "http11.response_closed.started":

@@ -12,7 +12,16 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from amili_provider.api.results import DONE_WORDS, FileResult, Meaning, Vocabulary, everything_in, says_in_part, word
+from amili_provider.api.results import (
+    DONE_WORDS,
+    FileResult,
+    Meaning,
+    Vocabulary,
+    everything_in,
+    says_in_part,
+    without_content,
+    word,
+)
 from amili_provider.exceptions import AmiliError, AmiliRequestError, AmiliResponseError
 from amili_provider.receipts import one_line
 
@@ -170,7 +179,7 @@ def _plain(part: dict[str, Any], name: str) -> Any:
 
 
 def _shown(value: Any) -> str | None:
-    return None if value is None else one_line(value)
+    return None if value is None else one_line(without_content(str(value)))
 
 
 def is_doubtful(error: AmiliError) -> bool:

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amili_provider.api.auth import without_secrets
 from amili_provider.api.client import AmiliClient
 from amili_provider.api.responses import UploadReply
-from amili_provider.api.results import UnreadableAnswer, parse_verdicts, read_upload_answer
+from amili_provider.api.results import MOST_VALUES, UnreadableAnswer, parse_verdicts, read_upload_answer
 from amili_provider.connection import settings_from
 from amili_provider.exceptions import AmiliError, AmiliOutcomeUnknown
 from amili_provider.receipts import Outcome
@@ -67,6 +68,7 @@ class Body:
     """A body that is sent whole."""
 
     content_length = 2
+    named = ("f1", "1.csv")
     released = False
     wire: Any = None
 
@@ -114,6 +116,53 @@ END = Respondent()
 def _client() -> Iterator[AmiliClient]:
     with AmiliClient(SETTINGS, transport=httpx.MockTransport(END), sleep=lambda _seconds: None) as client:
         yield client
+
+
+@pytest.mark.parametrize("status", [200, 422, 429])
+@pytest.mark.parametrize("value", [b"{}", b"[]", b"1"])
+def test_an_answer_of_more_values_than_files_can_have_is_not_read(
+    client: AmiliClient, status: int, value: bytes
+) -> None:
+    """Nothing is built of it: every file is unknown, and is sent once."""
+    END.will_say((status, {}, b'{"files":[%s]}' % b",".join([value] * (MOST_VALUES + 1))))
+    reply = client.post_files("1", Body())
+    verdict = reply.verdicts(["f1"], client.vocabulary)["f1"]
+    assert (reply.refused_by, verdict.outcome, END.requests) == (None, Outcome.UNKNOWN, 1)
+    assert "more than 200,000 values" in str(verdict.message)
+
+
+def test_an_answer_of_as_many_files_as_a_request_may_hold_is_read(client: AmiliClient) -> None:
+    """Five thousand files with words of some length are far below the bound."""
+    words = {"status": "PROCESSED", "result": "CREATED", "message": "Row 1, row 2, row 3, row 4: fine, [so] {far}"}
+    ids = [f"{number:032x}" for number in range(5000)]
+    END.will_say((200, {}, json.dumps({"files": [{"fileId": i, **words} for i in ids]}).encode()))
+    verdicts = client.post_files("1", Body()).verdicts(ids, client.vocabulary)
+    assert {v.outcome for v in verdicts.values()} == {Outcome.UPLOADED}
+
+
+SECRET, TOKEN = 'Ab1+cd"EFgh\\42/æ𝄞xyZ==', "tok+Ab1/cdEF=="
+
+
+@pytest.mark.parametrize("spelt", [r"\u00{:02X}", r"\u00{:02x}", "ascii", "utf-8"])
+def test_a_secret_is_taken_out_however_json_spells_it(spelt: str) -> None:
+    """Words of an answer hold no token and no secret, whichever characters its writer escapes."""
+    if "{" in spelt:
+        echo = "".join(spelt.format(ord(c)) if c in '+"/\\=' else c for c in f"{SECRET} {TOKEN}")
+    else:
+        echo = json.dumps(f"{SECRET} {TOKEN}", ensure_ascii=spelt == "ascii").replace("/", r"\/")[1:-1]
+    body = f'{{"message": "no: {echo}, \\u00f8, \\\\u002B", "files": [{{"status": "{echo}"}}]}}'
+    own = settings_from(
+        "c",
+        login="id",
+        password=SECRET,
+        host="https://api.example",
+        port=None,
+        schema=None,
+        extra={"auth_url": "https://auth.example"},
+    )
+    request = httpx.Request("GET", "https://api.example", headers={"Authorization": f"Bearer {TOKEN}"})
+    read = json.loads(without_secrets(body.encode(), request, own))
+    assert read == {"message": r"no: *** ***, ø, \u002B", "files": [{"status": "*** ***"}]}
 
 
 @settings(max_examples=1000, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from typing import Any
@@ -17,7 +18,9 @@ from amili_provider.api.results import (
     parse_verdicts,
     read_message,
     read_upload_answer,
+    without_content,
 )
+from amili_provider.api.taken import takes_something
 from amili_provider.receipts import Outcome, Verdict, escaped, one_line, unescaped
 
 WORDS = Vocabulary()
@@ -271,6 +274,80 @@ def test_no_national_id_is_shown_in_part(written: str) -> None:
     for before in range(300 * 4 + 64 - len(written), 300 * 4 + 64 + 2):
         shown = one_line("x" + " " * (before - 1) + written + " and more of it" * 100)
         assert not any(digit in shown for digit in "0123459")
+
+
+ONE, TWO = "a" * 32, "b" * 32
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"results": {ONE: "PROCESSED/CREATED", TWO: "FAILED"}},
+        {"results": {ONE.upper(): {"state": "stored"}, TWO: {"status": "FAILED"}}},
+        {"results": {"0.csv": "OK", "1.csv": "FAILED"}},
+        {"accepted": [ONE], "rejected": [TWO]},
+        {"accepted": ["0.csv"], "rejected": ["1.csv"]},
+        {"accepted": ONE, "rejected": TWO},
+        {"status": "FAILED", "accepted": [ONE]},
+        {"status": "FAILED", "results": {ONE: "OK"}},
+        {"errors": [{"id": TWO, "others": [ONE]}]},
+        {"files": [{"id": ONE, "status": "ACCEPTED"}]},
+        {"files": [{"name": "0.csv", "status": "OK"}, {"name": "1.csv", "status": "FAILED"}]},
+        {"files": [{"file": {"id": ONE}, "status": "FAILED"}]},
+        {"fileId": [ONE]},
+        {"state": "PROCESSED"},
+        {"state": ["processed/created"]},
+        {"outcome": "QUEUED"},
+        {"outcome": "partially_done"},
+        {"processed": 1, "failed": 1},
+        {"status": "ACCEPTED"},
+        {"success": True},
+    ],
+    ids=str,
+)
+def test_what_names_a_file_or_takes_it_in_any_shape_may_have_taken_it(answer: Any) -> None:
+    """An id, a name or a word that takes counts wherever it stands, unless something there refuses it."""
+    assert takes_something(json.dumps(answer).encode(), WORDS, (ONE, TWO, "0.csv", "1.csv"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"message": f"File {ONE} (0.csv) could not be processed"},
+        {"status": "PROCESSED", "result": "FAILED", "files": [{"fileId": ONE, "status": "failed", "name": "0.csv"}]},
+        {"files": [{"id": ONE, "Status": "PROCESSED", "Result": "FAILED"}, {"name": "1.csv", "status": "REJECTED"}]},
+        {"results": {ONE: "FAILED", TWO: "PROCESSED/FAILED", "0.csv": {"status": "INVALID"}}},
+        {"rejected": [ONE, "1.csv"], "success": False, "created": "2026-11-27T10:00:00Z", "processed": 0},
+        {"errors": {ONE: ["is no base64"], "1.csv": "is too large"}},
+        {"errors": [{"file": "0.csv", "message": "is no base64"}]},
+        {"title": "Bad", "status": 422, "errors": {"files[0].content": ["is no base64"]}},
+        {"message": "no", "others": ["c" * 32, "2.csv"]},
+    ],
+    ids=str,
+)
+def test_a_refusal_takes_nothing(answer: Any) -> None:
+    """Sentences, refused files, and ids that are not of the request leave a refusal what it is."""
+    assert not takes_something(json.dumps(answer).encode(), WORDS, (ONE, TWO, "0.csv", "1.csv"))
+
+
+def test_an_echo_of_the_request_shows_no_content() -> None:
+    """Base64 of some length is masked in every word of an answer; hashes, ids, names and addresses stay readable."""
+    content = base64.b64encode(b"Kari Nordmann;Storgata 1;0155 Oslo;1250.00;2026-11-27").decode()
+    echo = f'{{"name": "0.csv", "content": "{content}", "fileId": "{ONE}"}}'
+    shown = f'{{"name": "0.csv", "content": "***", "fileId": "{ONE}"}}'
+    verdict = _judge({"files": [_entry(echo, ["CREATED", content], message=echo)]})["f1"]
+    assert (verdict.status, verdict.result) == (shown, "['CREATED', '***']")
+    assert read_message(json.dumps({"message": echo}).encode()) == shown
+    assert without_content(base64.b64encode(b"Kari Nordmann;" * 10_000).decode()) == "***"
+    for readable in (
+        f"sha256={'0123456789abcdef' * 4}",
+        "ABCDEF0123456789" * 4,
+        f"/arm/v1/clients/2218/files/{ONE}/{TWO}",
+        "Invoices_Of_Customer_2218_For_November_2026_And_Some_More_Words-v2.csv",
+        "https://api.staging.amili.no/arm/v1/clients/2218/Files/InvoiciaFormatDocFile",
+    ):
+        assert without_content(readable) == readable
 
 
 def test_error_answers_show_only_a_message() -> None:

@@ -324,6 +324,7 @@ class Body:
     def __init__(self, *chunks: bytes, before_tail: Callable[[], object] | None = None) -> None:
         self.chunks = chunks or (b'{"files": [', b"x" * 200_000, b"y" * 200_000, b"]}")
         self.content_length = sum(map(len, self.chunks))
+        self.named = ("f1", "1.csv")
         self.released = False
         self.wire: object = None
         self.iterations = 0

@@ -58,6 +58,10 @@ def chunked(good: bytes, end: bytes = b"\r\n0\r\n\r\n") -> bytes:
     return b"%x;a=b\r\n" % len(good) + good + end
 
 
+def _behind_it(behind: bytes, good: bytes) -> bytes:
+    return gzip.compress(good) + behind
+
+
 def unreadable(code: int, change: Callable[[bytes], bytes]) -> Case:
     """Return a refusal that accepts the first of two files, changed so that it cannot be read."""
     good = functools.partial(json.dumps, ensure_ascii=False)
@@ -154,6 +158,24 @@ CASES: dict[str, Case] = {
     "packed in chunks twice": Case(raw(head(200, {"Transfer-Encoding": "gzip, chunked"}), body=chunked)),
     "packed": Case(raw(head(200, {"Content-Encoding": "gzip"}), body=gzip.compress), UPLOADED),
     "packed, cut": Case(raw(head(200, {"Content-Encoding": "gzip"}), body=lambda good: gzip.compress(good)[:-9])),
+    "packed in two": Case(
+        raw(
+            head(200, {"Content-Encoding": "gzip"}),
+            body=lambda good: gzip.compress(good[:20]) + gzip.compress(b"") + gzip.compress(good[20:]),
+        ),
+        UPLOADED,
+    ),
+    **{
+        f"packed, then {what}": Case(
+            raw(head(200, {"Content-Encoding": "gzip"}), body=functools.partial(_behind_it, behind))
+        )
+        for what, behind in {
+            "a refusal": gzip.compress(b'{"status": "FAILED", "result": "REJECTED"}'),
+            "a page": b"<html>error 500",
+            "the beginning of more": b"\x1f\x8b\x08",
+        }.items()
+    },
+    "422 packed, cut in its head": Case(lambda _: head(422, {"Content-Encoding": "gzip"}) + b"\x1f\x8b\x08"),
     "said to be packed": Case(raw(head(200, {"Content-Encoding": "gzip"}))),
     "packed as nobody asked": Case(raw(head(200, {"Content-Encoding": "zstd"}))),
     "a bomb": Case(
@@ -265,6 +287,13 @@ CASES: dict[str, Case] = {
     "422, files in files": taken(422, lambda ids: {"files": [[entry(ids[0])]]}),
     "422, files elsewhere": taken(422, lambda ids: {"results": [entry(ids[0]), entry(ids[1], "FAILED")]}),
     "422, files deep": taken(422, lambda ids: {"data": {"files": [entry(ids[0])]}}),
+    "422, by id": taken(422, lambda ids: {"results": {ids[0]: "PROCESSED/CREATED", ids[1]: "FAILED"}}),
+    "429, by id": taken(429, lambda ids: {"results": {ids[0]: "OK", ids[1]: "FAILED"}}),
+    "422, in lists": taken(422, lambda ids: {"accepted": ids[:1], "rejected": ids[1:]}),
+    "422, by name": taken(422, lambda _: {"files": [{"name": "0.csv", "status": "OK"}]}),
+    "401, by id": taken(401, lambda ids: {"files": [{"id": ids[0], "status": "ACCEPTED"}]}),
+    "401 that queues": taken(401, lambda ids: {"files": [entry(ids[0], "QUEUED", None)]}),
+    "401 that accepts": Case(results(401), UPLOADED),
     "422, in capitals": taken(422, lambda ids: {"Files": [{"FileId": ids[0], "Status": "QUEUED"}]}),
     "400, its word twice, once in capitals": taken(400, lambda _: {"status": "PROCESSED", "Status": "FAILED"}),
     "400 done": taken(400, lambda _: {"status": "PROCESSED"}),

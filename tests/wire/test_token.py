@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -244,8 +246,47 @@ def test_answer_without_a_token(body: Any) -> None:
 def test_huge_answer_of_the_token_service() -> None:
     """More than a token can be is not read."""
     step = raw_answer(head(200, {}) + b" " * 10_000_000)
-    with scripted_amili(tokens=[step]) as amili, pytest.raises(AmiliResponseError, match="more than 65536 bytes"):
+    with scripted_amili(tokens=[step]) as amili, pytest.raises(AmiliResponseError, match="larger than 64 KiB"):
         AmiliClient(amili.settings, sleep=never_wait).request("GET", "/x")
+
+
+@pytest.mark.parametrize(
+    ("packing", "words"),
+    [("gzip", "larger than 64 KiB"), ("gzip, gzip", "packed in a way"), ("br", "packed in a way")],
+)
+def test_packed_answer_of_the_token_service_is_unpacked_within_the_bound(packing: str, words: str) -> None:
+    """What is small on its way and large in memory is refused at once, by both clients; what is packed once is read."""
+    bomb = gzip.compress(b" " * 1_000_000 + b"{}")
+    step = raw_answer(head(200, {"Content-Encoding": packing}) + bomb)
+    good = raw_answer(head(200, {"Content-Encoding": "gzip"}) + gzip.compress(b'{"access_token": "T"}'))
+
+    async def ask(amili: Any) -> None:
+        async with AmiliAsyncClient(amili.settings) as client:
+            with pytest.raises(AmiliResponseError, match=words):
+                await client.get("/x")
+            await client.get("/x")
+
+    with scripted_amili(OK, OK, tokens=[step, good, step, good]) as amili:
+        client = AmiliClient(amili.settings, sleep=never_wait)
+        with pytest.raises(AmiliResponseError, match=words):
+            client.request("GET", "/x")
+        client.request("GET", "/x")
+        asyncio.run(ask(amili))
+    assert [r.headers["authorization"] for r in amili.api.requests] == ["Bearer T"] * 2
+
+
+def test_a_401_that_takes_files_is_not_answered_with_another_request() -> None:
+    """It is handed on to be judged; one that only refuses, however packed, is followed by a new token."""
+    queues = whole_answer(401, {"files": [{"id": "f1", "state": "waiting"}]})
+    packed = gzip.compress(b'{"message": "expired"}')
+    refuses = raw_answer(head(401, {"Content-Encoding": "gzip", "Content-Length": str(len(packed))}) + packed)
+    with scripted_amili(refuses, raw_answer(queues)) as amili, AmiliClient(amili.settings) as client:
+        reply = client.post_files("2218", Body())
+    assert (reply.status_code, reply.refused_by) == (401, None)
+    assert json.loads(reply.body) == {"files": [{"id": "f1", "state": "waiting"}]}
+    with scripted_amili(raw_answer(queues)) as amili, AmiliClient(amili.settings) as client:
+        assert client.post_files("2218", Body()).status_code == 401
+    assert len(amili.tokens.requests) == 1
 
 
 @pytest.mark.parametrize(
