@@ -6,6 +6,8 @@ import argparse
 import getpass
 import logging
 import os
+import secrets
+import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +20,7 @@ from amili_provider.command.desk import Desk
 from amili_provider.ledger.questions import MOST_FOUND, Row
 from amili_provider.receipts import one_line
 from amili_provider.reports import as_csv
+from amili_provider.terminal import ordinary_output
 
 _DESCRIPTION = "The ledger: create it, ask it what was delivered, and settle what only a person can know."
 _FOUND = (
@@ -140,13 +143,24 @@ def _export(options: argparse.Namespace, desk: Desk) -> None:
     if options.file == "-":
         options.out.writelines(desk.export())
         return
-    # Under another name until it is whole.
     path = Path(options.file)
-    part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = None
+    if mode is not None and not stat.S_ISREG(mode):  # a device or a pipe is written to, not replaced
+        with path.open("w", encoding="utf-8") as file:
             file.writelines(desk.export())
-        part.replace(path)
+        return
+    # Where a link leads to, and under a name of its own until it is whole.
+    target = path.resolve()
+    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with part.open("x", encoding="utf-8") as file:
+            if mode is not None:
+                part.chmod(stat.S_IMODE(mode))
+            file.writelines(desk.export())
+        part.replace(target)
     finally:
         part.unlink(missing_ok=True)
     print(f"The ledger is exported to {path}.", file=options.out)
@@ -215,13 +229,18 @@ def _as_airflow_commands_do() -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``amili-ledger``; return its exit code."""
-    options = _Parser().parser.parse_args(arguments)
-    options.out = sys.stdout
-    desk = Desk(options.conn_id, options.ledger, options.client_no, login=f"system user {_system_user()}")
+    """
+    Run ``amili-ledger``; return its exit code.
+
+    :raises SystemExit: if the usage is wrong, or stdout has no reader any more.
+    """
     try:
-        with _as_airflow_commands_do():
-            options.act(options, desk)
+        with ordinary_output():
+            options = _Parser().parser.parse_args(arguments)
+            options.out = sys.stdout
+            desk = Desk(options.conn_id, options.ledger, options.client_no, login=f"system user {_system_user()}")
+            with _as_airflow_commands_do():
+                options.act(options, desk)
     except (AirflowException, ValueError, OSError) as error:
         print(f"amili-ledger: {error}", file=sys.stderr)
         return 1

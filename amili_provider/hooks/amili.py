@@ -256,10 +256,16 @@ def missing_connection(error: Exception, conn_id: str) -> AmiliArgumentError | N
     :param conn_id: the id.
     """
     # By name and words: Airflow's versions differ in what they raise, and share no base.
-    words = str(error)
+    words, variable = str(error), f"AIRFLOW_CONN_{conn_id.upper()}"
+    if isinstance(error, ImportError) and "SUPERVISOR_COMMS" in words:
+        from airflow import __version__
+
+        return AmiliArgumentError(
+            f"Outside of a task, Airflow {__version__} does not look for connection {conn_id!r} in its database. Set "
+            f"{variable}, or install Airflow 3.1.1 or newer."
+        )
     if type(error).__name__ != "AirflowNotFoundException" and not ("isn't defined" in words and conn_id in words):
         return None
-    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     if os.environ.get(variable):
         # Airflow goes on to look elsewhere, and does not say why.
         return AmiliArgumentError(f"{variable} is set, but Airflow cannot read it. Correct it: is it whole JSON?")

@@ -7,6 +7,8 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
+from amili_provider.terminal import ordinary_output
+
 _NEEDED = ("starlette", "uvicorn")
 
 
@@ -37,7 +39,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``amili-sandbox``; return its exit code."""
+    """
+    Run ``amili-sandbox``; return its exit code.
+
+    :raises SystemExit: if the usage is wrong, or stdout has no reader any more.
+    """
+    with ordinary_output():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:

@@ -29,6 +29,34 @@ def start(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
+_AWS = """
+import os, sys
+from pathlib import Path
+from amili_provider.sandbox.demo.bucket import s3_server
+from amili_provider.sandbox.demo.throwaway_airflow import ThrowawayAirflow
+
+before = dict(os.environ)
+with s3_server():
+    pass
+assert os.environ == before
+import boto3
+
+os.environ.clear()
+os.environ.update(ThrowawayAirflow(Path(sys.argv[1]))._environment)
+boto3.Session().client("s3", region_name="us-east-1")
+"""
+
+
+def test_no_aws_setting_of_a_persons_own_takes_part(tmp_path: Path) -> None:
+    """Neither the bucket nor Airflow minds a profile that is gone, files that cannot be read, values that are none."""
+    (tmp_path / ".aws").mkdir()
+    for name in ("config", "credentials"):
+        (tmp_path / ".aws" / name).write_text("[default\nx", "utf-8")
+    theirs = {"HOME": str(tmp_path), "AWS_PROFILE": "gone", "AWS_RESPONSE_CHECKSUM_VALIDATION": "none such"}
+    command = [sys.executable, "-c", _AWS, str(tmp_path / "airflow")]
+    subprocess.run(command, env={**os.environ, **theirs}, check=True, timeout=300)
+
+
 @pytest.mark.long
 def test_the_demo_shows_the_main_job_and_keeps_it_until_it_is_stopped(tmp_path: Path) -> None:
     """All arrives byte-identical, once; another terminal can ask the kept ledger and server; then nothing is left."""

@@ -93,6 +93,15 @@ def test_missing_connection_is_permanent_and_says_what_to_do() -> None:
         asyncio.run(asettings("nowhere"))
 
 
+def test_airflow_that_looks_into_no_database_is_said(mocker: MockerFixture) -> None:
+    """Airflow 3.1.0, outside of a task, knows of no supervisor to ask: that is one sentence with the ways on."""
+    error = ImportError("cannot import name 'SUPERVISOR_COMMS' from 'airflow.sdk.execution_time.task_runner'")
+    mocker.patch.object(BaseHook, "get_connection", autospec=True, side_effect=error)
+    words = r"connection 'nowhere' in its database\. Set AIRFLOW_CONN_NOWHERE, or install Airflow 3\.1\.1 or newer\.$"
+    with pytest.raises(AmiliArgumentError, match=words):
+        _ = AmiliHook("nowhere").settings
+
+
 @pytest.mark.parametrize("error", [ModuleNotFoundError("no module"), RuntimeError("the supervisor is away")])
 def test_a_look_up_that_failed_for_another_reason_stays_what_it_is(error: Exception, mocker: MockerFixture) -> None:
     """Only a connection that is not there is called missing."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
 import getpass
 import hashlib
 import io
 import json
+import os
 import sqlite3
+import stat
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +25,7 @@ from amili_provider.ledger.attempts import Run
 from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.receipts import Outcome, Verdict
+from amili_provider.terminal import READER_GONE
 
 
 class Desk:
@@ -267,6 +272,96 @@ def test_an_export_is_whole_or_none(desk: Desk, ledger: Ledger, tmp_path: Path) 
     assert file.read_text(encoding="utf-8") == "what was exported before"
     code, _, err = desk.run("import", str(file))
     assert (code, "Line 1 is no entry of an exported ledger" in err) == (1, True)
+
+
+def test_an_export_leaves_everything_else_as_it_is(desk: Desk, ledger: Ledger, tmp_path: Path) -> None:
+    """A link, the mode of a file and a user's own file beside it stay; a new file is as the umask says."""
+    folder = tmp_path / "exports"
+    (folder / "real").mkdir(parents=True)
+    target, link, new = folder / "real" / "ledger.jsonl", folder / "link.jsonl", folder / "new.jsonl"
+    target.write_text("old", encoding="utf-8")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    mine = [file.with_name(f"{file.name}.part") for file in (target, link, new)]
+    for file in mine:
+        file.write_text("mine", encoding="utf-8")
+    for file in (link, new):
+        assert desk.run("export", str(file)) == (0, f"The ledger is exported to {file}.\n", "")
+    assert link.is_symlink()
+    assert target.read_text("utf-8") == new.read_text("utf-8") == desk.run("export", "-")[1]
+    umask = os.umask(0o022)
+    os.umask(umask)
+    assert [stat.S_IMODE(file.stat().st_mode) for file in (target, new)] == [0o600, 0o666 & ~umask]
+    assert [file.read_text("utf-8") for file in mine] == ["mine"] * 3
+    assert {file.name for file in folder.rglob("*")} == {"real", *(file.name for file in (target, link, new, *mine))}
+
+
+def test_an_export_writes_to_what_is_no_file(desk: Desk, ledger: Ledger, tmp_path: Path) -> None:
+    """A pipe, as of a shell's >(gzip), gets the lines and nothing else, and stays; so does a link to a device."""
+    pipe, null = tmp_path / "pipe", tmp_path / "null"
+    os.mkfifo(pipe)
+    null.symlink_to(os.devnull)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert desk.run("export", str(pipe)) == (0, "", "")
+    assert os.read(reader, 65536).decode() == desk.run("export", "-")[1]
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert desk.run("export", str(null)) == (0, "", "")
+    assert null.is_symlink()
+    assert null.is_char_device()
+
+
+def test_no_encoding_hides_what_was_done(
+    desk: Desk, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that the terminal's encoding lacks is shown by escapes, by what settles and what finds."""
+    file_id = attempt(ledger, "żółw.csv", ENDS["lost.csv"])
+    for arguments in (("settle", "arrived", "--file-id", file_id, "--reason", "seen"), ("find", "ółw", "--csv")):
+        written = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="iso8859-1"))
+        assert main(arguments) == 0
+        assert b"\\u017c\xf3\\u0142w.csv" in written.getvalue()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_leaves_early_ends_the_command_silently(
+    desk: Desk, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with ordinary tools: no word, a code as of SIGPIPE, and nothing for Python to complain of at its end."""
+    for arguments in (("find", "csv"), ("export", "-"), ("create",)):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer, "w", encoding="utf-8") as out:
+            monkeypatch.setattr(sys, "stdout", out)
+            with pytest.raises(SystemExit) as ended:
+                main(arguments)
+        assert ended.value.code == READER_GONE
+    assert capsys.readouterr().err == ""
+
+
+def test_a_full_disk_is_said(
+    desk: Desk, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An output that cannot be written is a failure in words, once."""
+    with Path("/dev/full").open("w", encoding="utf-8") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(["find", "csv"]) == 1
+    assert capsys.readouterr().err == "amili-ledger: [Errno 28] No space left on device\n"
+
+
+def test_another_pipe_that_breaks_is_said(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only a reader of stdout that has gone ends the command silently: what breaks at a server's end is a failure."""
+
+    def broken(*_: Any) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("amili_provider.command.desk.Desk.find", broken)
+    with (tmp_path / "out").open("w", encoding="utf-8") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(["find", "csv"]) == 1
+    assert capsys.readouterr().err == "amili-ledger: [Errno 32] Broken pipe\n"
 
 
 def test_an_import_that_differs_is_a_failure(desk: Desk, ledger: Ledger, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from amili_provider.sandbox.admin_client import SandboxAdmin
 from amili_provider.sandbox.cli import main
 from amili_provider.sandbox.results import FAILED, Step
 from amili_provider.sandbox.server import SandboxServer
+from amili_provider.terminal import READER_GONE
 from tests.readme import ROOT
 from tests.wire.sandbox_calls import Caller, Calls, file
 
@@ -55,10 +56,11 @@ class Served:
 
 
 @contextmanager
-def serving(*options: str) -> Iterator[Served]:
-    """Run the command on a free port."""
+def serving(*options: str, **environment: str) -> Iterator[Served]:
+    """Run the command on a free port, with this added to its environment."""
     command = [sys.executable, "-m", "amili_provider.sandbox.cli", "serve", "--port", "0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    env = {**os.environ, **environment}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
         try:
             yield Served(process)
         finally:
@@ -120,6 +122,22 @@ def test_a_killed_sandbox_remembers_what_it_accepted(tmp_path: Path) -> None:
             assert "Ctrl-C stops it, and keeps its files and ledger.\n" in amili.text
     assert "2 file(s) accepted, 0 refused.\nFiles and ledger are kept.\n" in amili.text
     assert (tmp_path / "accepted.jsonl").read_text().count("\n") == 2
+
+
+def test_no_encoding_ends_the_sandbox(tmp_path: Path) -> None:
+    """A folder whose name the terminal's encoding lacks is shown by escapes."""
+    with serving("--data", str(tmp_path / "żółw"), PYTHONIOENCODING="ascii") as amili:
+        assert f"{tmp_path}/\\u017c\\xf3\\u0142w" in amili.text
+
+
+def test_a_reader_that_leaves_early_ends_the_sandbox_silently() -> None:
+    """As with ordinary tools, such as in ``amili-sandbox serve | head -1``."""
+    command = [sys.executable, "-m", "amili_provider.sandbox.cli", "serve", "--port", "0"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer) as out:
+        ended = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (READER_GONE, "")
 
 
 def test_a_port_that_is_taken_is_said(amili_sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,6 +100,22 @@ def test_a_statsd_server_is_told_of_files_bytes_requests_and_times(
     assert tags in ({""}, {"dag_id=dag1,task_id=upload,client_no=2218"})
 
 
+def test_no_name_of_a_dag_keeps_a_metric_from_arriving(
+    statsd: Told, upload: Upload, outbound: Path, spans: Callable[[], list[ReadableSpan]]
+) -> None:
+    """Letters beyond ASCII and long ids are made to fit where tags are a part of the name; spans have them whole."""
+    ti = FakeTaskInstance()
+    ti.dag_id, ti.task_id = "fakturaer_på_nett", "sende." * 40
+    _write(outbound, a=b"one")
+    upload(ti)
+    upload(ti)
+    told = {name.partition(",")[0]: name.partition(",")[2] for name in statsd()}
+    names = ("uploaded", "already_uploaded")
+    assert {f"airflow.amili.files.{name}" for name in names} <= set(told)
+    assert set(told.values()) in ({""}, {f"dag_id=fakturaer_p__nett,task_id={ti.task_id[:64]},client_no=2218"})
+    assert _attributes(spans()[-1])["dag_id"] == "fakturaer_på_nett"
+
+
 def test_every_name_stands_in_the_docs() -> None:
     """A metric that is not documented is a metric that nobody finds, and one that is only documented a promise."""
     text = (ROOT / "docs" / "metrics.md").read_text("utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
 from amili_provider.sandbox.demo.invoices import BUCKET, Invoices
+from amili_provider.sandbox.demo.throwaway_airflow import NO_AWS_FILES
 
 _KEYS = {"aws_access_key_id": "demo", "aws_secret_access_key": "demo-secret", "region_name": "us-east-1"}
 
@@ -27,9 +29,9 @@ class Bucket:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        # Nothing of the person's own AWS settings takes part: no proxy, no profile, keys that are worth nothing.
+        # No proxy, and keys that are worth nothing.
         settings = Config(proxies={}, retries={"max_attempts": 2}, request_checksum_calculation="when_required")
-        self._client = boto3.client("s3", endpoint_url=url, config=settings, **_KEYS)
+        self._client = boto3.Session().client("s3", endpoint_url=url, config=settings, **_KEYS)
         self._client.create_bucket(Bucket=BUCKET)
 
     def put(self, day: date, file: Invoices) -> None:
@@ -61,8 +63,27 @@ class Bucket:
 
 
 @contextmanager
+def _no_settings_of_their_own() -> Iterator[None]:
+    """Let nothing of the person's own AWS settings take part: no profile, no file, no variable."""
+    theirs = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("AWS_")}
+    os.environ.update(NO_AWS_FILES)
+    try:
+        yield
+    finally:
+        for name in NO_AWS_FILES:
+            del os.environ[name]
+        os.environ.update(theirs)
+
+
+@contextmanager
 def s3_server() -> Iterator[Bucket]:
     """Run an S3 server while the block lasts."""
+    with _no_settings_of_their_own(), _s3_server() as bucket:
+        yield bucket
+
+
+@contextmanager
+def _s3_server() -> Iterator[Bucket]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -19,6 +19,8 @@ from typing import Any, Self
 import amili_provider
 
 DAG_ID = "amili_daily_upload"
+NO_AWS_FILES = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+"""Variables that keep the person's own files of AWS settings from being read."""
 
 _PATIENCE_SECONDS = 5.0
 _TAIL_LINES = 40
@@ -57,6 +59,7 @@ class ThrowawayAirflow:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AWS_"))}
         temporary = self._home / "tmp"
         return kept | {
+            **NO_AWS_FILES,
             "AIRFLOW_HOME": str(self._home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self._dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
