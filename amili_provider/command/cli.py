@@ -11,7 +11,7 @@ import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -144,10 +144,9 @@ def _export(options: argparse.Namespace, desk: Desk) -> None:
         options.out.writelines(desk.export())
         return
     path = Path(options.file)
-    try:
+    mode: int | None = None
+    with suppress(FileNotFoundError):
         mode = path.stat().st_mode
-    except FileNotFoundError:
-        mode = None
     if mode is not None and not stat.S_ISREG(mode):  # a device or a pipe is written to, not replaced
         with path.open("w", encoding="utf-8") as file:
             file.writelines(desk.export())
