@@ -265,10 +265,9 @@ def asked_about(answer: Response, file_id: str, vocabulary: Vocabulary) -> Asked
 
     :raises AmiliResponseError: if the answer is of no such shape, or contradicts itself.
     """
+    # That it repeats the id it was asked for says nothing of it.
     not_found = (
-        answer.status_code == NOT_FOUND
-        and answer.in_amilis_words
-        and not takes_something(answer.content, vocabulary, (file_id,))
+        answer.status_code == NOT_FOUND and answer.in_amilis_words and not takes_something(answer.content, vocabulary)
     )
     return Asked(file_result_in(answer, file_id, vocabulary), not_found, answer.status_code)
 
