@@ -15,11 +15,11 @@ import httpx
 from amili_provider.api import urls
 from amili_provider.api.auth import BearerAuth, ClientCredentialsAuth, OnToken, auth_of, vocabulary_of, without_secrets
 from amili_provider.api.errors import NoResponse, check_status, decided_by_code, translate_errors
+from amili_provider.api.in_flight import InFlight
 from amili_provider.api.responses import NOTHING_YET, Response, aread_response, file_result_in
 from amili_provider.api.results import FileResult
 from amili_provider.api.retry import Backoff
 from amili_provider.api.transport import aset_location_aside, http_options, plain_headers, ssl_context
-from amili_provider.api.upload import InFlight
 from amili_provider.connection import AmiliSettings, checked_client_no
 from amili_provider.exceptions import AmiliConnectionError
 

@@ -14,10 +14,10 @@ from amili_provider.api import urls
 from amili_provider.api.auth import ClientCredentialsAuth, OnToken, auth_of, vocabulary_of
 from amili_provider.api.errors import NoResponse, check_status, check_upload
 from amili_provider.api.exchange import Exchange
+from amili_provider.api.in_flight import Body
 from amili_provider.api.responses import NOTHING_YET, Asked, Response, UploadReply, asked_about
 from amili_provider.api.results import FileResult
 from amili_provider.api.taken import takes_something
-from amili_provider.api.upload import Body
 from amili_provider.connection import AmiliSettings, as_count, checked_client_no
 from amili_provider.exceptions import AmiliConnectionError, AmiliOutcomeUnknown, AmiliResponseError
 

@@ -12,13 +12,13 @@ from collections.abc import Collection, Iterator
 import httpx
 
 from amili_provider.api import urls
+from amili_provider.api.in_flight import InFlight
 from amili_provider.api.responses import RefusedBy, Response, ResponseUnusable, UploadReply
 from amili_provider.api.results import Vocabulary, read_message
 from amili_provider.api.retry import asked_to_wait
 from amili_provider.api.taken import takes_something
 from amili_provider.api.tokens import is_token_request
 from amili_provider.api.transport import proxy_setting
-from amili_provider.api.upload import InFlight
 from amili_provider.connection import AmiliSettings, field_label
 from amili_provider.exceptions import (
     AmiliAuthenticationError,

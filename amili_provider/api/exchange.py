@@ -11,10 +11,10 @@ import httpx
 
 from amili_provider.api.auth import BearerAuth, ClientCredentialsAuth, without_secrets
 from amili_provider.api.errors import decided_by_code, translate_errors
+from amili_provider.api.in_flight import Body, InFlight
 from amili_provider.api.responses import Response, ResponseUnusable, read_response
 from amili_provider.api.retry import Backoff
 from amili_provider.api.transport import http_options, plain_headers, set_location_aside, ssl_context
-from amili_provider.api.upload import Body, InFlight
 from amili_provider.connection import AmiliSettings
 from amili_provider.exceptions import AmiliConnectionError
 
