@@ -10,6 +10,7 @@ import posixpath
 import shutil
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, ClassVar, Generic, TypeVar, cast
 
@@ -26,19 +27,22 @@ _NO_SOCKET = frozenset(
 C = TypeVar("C")
 
 
-class ServerOperations(Generic[C]):
+class ServerOperations(ABC, Generic[C]):
     """The operations of a kind of server. A path is absolute; what is missing is a :class:`FileNotFoundError`."""
 
+    @abstractmethod
     def _connect(self) -> C:
-        raise NotImplementedError
+        """Return a new connection."""
 
     @staticmethod
+    @abstractmethod
     def _disconnect(connection: C) -> None:
-        raise NotImplementedError
+        """End a connection."""
 
     @staticmethod
+    @abstractmethod
     def _alive(connection: C) -> bool:
-        raise NotImplementedError
+        """Return whether a connection that was kept still answers."""
 
     def _is_answer(self, error: BaseException) -> bool:
         """Return whether *error* is the server's answer to this call, so that the connection is in order."""
@@ -50,24 +54,29 @@ class ServerOperations(Generic[C]):
             return True
         return isinstance(error, OSError) and error.errno in _NO_SOCKET
 
+    @abstractmethod
     def _list(self, connection: C, path: str) -> list[dict[str, Any]]:
-        raise NotImplementedError
+        """Return the entries of a folder."""
 
+    @abstractmethod
     def _stat(self, connection: C, path: str) -> dict[str, Any]:
-        raise NotImplementedError
+        """Return what the server says of one path."""
 
+    @abstractmethod
     def _reader(self, connection: C, path: str) -> io.RawIOBase:
-        raise NotImplementedError
+        """Return a stream of a file."""
 
+    @abstractmethod
     def _write(self, connection: C, path: str) -> contextlib.AbstractContextManager[Any]:
         """Return a stream into a new file; :class:`FileExistsError` if there is one, where the server can tell."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _remove(self, connection: C, path: str) -> None:
-        raise NotImplementedError
+        """Remove a file."""
 
+    @abstractmethod
     def _mkdir(self, connection: C, path: str) -> None:
-        raise NotImplementedError
+        """Make a folder."""
 
 
 _PAUSES = (0.2, 0.8)
