@@ -21,7 +21,7 @@ class RequiredActions(Page):
 
     def text(self) -> str:
         """Return what can be read."""
-        return self.find("//main | //body").text
+        return str(self.find("//main | //body").text)
 
     def answer(self, option: str, reason: str) -> None:
         """Type why, and press the button of an option."""

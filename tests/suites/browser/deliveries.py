@@ -70,7 +70,7 @@ class DeliveriesPage(Page):
 
     def text(self) -> str:
         """Return what can be read."""
-        return self.find("//main").text
+        return str(self.find("//main").text)
 
 
 @contextmanager
