@@ -45,12 +45,12 @@ class Accepted(Protocol):
         """When Amili had accepted it."""
 
 
-def not_sent_twice(accepted: Accepted, plan: Options, *, run: str) -> Result:
+def not_sent_twice(accepted: Accepted, options: Options, *, run: str) -> Result:
     """
     Return what becomes of a file whose bytes Amili accepted under another name, and which is not to be sent as well.
 
     :param accepted: the one that Amili has.
-    :param plan: whose ``if_duplicate`` is ``fail`` or ``skip``.
+    :param options: whose ``if_duplicate`` is ``fail`` or ``skip``.
     :param run: which run delivered that one, in words.
     """
     day = (accepted.uploaded_at or "")[:10] or "an unknown day"
@@ -59,27 +59,27 @@ def not_sent_twice(accepted: Accepted, plan: Options, *, run: str) -> Result:
         f"not sent again on {timestamp(time.time())[:10]}"
     )
     where = f" The first was {accepted.source}."
-    if plan.if_duplicate == "skip":
+    if options.if_duplicate == "skip":
         message = one_line(f"{words}, because if_duplicate='skip'.{where}")
         verdict = Verdict(Outcome.ALREADY_UPLOADED, accepted.status, accepted.result, message)
         return Result(verdict, at=accepted.uploaded_at, warned_of=True)
     return Result(Verdict(Outcome.DUPLICATE, message=one_line(f"{words}.{where}")))
 
 
-def as_follower(leader: Item, plan: Options) -> Result | None:
+def as_follower(leader: Item, options: Options) -> Result | None:
     """
     Return what becomes of a file whose bytes another file of the run holds, once that has its receipt.
 
     :param leader: the first of the listing with these bytes.
-    :param plan: how to deliver.
+    :param options: how to deliver.
     :returns: None if the file is to be looked up for itself: the bytes are accepted, so it has an identity of its own.
     """
     receipt = leader.receipt
-    would_be_sent = plan.dry_run and receipt.outcome is Outcome.SKIPPED
+    would_be_sent = options.dry_run and receipt.outcome is Outcome.SKIPPED
     if receipt.outcome is Outcome.UPLOADED or would_be_sent:
-        if plan.if_duplicate == "send":
+        if options.if_duplicate == "send":
             return in_a_dry_run(None) if would_be_sent else None
-        result = replace(not_sent_twice(receipt, plan, run="in this run"), unwritten=receipt.unwritten)
+        result = replace(not_sent_twice(receipt, options, run="in this run"), unwritten=receipt.unwritten)
         return in_a_dry_run(result) if would_be_sent else result
     if receipt.outcome in (Outcome.ALREADY_UPLOADED, Outcome.DUPLICATE):
         return None

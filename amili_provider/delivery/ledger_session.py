@@ -43,19 +43,19 @@ class LedgerSession:
     What the run knows of the ledger. Safe to use from several threads, for different files.
 
     :param ledger: None to work without.
-    :param plan: how to deliver.
+    :param options: how to deliver.
     :param client: to ask Amili for results.
     """
 
-    def __init__(self, ledger: Ledger | None, plan: Options, client: AmiliClient) -> None:
+    def __init__(self, ledger: Ledger | None, options: Options, client: AmiliClient) -> None:
         self._ledger = ledger
-        self._plan = plan
+        self._options = options
         self._client = client
         self._claims: dict[str, Claim] = {}
         self._set_aside = Disregard.NOTHING
-        if plan.if_unknown == "resend":
+        if options.if_unknown == "resend":
             self._set_aside = Disregard.UNKNOWN
-        if plan.force:
+        if options.force:
             self._set_aside = Disregard.EVERYTHING
 
     def has_size(self, size: int) -> bool:
@@ -92,9 +92,9 @@ class LedgerSession:
     def _id_of(self, item: Item, *, with_name: bool = False) -> str:
         assert item.receipt.sha256 is not None
         return identity_of(
-            environment=self._plan.environment,
-            client_no=self._plan.client_no,
-            file_type=self._plan.file_type,
+            environment=self._options.environment,
+            client_no=self._options.client_no,
+            file_type=self._options.file_type,
             sha256=item.receipt.sha256,
             name=item.receipt.name if with_name else None,
         )
@@ -113,7 +113,7 @@ class LedgerSession:
                 item.receipt.file_id = self._id_of(item, with_name=True)
             return None
         result = self._consult(item, looked_up)
-        if result is None or result.outcome.delivered or not self._plan.dry_run:
+        if result is None or result.outcome.delivered or not self._options.dry_run:
             return result
         return in_a_dry_run(result)
 
@@ -126,8 +126,8 @@ class LedgerSession:
             history = self._look_up(item)
         if history.state in (LedgerState.UPLOADED, LedgerState.IN_FLIGHT):
             return _result_of(history, item)
-        asks = history.unknown and self._plan.if_unknown in ("check", "resend") and not self._plan.force
-        if asks and not self._plan.dry_run:
+        asks = history.unknown and self._options.if_unknown in ("check", "resend") and not self._options.force
+        if asks and not self._options.dry_run:
             answer = self._ask(item, history)
             if answer is not None and answer.outcome.delivered and not _is_about(history, item):
                 # It was the file of another name that arrived.
@@ -149,7 +149,7 @@ class LedgerSession:
         first = of_content.deciding
         assert first is not None
         lost = [a for s in (of_content, of_name) for a in s.attempts if a.attempt in s.unknown and _is_of(a, item)]
-        sends = self._plan.if_duplicate == "send"
+        sends = self._options.if_duplicate == "send"
         if lost and not (sends and self._set_aside is not Disregard.NOTHING):
             # Then the same bytes were sent under another name all the same, as somebody wished.
             return unknown(
@@ -159,21 +159,21 @@ class LedgerSession:
         if sends:
             return None
         run = f"DAG {first.dag_id}, run {first.run_id}" if first.dag_id else "by no run of Airflow"
-        return not_sent_twice(first, self._plan, run=run)
+        return not_sent_twice(first, self._options, run=run)
 
     def _look_up(self, item: Item) -> History:
         return self._look_up_all([item.file_id])[item.file_id]
 
     def _look_up_all(self, file_ids: Sequence[str]) -> dict[str, History]:
         assert self._ledger is not None
-        return self._ledger.look_up(file_ids, chain=self._plan.run.chain, disregard=self._set_aside)
+        return self._ledger.look_up(file_ids, chain=self._options.run.chain, disregard=self._set_aside)
 
     # Unknown outcomes
 
     def _ask(self, item: Item, history: History) -> Result | None:
         """Ask Amili for the result of *item*; return what is to become of it, or None if Amili does not know it."""
         try:
-            told = ask_amili(self._client, self._plan.client_no, history)
+            told = ask_amili(self._client, self._options.client_no, history)
         except AmiliConnectionError as error:
             return self._still_unknown(history, f"Amili could not be asked: {error}")
         except AmiliError as error:
@@ -186,7 +186,7 @@ class LedgerSession:
 
     def _resends(self, history: History) -> bool:
         """Whether the user asked to send this file again; what this chain of attempts sent is not sent once more."""
-        return self._plan.if_unknown == "resend" and history.state is LedgerState.FREE
+        return self._options.if_unknown == "resend" and history.state is LedgerState.FREE
 
     def _resolve(self, item: Item, history: History, verdict: Verdict) -> Result:
         assert self._ledger is not None
@@ -306,12 +306,12 @@ class LedgerSession:
         receipt = item.receipt
         assert receipt.sha256 is not None
         return ClaimFacts(
-            file_type=self._plan.file_type,
+            file_type=self._options.file_type,
             name=receipt.name,
             source=receipt.source,
             size=item.file.size,
             sha256=receipt.sha256,
-            run=self._plan.run,
+            run=self._options.run,
             request=request,
         )
 

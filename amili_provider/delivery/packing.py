@@ -16,11 +16,11 @@ class Packer:
     """
     Packs items into batches, one batch a request.
 
-    :param plan: its bounds.
+    :param options: its bounds.
     """
 
-    def __init__(self, plan: Options) -> None:
-        self._plan = plan
+    def __init__(self, options: Options) -> None:
+        self._options = options
         self._ready: deque[list[Item]] = deque()
         self._open: list[Item] = []
         self._open_bytes = 0
@@ -32,15 +32,15 @@ class Packer:
         """Take *item* into the batch being packed; a file too large to share a request gets one of its own."""
         assert item.content is not None
         size = base64_bytes(item.content.size) + 6 * len(item.receipt.name) + _AROUND_CONTENT_BYTES
-        limit = base64_bytes(self._plan.batch_bytes)
-        if item.content.size > self._plan.in_memory_bytes or size > limit:
+        limit = base64_bytes(self._options.batch_bytes)
+        if item.content.size > self._options.in_memory_bytes or size > limit:
             self._ready.append([item])
             return
         if self._open and self._open_bytes + size > limit:
             self._close()
         self._open.append(item)
         self._open_bytes += size
-        if len(self._open) >= self._plan.max_files_per_request:
+        if len(self._open) >= self._options.max_files_per_request:
             self._close()
 
     def next_batch(self, *, even_if_not_full: bool) -> list[Item] | None:

@@ -46,7 +46,7 @@ class Pipeline:
     """
     Delivers items.
 
-    :param plan: how.
+    :param options: how.
     :param client: to whom.
     :param session: where claims and outcomes are written.
     :param log: the task's logger.
@@ -55,7 +55,7 @@ class Pipeline:
 
     def __init__(
         self,
-        plan: Options,
+        options: Options,
         client: AmiliClient,
         session: LedgerSession,
         *,
@@ -63,14 +63,14 @@ class Pipeline:
         telemetry: Telemetry | None = None,
     ) -> None:
         self._telemetry = telemetry
-        self._plan = plan
+        self._options = options
         self._client = client
         self._session = session
         self._log = log
         self._stop = threading.Event()
-        self._reader = Reader(plan, session, stop=self._stop)
-        self._sender = Sender(plan, client, session, stop=self._stop, log=log)
-        self._packer = Packer(plan)
+        self._reader = Reader(options, session, stop=self._stop)
+        self._sender = Sender(options, client, session, stop=self._stop, log=log)
+        self._packer = Packer(options)
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._leaders: dict[str, Item] = {}
         """The file that is sent, by the hash of its content."""
@@ -101,7 +101,7 @@ class Pipeline:
         self._lines = Lines(everything)
         self._progress = Progress(self._log, files=len(self._todo), size=sum(i.file.size for i in self._todo))
         readers = ThreadPoolExecutor(MOST_READERS, thread_name_prefix="amili-read")
-        senders = ThreadPoolExecutor(self._plan.max_concurrent_requests, thread_name_prefix="amili-send")
+        senders = ThreadPoolExecutor(self._options.max_concurrent_requests, thread_name_prefix="amili-send")
         try:
             self._loop(readers, senders)
         except BaseException:
@@ -197,10 +197,10 @@ class Pipeline:
     def _has_room(self, item: Item) -> bool:
         if not self._held_bytes:
             return True
-        if self._reader.streams(item) and self._streams > self._plan.max_concurrent_requests:
+        if self._reader.streams(item) and self._streams > self._options.max_concurrent_requests:
             # One more than can be sent at once, so that the next is at hand; it also bounds spool and descriptors.
             return False
-        return self._held_bytes + self._cost(item) <= self._plan.max_memory_bytes
+        return self._held_bytes + self._cost(item) <= self._options.max_memory_bytes
 
     def _cost(self, item: Item) -> int:
         """Return the memory that *item* takes while it is read."""
@@ -235,7 +235,7 @@ class Pipeline:
         leader = None if item.alone else self._leaders.get(item.receipt.sha256 or "")
         delivered = result is not None and result.outcome.delivered
         one_identity = leader is not None and leader.file_id == item.receipt.file_id
-        if leader is not None and not delivered and (one_identity or self._plan.if_duplicate != "send"):
+        if leader is not None and not delivered and (one_identity or self._options.if_duplicate != "send"):
             # Whatever else the ledger said of it: that may have been about its leader.
             self._release(item)
             item.receipt.file_id = leader.file_id
@@ -249,7 +249,7 @@ class Pipeline:
         else:
             if item.receipt.sha256 is not None:
                 self._leaders.setdefault(item.receipt.sha256, item)
-            if self._plan.dry_run:
+            if self._options.dry_run:
                 self._finish(item, in_a_dry_run(None))
                 return
             if self._reader.streams(item) and not isinstance(item.content, StoredContent):
@@ -264,7 +264,7 @@ class Pipeline:
         if self.halt:
             for item in self._packer.drain():
                 self._finish(item, not_sent(self.halt.reason, transient=self.halt.transient))
-        while self._sending < self._plan.max_concurrent_requests:
+        while self._sending < self._options.max_concurrent_requests:
             # A batch that is not full waits for more files as long as more can come.
             batch = self._packer.next_batch(even_if_not_full=not self._reading)
             if batch is None:
@@ -322,7 +322,7 @@ class Pipeline:
     def _finish_followers(self, leader: Item) -> None:
         followers, leader.followers = leader.followers, ()
         for follower in followers:
-            result = as_follower(leader, self._plan)
+            result = as_follower(leader, self._options)
             if result is not None:
                 self._finish(follower, result)
                 continue

@@ -29,16 +29,16 @@ class Reader:
     """
     Reads jobs of files.
 
-    :param plan: how.
+    :param options: how.
     :param session: who a file is, and whether it may be sent.
     :param stop: set when the run is to end.
     """
 
-    def __init__(self, plan: Options, session: LedgerSession, *, stop: threading.Event) -> None:
-        self._plan = plan
+    def __init__(self, options: Options, session: LedgerSession, *, stop: threading.Event) -> None:
+        self._options = options
         self._session = session
         self._stop = stop
-        self._in_memory_bytes = plan.in_memory_bytes
+        self._in_memory_bytes = options.in_memory_bytes
         self._sizes: Counter[int] = Counter()
 
     def expect(self, items: Iterable[Item]) -> None:
@@ -92,7 +92,7 @@ class Reader:
 
     def _nobody_can_know(self, file: StorageFile) -> bool:
         """Return whether neither the ledger nor another file of this run can have the bytes of a large *file*."""
-        return not (self._plan.dry_run or self._sizes[file.size] > 1 or self._session.has_size(file.size))
+        return not (self._options.dry_run or self._sizes[file.size] > 1 or self._session.has_size(file.size))
 
     def _identify(self, item: Item, content: HashedContent | Exception) -> None:
         if isinstance(content, Exception):

@@ -57,7 +57,7 @@ class Sender:
     """
     Sends batches.
 
-    :param plan: how.
+    :param options: how.
     :param client: to whom.
     :param session: where claims and outcomes are written.
     :param stop: set when the run is to end.
@@ -67,7 +67,7 @@ class Sender:
 
     def __init__(
         self,
-        plan: Options,
+        options: Options,
         client: AmiliClient,
         session: LedgerSession,
         *,
@@ -75,7 +75,7 @@ class Sender:
         log: logging.Logger,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._plan = plan
+        self._options = options
         self._client = client
         self._session = session
         self._stop = stop
@@ -117,7 +117,7 @@ class Sender:
             item.request = label
         sent.unreachable = False
         try:
-            reply = self._client.post_files(self._plan.client_no, body)
+            reply = self._client.post_files(self._options.client_no, body)
             fault_points.reached("answered")
         except PartUnreadable as news:
             self._let_go_of_claims(group, sent)
@@ -161,7 +161,7 @@ class Sender:
         for item in group:
             assert item.content is not None
             file_id = item.receipt.file_id or NOT_IDENTIFIED
-            parts.append(UploadPart(file_id, item.receipt.name, self._plan.file_type, item.content))
+            parts.append(UploadPart(file_id, item.receipt.name, self._options.file_type, item.content))
 
         def before_tail() -> None:
             self._stop_if_due()
@@ -178,7 +178,7 @@ class Sender:
 
         return UploadBody(
             parts,
-            user_id=self._plan.user_id,
+            user_id=self._options.user_id,
             before_tail=before_tail,
             before_replay=before_replay,
             on_bytes=lambda _: self._stop_if_due(),

@@ -42,11 +42,11 @@ class Telemetry:
     """
     Counts, times and traces one run.
 
-    :param plan: whose run and client are the tags.
+    :param options: whose run and client are the tags.
     """
 
-    def __init__(self, plan: Options) -> None:
-        tags = {"dag_id": plan.run.dag_id, "task_id": plan.run.task_id, "client_no": plan.client_no}
+    def __init__(self, options: Options) -> None:
+        tags = {"dag_id": options.run.dag_id, "task_id": options.run.task_id, "client_no": options.client_no}
         self._tags = {name: value for name, value in tags.items() if value}
         self._of_metrics = self._tags
         with contextlib.suppress(Exception):
