@@ -5,10 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.attempts import FIELDS, Attempt, timestamp
 from amili_provider.ledger.dialects import Dialect
 from amili_provider.ledger.table import IDENTITY, KEY, SAID, row_of
@@ -35,6 +37,27 @@ def refuse_unfit(connection: sa.engine.Connection, dialect: Dialect, table: sa.T
             f"and reset by Airflow. Give the ledger a database of its own, on the same server if you like."
         )
     dialect.refuse_server(connection, shown)
+
+
+def refuse_strangers(path: str | None, shown: str) -> None:
+    """
+    Refuse to open a file that this user may not write: SQLite makes files beside it that lock others out.
+
+    :param path: SQLite's file; None for a server.
+    :param shown: the ledger as messages name it.
+    :raises AmiliLedgerUnavailable: if this user may not write it.
+    """
+    if path is None:
+        return
+    try:
+        with Path(path).open("r+b"):
+            pass
+    except PermissionError as error:
+        raise AmiliLedgerUnavailable(
+            f"The ledger {shown} cannot be opened: {error.strerror}. SQLite makes files beside it even to read, and "
+            "those of another user would lock the tasks out. Run this as the user who runs the tasks, who may write "
+            "the folder and all files in it."
+        ) from None
 
 
 def try_out(

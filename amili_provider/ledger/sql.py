@@ -15,7 +15,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, NoSuchTableError
@@ -38,12 +38,11 @@ from amili_provider.ledger.table import (
     row_of,
     values_of,
 )
-from amili_provider.ledger.transactions import DatabaseFailed, Transactions
+from amili_provider.ledger.transactions import Transactions
 from amili_provider.receipts import one_line
 
 _PAGE = 1000
 _ending = attrgetter("owner", *SAID)
-T = TypeVar("T")
 
 
 class SqlStore:
@@ -124,17 +123,18 @@ class SqlStore:
             connection.execute(sa.insert(self.table), [row])
             return Identity(row["owner"], now), True
 
+        also = ""
+        if self._path is None:
+            also = (
+                " If the login may not create tables, give these statements to your DBA, and create the ledger again "
+                f"with a login that may SELECT, INSERT and UPDATE:\n{ddl(self.table, self.engine)}"
+            )
         try:
-            return self._transactions.run("be created", work, writes=True, claims=True)
-        except (IntegrityError, DatabaseFailed) as error:
+            return self._transactions.run("be created", work, writes=True, also=also)
+        except AmiliLedgerUnavailable:
             with suppress(AmiliLedgerUnavailable):  # created by another at the same moment
                 return self.open(), False
-            if self._path is not None:
-                raise
-            raise AmiliLedgerUnavailable(
-                f"{error} If the login may not create tables, give these statements to your DBA, and create the ledger "
-                f"again with a login that may SELECT, INSERT and UPDATE:\n{ddl(self.table, self.engine)}"
-            ) from None
+            raise
 
     def open(self, *, read_only: bool = False) -> Identity:
         """Prove that the table is there and can be read and written; see ``LedgerStore.open``."""
@@ -157,9 +157,9 @@ class SqlStore:
 
         try:
             if self._path is None or Path(self._path).is_file():
-                self._refuse_strangers()
+                fitness.refuse_strangers(self._path, self.shown)
                 who = self._transactions.run("be opened", work, writes=not read_only)
-                self._opened = who, self._file()
+                self._opened = who, _file(self._path)
                 return who
         except NoSuchTableError:
             pass
@@ -168,20 +168,6 @@ class SqlStore:
             f"find out where it went: see that the connection leads to the same database and schema. If it is new, "
             f"create it once: amili-ledger create --conn-id <the amili connection>, or the DAG amili_ledger."
         )
-
-    def _refuse_strangers(self) -> None:
-        """Refuse to open a file that this user may not write: SQLite makes files beside it that lock others out."""
-        if self._path is None:
-            return
-        try:
-            with Path(self._path).open("r+b"):
-                pass
-        except PermissionError as error:
-            raise AmiliLedgerUnavailable(
-                f"The ledger {self.shown} cannot be opened: {error.strerror}. SQLite makes files beside it even to "
-                "read, and those of another user would lock the tasks out. Run this as the user who runs the tasks, "
-                "who may write the folder and all files in it."
-            ) from None
 
     def _identity(self, connection: sa.engine.Connection) -> Identity | None:
         columns = self.table.c
@@ -262,18 +248,10 @@ class SqlStore:
                 wanted = left
             else:
                 break
-        if self._opened is not None and self._file() != self._opened[1]:
+        if self._opened is not None and _file(self._path) != self._opened[1]:
             # The connection still writes to the file that was there.
             raise another_ledger(self.shown)
         return taken
-
-    def _file(self) -> tuple[int, int] | None:
-        """Return which file SQLite's path leads to; None if to none, and for a server."""
-        try:
-            found = Path(self._path).stat() if self._path is not None else None
-        except OSError:
-            return None
-        return (found.st_dev, found.st_ino) if found else None
 
     def _insert(self, connection: sa.engine.Connection, attempts: Sequence[Attempt]) -> None:
         rows = [values_of(attempt) for attempt in attempts]
@@ -361,3 +339,12 @@ class SqlStore:
     def close(self) -> None:
         """Close the connections."""
         self.engine.dispose()
+
+
+def _file(path: str | None) -> tuple[int, int] | None:
+    """Return which file SQLite's path leads to; None if to none, and for a server."""
+    try:
+        found = Path(path).stat() if path is not None else None
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found else None

@@ -16,10 +16,6 @@ from amili_provider.ledger.dialects import Dialect
 T = TypeVar("T")
 
 
-class DatabaseFailed(AmiliLedgerUnavailable):
-    """What the database itself refused, or did not answer."""
-
-
 class Transactions:
     """
     Transactions of one ledger in a database.
@@ -53,13 +49,21 @@ class Transactions:
         self._sleep = sleep
 
     def run(
-        self, what: str, work: Callable[[sa.engine.Connection], T], *, writes: bool = False, claims: bool = False
+        self,
+        what: str,
+        work: Callable[[sa.engine.Connection], T],
+        *,
+        writes: bool = False,
+        claims: bool = False,
+        also: str = "",
     ) -> T:
         """
         Run *work* in a transaction; once more if it failed for a reason that may pass.
 
         Every *work* can be repeated, also after a COMMIT whose answer was lost.
 
+        :param what: as in "The ledger cannot <what>".
+        :param also: what a message adds to that.
         :raises AmiliLedgerUnavailable: if it fails for good.
         :raises IntegrityError: if *claims*, and somebody else has a key.
         """
@@ -78,7 +82,7 @@ class Transactions:
         except (SQLAlchemyError, OSError, UnicodeError, TypeError, AttributeError, OverflowError) as error:
             if claims and isinstance(error, IntegrityError):
                 raise
-            raise self.unavailable(what, error) from None
+            raise self.unavailable(what, error, also) from None
 
     def _once(self, work: Callable[[sa.engine.Connection], T], *, writes: bool) -> T:
         options = {"amili_writes": writes, **(self._dialect.writes if writes else self._dialect.reads)}
@@ -90,7 +94,7 @@ class Transactions:
             fault_points.reached("committed")
         return result
 
-    def unavailable(self, what: str, error: Exception) -> DatabaseFailed:
+    def unavailable(self, what: str, error: Exception, also: str = "") -> AmiliLedgerUnavailable:
         """Return the error for what cannot be done, in the driver's own words and with the remedy."""
         # The driver's own words: SQLAlchemy's hold the statement and its values.
         said = self._said(getattr(error, "orig", None) or error).rstrip(".")
@@ -100,9 +104,9 @@ class Transactions:
         )
         if self._path is not None:
             remedy = "the disk has room, and that the user who runs the tasks may write the folder and all files in it"
-        return DatabaseFailed(
+        return AmiliLedgerUnavailable(
             f"The ledger {self._shown} cannot {what}: {type(error).__name__}: {said}. Nothing is sent without it. "
-            f"Check that {remedy}."
+            f"Check that {remedy}.{also}"
         )
 
 
