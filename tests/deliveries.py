@@ -35,6 +35,7 @@ HOSTILE = "=HYPERLINK(1)<script>alert('name')</script>.csv"
 LONG = "invoices_of_all_legal_entities_in_norway_" + "and_of_those_that_were_merged_" * 5 + ".csv"
 """A name as long as a person would give it, without a place to break it."""
 USERS = {"anna": "admin", "vera": "viewer"}
+FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 _DAY_OFF = 23
 _START_SECONDS = 300.0
 
@@ -150,14 +151,28 @@ class ApiServer:
                 return error.code, error.read().decode(), dict(error.headers)
 
 
+def _make_fab_users(airflow: list[str], home: Path, environment: dict[str, str]) -> None:
+    """Make the users that Airflow's other auth manager makes by itself, with a file of passwords like its."""
+    passwords = {name: secrets.token_hex(16) for name in USERS}
+    for name, role in USERS.items():
+        user = ["--username", name, "--role", role.title(), "--password", passwords[name]]
+        person = ["--firstname", name, "--lastname", name, "--email", f"{name}@example.com"]
+        command = [*airflow, "users", "create", *user, *person]
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    (home / "passwords.json").write_text(json.dumps(passwords))
+
+
 @contextmanager
-def api_server(home: Path, more: dict[str, str], *, python: str = sys.executable) -> Iterator[ApiServer]:
+def api_server(
+    home: Path, more: dict[str, str], *, python: str = sys.executable, fab: bool = False
+) -> Iterator[ApiServer]:
     """
     Run an API server with two users, an administrator and a viewer, while the block lasts.
 
     :param home: an empty folder.
     :param more: of its environment.
     :param python: in whose environment Airflow is installed.
+    :param fab: whether FAB's auth manager says who may do what, instead of Airflow's simple one.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -172,11 +187,14 @@ def api_server(home: Path, more: dict[str, str], *, python: str = sys.executable
         "AIRFLOW__API__BASE_URL": url,
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(64),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        **({"AIRFLOW__CORE__AUTH_MANAGER": FAB} if fab else {}),
         **more,
     }
     (home / "dags").mkdir(exist_ok=True)
     airflow = [python, "-W", "ignore", "-m", "airflow"]
     subprocess.run([*airflow, "db", "migrate"], env=environment, check=True, capture_output=True, timeout=300)
+    if fab:
+        _make_fab_users(airflow, home, environment)
     with (home / "server.log").open("wb") as log:
         command = [*airflow, "api-server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
         with subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process:

@@ -40,9 +40,11 @@ _DAY = "2026-11-22"
 _REFUSED = "row 14: no such <debtor>"
 
 
-@pytest.fixture(name="server", scope="module")
-def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+@pytest.fixture(name="server", scope="module", params=["simple", "fab"])
+def _server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """An API server with a ledger of some weeks, and a task that Amili has refused a file of."""
+    if fab := request.param == "fab":
+        pytest.importorskip("airflow.providers.fab", reason="FAB's auth manager is a package of its own")
     home, files = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("files")
     (files / "fine.csv").write_text("1")
     (files / "bad.csv").write_text(f"REJECT: {_REFUSED}")
@@ -55,7 +57,7 @@ def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
             "AIRFLOW_CONN_AMILI_UNNAMED": json.dumps({"conn_type": "amili", "login": "id", "password": "s"}),
             "DELIVERED": str(files),
         }
-        with api_server(home, connections) as server:
+        with api_server(home, connections, fab=fab) as server:
             command = [sys.executable, "-W", "ignore", "-m", "airflow", "dags", "test", "invoices_to_amili", _DAY]
             # It fails, since Amili refuses a file.
             subprocess.run(command, env=server.environment, check=False, capture_output=True, timeout=300)
