@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import gc
+import hashlib
 import json
 import logging
 import os
@@ -17,11 +18,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+from tests.suites.benchmarks.measuring import curl
 
 FILE_TYPE = "InvoiciaFormatDocFile"
 CLIENT_NO = "2218"
@@ -174,6 +177,32 @@ def pull(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     return run
 
 
+def hash_and_send(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """Do at once what no client can leave out: read and hash here, while curl sends a ready-made body."""
+    send = curl(Path(asked["body"]), asked["sink"])
+    if asked.get("storage"):
+        _keys(*_bucket(asked))
+
+    def blocks() -> Iterator[bytes]:
+        if asked.get("storage"):
+            client, bucket, key = _bucket(asked)
+            yield from client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(1024 * 1024)
+            return
+        with Path(asked["source"]).open("rb", buffering=0) as file:
+            yield from iter(lambda: file.read(1024 * 1024), b"")
+
+    def run() -> dict[str, Any]:
+        with ThreadPoolExecutor(1) as threads:
+            sent = threads.submit(send)
+            digest = hashlib.sha256()
+            for block in blocks():
+                digest.update(block)
+            sent.result()
+        return {"outcomes": {digest.hexdigest(): 1}}
+
+    return run
+
+
 def download(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     """Download one object to disk, as the storage's library does it: several ranges at once."""
     _keys(*_bucket(asked))
@@ -235,6 +264,7 @@ CONTESTANTS = {
     "loop": loop,
     "by_hand": by_hand,
     "pull": pull,
+    "hash_and_send": hash_and_send,
     "download": download,
     "push": push,
 }
