@@ -29,7 +29,7 @@ from amili_provider.api.errors import check_upload
 from amili_provider.api.responses import Asked, Response, UploadReply
 from amili_provider.api.results import FileResult, Vocabulary
 from amili_provider.api.upload import UploadBody
-from amili_provider.connection import AmiliSettings
+from amili_provider.connection.settings import AmiliSettings
 from amili_provider.delivery.item import Item, not_sent
 from amili_provider.delivery.ledger_session import LedgerSession
 from amili_provider.delivery.options import IfUnknown, Options

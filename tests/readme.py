@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from amili_provider.connection import readme_table
+from amili_provider.connection.form import readme_table
 from amili_provider.storage.connections import KINDS
 from tests import reference
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from amili_provider import exceptions
-from amili_provider.connection import LEDGER_FROM_CONNECTION
+from amili_provider.connection.fields import LEDGER_FROM_CONNECTION
 
 _PARAMETER = re.compile(r"^:param (?P<name>\w+):(?P<meaning>.*?)(?=^:|^\S|\Z)", re.MULTILINE | re.DOTALL)
 _UNITS = ((1024**3, "GiB"), (1024**2, "MiB"))

@@ -20,7 +20,8 @@ from amili_provider.api.responses import NOTHING_YET, Response, aread_response, 
 from amili_provider.api.results import FileResult
 from amili_provider.api.retry import Backoff
 from amili_provider.api.transport import aset_location_aside, http_options, plain_headers, ssl_context
-from amili_provider.connection import AmiliSettings, checked_client_no
+from amili_provider.connection.settings import AmiliSettings
+from amili_provider.connection.values import checked_client_no
 from amili_provider.exceptions import AmiliConnectionError
 
 

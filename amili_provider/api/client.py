@@ -18,7 +18,8 @@ from amili_provider.api.in_flight import Body
 from amili_provider.api.responses import NOTHING_YET, Asked, Response, UploadReply, asked_about
 from amili_provider.api.results import FileResult
 from amili_provider.api.taken import takes_something
-from amili_provider.connection import AmiliSettings, as_count, checked_client_no
+from amili_provider.connection.settings import AmiliSettings
+from amili_provider.connection.values import as_count, checked_client_no
 from amili_provider.exceptions import AmiliConnectionError, AmiliOutcomeUnknown, AmiliResponseError
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -19,7 +19,8 @@ from amili_provider.api.retry import asked_to_wait
 from amili_provider.api.taken import takes_something
 from amili_provider.api.tokens import is_token_request
 from amili_provider.api.transport import proxy_setting
-from amili_provider.connection import AmiliSettings, field_label
+from amili_provider.connection.fields import label as field_label
+from amili_provider.connection.settings import AmiliSettings
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliConnectionError,

@@ -15,7 +15,7 @@ from amili_provider.api.in_flight import Body, InFlight
 from amili_provider.api.responses import Response, ResponseUnusable, read_response
 from amili_provider.api.retry import Backoff
 from amili_provider.api.transport import http_options, plain_headers, set_location_aside, ssl_context
-from amili_provider.connection import AmiliSettings
+from amili_provider.connection.settings import AmiliSettings
 from amili_provider.exceptions import AmiliConnectionError
 
 T = TypeVar("T")

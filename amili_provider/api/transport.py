@@ -10,7 +10,9 @@ from typing import Any
 
 import httpx
 
-from amili_provider.connection import AmiliSettings, environment_proxy, field_label
+from amili_provider.connection.fields import label as field_label
+from amili_provider.connection.proxies import environment_proxy
+from amili_provider.connection.settings import AmiliSettings
 from amili_provider.exceptions import AmiliArgumentError
 
 WRITE_STALL_SECONDS = 60.0

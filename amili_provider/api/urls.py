@@ -9,7 +9,8 @@ from urllib.parse import quote
 import httpx
 
 from amili_provider import __version__
-from amili_provider.connection import AmiliSettings, field_label
+from amili_provider.connection.fields import label as field_label
+from amili_provider.connection.settings import AmiliSettings
 from amili_provider.exceptions import AmiliResponseError
 
 USER_AGENT = f"airflow-provider-amili/{__version__}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from amili_provider.connection import AmiliSettings
+from amili_provider.connection.settings import AmiliSettings
 from amili_provider.hooks.amili import AmiliHook
 from amili_provider.ledger import Ledger, manual, questions, transfer
 from amili_provider.ledger.attempts import Run

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from amili_provider.connection import LEDGER_FROM_CONNECTION
+from amili_provider.connection.fields import LEDGER_FROM_CONNECTION
 from amili_provider.ledger.attempts import Run
 
 IfUnknown = Literal["fail", "check", "resend", "ask"]

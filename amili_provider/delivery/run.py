@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from amili_provider import fault_points
 from amili_provider.api.client import AmiliClient
-from amili_provider.connection import AmiliSettings
 from amili_provider.connection.addresses import ENVIRONMENTS
+from amili_provider.connection.settings import AmiliSettings
 from amili_provider.delivery.earlier import no_longer_listed, restore
 from amili_provider.delivery.item import EarlyStop, Item
 from amili_provider.delivery.ledger_session import LedgerSession

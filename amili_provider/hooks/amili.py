@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
-from amili_provider.connection import (
-    AmiliSettings,
-    checked_client_no,
-    field_label,
-    form_widgets,
-    settings_from,
-    ui_field_behaviour,
-)
+from amili_provider.connection.fields import label as field_label
+from amili_provider.connection.form import form_widgets, ui_field_behaviour
+from amili_provider.connection.settings import AmiliSettings, settings_from
+from amili_provider.connection.values import checked_client_no
 from amili_provider.exceptions import AmiliArgumentError
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from amili_provider.connection import AmiliSettings, field_label
+from amili_provider.connection.fields import label as field_label
+from amili_provider.connection.settings import AmiliSettings
 from amili_provider.exceptions import AmiliAuthenticationError, AmiliError, AmiliRequestError
 from amili_provider.ledger.opening import store_from
 from amili_provider.ledger.stores import LedgerStore

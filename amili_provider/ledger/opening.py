@@ -16,7 +16,10 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from amili_provider.connection import LEDGER_FROM_CONNECTION, AmiliSettings, checked_client_no, field_label
+from amili_provider.connection.fields import LEDGER_FROM_CONNECTION
+from amili_provider.connection.fields import label as field_label
+from amili_provider.connection.settings import AmiliSettings
+from amili_provider.connection.values import checked_client_no
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.ledger import Ledger
 from amili_provider.ledger.objects import ObjectStore

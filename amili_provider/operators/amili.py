@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from amili_provider.connection import LEDGER_FROM_CONNECTION
+from amili_provider.connection.fields import LEDGER_FROM_CONNECTION
 from amili_provider.operators.links import AmiliReceiptsLink
 from amili_provider.operators.templates import SourceOperator
 from amili_provider.report_lines import laid_out_errors

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from amili_provider.connection import as_bool, checked_client_no
+from amili_provider.connection.values import as_bool, checked_client_no
 from amili_provider.delivery.options import Options
 from amili_provider.operators.task import this_run
 from amili_provider.operators.templates import renamer

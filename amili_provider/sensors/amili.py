@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from amili_provider.connection import checked_client_no, field_label
+from amili_provider.connection.fields import label as field_label
+from amili_provider.connection.values import checked_client_no
 from amili_provider.exceptions import AmiliResultFailed
 from amili_provider.report_lines import MOST_LINES, by_outcome, told
 from amili_provider.sensors.arguments import asked_for, checked_uuid, uploads_in, without_receipts

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import Context, XComArg
 
-from amili_provider.connection import checked_client_no
+from amili_provider.connection.values import checked_client_no
 from amili_provider.receipts import Outcome, one_line
 
 _REMEDY = {

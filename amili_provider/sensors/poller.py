@@ -13,7 +13,7 @@ from typing import Self
 from airflow.providers.common.compat.sdk import mask_secret
 
 from amili_provider.api.results import Vocabulary
-from amili_provider.connection import AmiliSettings
+from amili_provider.connection.settings import AmiliSettings
 from amili_provider.triggers.clients import aclient
 from amili_provider.triggers.polling import Polled, Wait
 from amili_provider.triggers.questions import Ask, Client

@@ -12,7 +12,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import mask_secret
 
-from amili_provider.connection import AmiliSettings, as_words, checked_result_path, settings_from
+from amili_provider.connection.settings import AmiliSettings, settings_from
+from amili_provider.connection.values import as_words, checked_result_path
 from amili_provider.hooks.amili import missing_connection, short_extras
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from airflow.models.dag import DagModel
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 
-from amili_provider.connection import AmiliSettings
+from amili_provider.connection.settings import AmiliSettings
 from amili_provider.hooks.amili import AmiliHook
 from amili_provider.ledger.opening import store_from
 from amili_provider.ledger.stores import LedgerStore

@@ -17,7 +17,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from amili_provider.connection import AmiliSettings
+from amili_provider.connection.settings import AmiliSettings
 from amili_provider.hooks.amili import AmiliHook
 from amili_provider.ledger.attempts import Attempt, is_file_id
 from amili_provider.ledger.sql import SqlStore

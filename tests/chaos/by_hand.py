@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
-from amili_provider.connection import settings_from
+from amili_provider.connection.settings import settings_from
 from amili_provider.ledger import Ledger
 from amili_provider.ledger.manual import Person
 from amili_provider.ledger.manual import settle as settle_in

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from unittest import mock
 
-from amili_provider.connection import settings_from
+from amili_provider.connection.settings import settings_from
 from amili_provider.ledger.opening import create_in_file, store_from
 from tests.databases import postgres
 from tests.storage.backends.s3 import BUCKET, S3

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from amili_provider.connection import LEDGER_FROM_CONNECTION, settings_from
+from amili_provider.connection.fields import LEDGER_FROM_CONNECTION
+from amili_provider.connection.settings import settings_from
 from amili_provider.ledger import ClaimLost, Ledger, LedgerState
 from amili_provider.ledger.opening import ledger_from
 from tests.ledger_cases import ACCEPTED, facts, file_id_of, other_run

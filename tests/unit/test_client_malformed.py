@@ -16,7 +16,7 @@ from amili_provider.api.auth import without_secrets
 from amili_provider.api.client import AmiliClient
 from amili_provider.api.responses import UploadReply
 from amili_provider.api.results import MOST_VALUES, UnreadableAnswer, parse_verdicts, read_upload_answer
-from amili_provider.connection import settings_from
+from amili_provider.connection.settings import settings_from
 from amili_provider.exceptions import AmiliError, AmiliOutcomeUnknown
 from amili_provider.receipts import Outcome
 

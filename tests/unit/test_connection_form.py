@@ -14,18 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amili_provider.api import results
-from amili_provider.connection import (
-    AmiliSettings,
-    as_bool,
-    checked_client_no,
-    conn_fields,
-    readme_table,
-    settings_from,
-    ui_field_behaviour,
-    ui_field_behaviour_kebab,
-)
 from amili_provider.connection.fields import BY_NAME, FIELDS
-from amili_provider.connection.values import as_words
+from amili_provider.connection.form import conn_fields, readme_table, ui_field_behaviour, ui_field_behaviour_kebab
+from amili_provider.connection.settings import AmiliSettings, settings_from
+from amili_provider.connection.values import as_bool, as_words, checked_client_no
 from amili_provider.hooks.amili import AmiliHook
 
 STAGING = {"environment": "staging"}

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from amili_provider.connection import LEDGER_FROM_CONNECTION, AmiliSettings, settings_from
+from amili_provider.connection.fields import LEDGER_FROM_CONNECTION
+from amili_provider.connection.settings import AmiliSettings, settings_from
 from amili_provider.exceptions import AmiliLedgerUnavailable, AmiliStorageSettingsError
 from amili_provider.ledger.opening import conn_id_for, create_in_file, ledger_from, store_from
 

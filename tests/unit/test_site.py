@@ -16,7 +16,7 @@ import yaml
 
 from amili_provider import __version__
 from amili_provider.command.cli import main
-from amili_provider.connection import settings_from
+from amili_provider.connection.settings import settings_from
 from tests import readme
 
 PROJECT = tomllib.loads((readme.ROOT / "pyproject.toml").read_text(encoding="utf-8"))

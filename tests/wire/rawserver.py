@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from amili_provider.connection import AmiliSettings, settings_from
+from amili_provider.connection.settings import AmiliSettings, settings_from
 
 CLIENT_SECRET = "canary-client-secret"
 TOKEN_CANARY = "canary-token"

@@ -328,7 +328,7 @@ def test_signing_in_needs_no_other_request() -> None:
 def test_ready_made_token() -> None:
     """A token of one's own is sent as it is; a 401 names the field, and nothing is minted."""
     with scripted_amili(OK, answer(401)) as amili:
-        from amili_provider.connection import settings_from
+        from amili_provider.connection.settings import settings_from
 
         settings = settings_from(
             "c",

@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from amili_provider.connection import settings_from
+from amili_provider.connection.settings import settings_from
 from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.opening import store_from
 from amili_provider.ledger.stores import LedgerStore
