@@ -120,12 +120,14 @@ _DAY, _MONTH = r"(?:[04][1-9]|[1256]\d|[37][01])", r"(?:[048][1-9]|[159][0-2])"
 _YEAR = r"(?:19|20(?=0))?\d\d"
 """Four digits only where it can be a year of birth: what follows a date of this year is rather an amount."""
 _NATIONAL_ID = (
-    rf"(?<!\d)(?:{_DAY}{_MONTH}\d\d|(?<!\d{{4}}[-./_]){_DAY}([ ./_-]){_MONTH}\1{_YEAR})"
+    rf"(?<!\d)(?:{_DAY}{_MONTH}\d\d|(?<!\d{{4}}[-./_]){_DAY}(?P<gap>[ ./_-]){_MONTH}(?P=gap){_YEAR})"
     # Five digits, which some write as three and two. With decimals after them they are an amount.
     r" ?[-./_\u2010-\u2015\u2212]? ?\d{3} ?\d\d(?!\d|[.,]\d\d?(?!\d|[ ./_-]\d))"
     # Without gaps, any eleven digits.
     r"|(?<!\d)\d{11}(?!\d)"
 )
+_HASH = r"(?<![0-9A-Za-z])(?:[0-9a-f]{64}|[0-9a-f]{32})(?![0-9A-Za-z])"
+"""A hash or a file's id: people copy it, and eleven of its digits may stand in a row by chance."""
 _IN_NUMBERS = "0123456789 \t\r\n\xa0./_-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
 _LIKE_AN_ESCAPE = re.compile(r"\\(?=[xuU])")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U(00(?:0[0-9a-f]|10)[0-9a-f]{4}))")
@@ -139,7 +141,8 @@ def one_line(words: Any, longest: int = LONGEST_SHOWN) -> str:
 
     Control and invisible characters become spaces, what may be a Norwegian national id is masked, and at most *longest*
     characters are kept. Ids are eleven digits in a row, or a date of birth and five digits with blanks, dots, hyphens,
-    slashes or underscores between; a number of another kind that looks the same is masked with them.
+    slashes or underscores between; a number of another kind that looks the same is masked with them. Files' ids and
+    hashes stay whole.
 
     :param words: text from outside; anything else is shown through ``str``.
     :param longest: characters kept at most.
@@ -150,7 +153,7 @@ def one_line(words: Any, longest: int = LONGEST_SHOWN) -> str:
         text = text[:most].rstrip(_IN_NUMBERS)
     if not text.isprintable():
         text = "".join(" " if unicodedata.category(c) in _UNSHOWN else c for c in text)
-    text = re.sub(_NATIONAL_ID, "*" * 11, " ".join(text.split()))
+    text = re.sub(f"(?P<hash>{_HASH})|{_NATIONAL_ID}", lambda m: m["hash"] or "*" * 11, " ".join(text.split()))
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

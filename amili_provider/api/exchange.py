@@ -134,10 +134,10 @@ class Exchange:
             method, url, params=params, content=content, headers=headers, extensions=self._extensions(flight)
         )
         request.extensions["takes"] = takes
-        with (
-            self._on_its_way(flight),
-            contextlib.closing(self._http.send(request, auth=self.auth, stream=True)) as r,
-        ):
+        with self._on_its_way(flight), contextlib.ExitStack() as afterwards:
+            # httpx's answer holds the request, and what is in these the body.
+            afterwards.callback(request.extensions.clear)
+            r = afterwards.enter_context(contextlib.closing(self._http.send(request, auth=self.auth, stream=True)))
             answer = Response(r.status_code, plain_headers(r), b"")
             code_decides = decided_by_code(r.status_code, upload=isinstance(content, InFlight))
             content = read_response(r, code_decides=code_decides)

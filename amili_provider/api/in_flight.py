@@ -46,6 +46,7 @@ class InFlight:
         self._begun = False
         self._unwritten = False
         self._cut = False
+        self._all_out = False
         self._socket: socket.socket | None = None
         self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
@@ -82,7 +83,8 @@ class InFlight:
         The body says it as soon as it hands its last bytes out. Where writing them failed, the machine did not take
         all of them, so that nobody else can have.
         """
-        return self._begun and not self._unwritten and self._body is not None and self._body.released
+        all_out = self._all_out if self._body is None else self._body.released
+        return self._begun and not self._unwritten and all_out
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
         """Take a report of the HTTP library (httpx's request extension ``trace``)."""
@@ -118,6 +120,11 @@ class InFlight:
     def done(self) -> None:
         """Forget the request: it has ended."""
         self._disarm()
+        if self._body is not None:
+            # httpx's answer holds its request until Python looks for rings, and so would the content of files be held.
+            self._all_out = self._body.released
+            self._body.wire = None
+            self._body = None
         with self._lock:
             self._socket = None
 

@@ -250,11 +250,12 @@ class Sender:
                 return []
         at = timestamp(self._clock())
         named = reply.verdicts([item.file_id for item in group], self._client.vocabulary)
-        results = {
-            item: Result(v, refused_itself=v.outcome is Outcome.REJECTED and v.per_file, at=at)
-            for item in group
-            if (v := named.get(item.file_id)) is not None
+        # Files of which Amili says the same share one result: what stays until the end is what Python's collector of
+        # garbage goes through, with all of Airflow.
+        said = {
+            v: Result(v, refused_itself=v.outcome is Outcome.REJECTED and v.per_file, at=at) for v in {*named.values()}
         }
+        results = {item: said[v] for item in group if (v := named.get(item.file_id)) is not None}
         rest = [item for item in group if item not in results]
         again = self._isolated(rest, reply, of=len(group))
         if not again:

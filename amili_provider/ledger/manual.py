@@ -78,6 +78,7 @@ def settle(
     Write down whether files arrived whose outcome is unknown; all are checked before one is written.
 
     Arrived: they are never sent again. Not arrived: the next run sends them. Saying the same again changes nothing.
+    Of a request or a run, those whose outcome is known by now stay as they are, and their rows say so.
 
     :param ledger: of the files' client and environment.
     :param person: who says so.
@@ -86,11 +87,13 @@ def settle(
     :param request: the files of this request whose answer was lost.
     :param run: those of this DAG and run.
     :param attempts: only these of each file, by their numbers; what was made since stays unknown.
-    :raises ValueError: if a file is not unknown, or is being sent at this moment; nothing is written then.
+    :raises ValueError: if a named file is not unknown, or none of a request or run, or if one is being sent at this
+        moment; nothing is written then.
     :raises AmiliLedgerUnavailable: if the ledger cannot be read or written.
     """
     ids = _chosen(ledger, file_ids, request, run)
-    known = check_settling(ledger, ids, arrived=arrived)
+    known = check_settling(ledger, ids, arrived=arrived, some=not file_ids)
+    left = {i: str(known[i].attempts[-1].outcome) for i in ids if _refusal(known[i], arrived=arrived)}
     word = "It arrived" if arrived else "It did not arrive"
     verdict = Verdict(Outcome.UPLOADED if arrived else Outcome.NOT_SENT, message=f"{word}, a person says.")
     if attempts is not None:
@@ -119,15 +122,9 @@ def settle(
             f"settled. Say it again to see what they are now: {lost}"
         ) from None
     now = {h.file_id for h in open_ones}
-    return [
-        {
-            "file_id": i,
-            "name": known[i].told.name,
-            "outcome": str(verdict.outcome),
-            "note": _note(known[i], i in now),
-        }
-        for i in ids
-    ]
+    became = {i: left.get(i, str(verdict.outcome)) for i in ids}
+    notes = {i: _note(known[i], i in now, left=i in left) for i in ids}
+    return [{"file_id": i, "name": known[i].told.name, "outcome": became[i], "note": notes[i]} for i in ids]
 
 
 def _check_names(files: Iterable[History]) -> None:
@@ -142,17 +139,19 @@ def _check_names(files: Iterable[History]) -> None:
             )
 
 
-def check_settling(ledger: Ledger, ids: Sequence[str], *, arrived: bool) -> dict[str, History]:
+def check_settling(ledger: Ledger, ids: Sequence[str], *, arrived: bool, some: bool = False) -> dict[str, History]:
     """
     Return what the ledger says of files that a person settles.
 
     :param ids: the files.
     :param arrived: what the person says.
+    :param some: whether it is enough that this can be said of some of them, if none is being sent.
     :raises ValueError: if one of them is known otherwise, or is being sent at this moment.
     """
     known = ledger.look_up(ids)
     wrong = [f"{i} {words}" for i in ids if (words := _refusal(known[i], arrived=arrived)) is not None]
-    if wrong:
+    some = some and len(wrong) < len(ids) and all(known[i].state is not LedgerState.IN_FLIGHT for i in ids)
+    if wrong and not some:
         more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         raise ValueError(
             f"Nothing was settled: {len(wrong)} of {len(ids)} file(s) cannot be, in the ledger {ledger.shown}. "
@@ -171,9 +170,9 @@ def _only(known: History, request: str | None, run: tuple[str, str] | None) -> H
     return replace(known, unknown=chosen)
 
 
-def _note(known: History, now: bool) -> str:
+def _note(known: History, now: bool, *, left: bool) -> str:
     if not now:
-        return f"settled before: {known.attempts[-1].describe()}"
+        return f"{'left as it is' if left else 'settled before'}: {known.attempts[-1].describe()}"
     resolved = {n for a in known.attempts if a.has_end for n in a.resolves}
     lost = tuple(a.attempt for a in known.attempts if not a.has_end and a.attempt not in resolved)
     still_open = set(replace(known, unknown=lost).open).difference(known.unknown)

@@ -174,6 +174,36 @@ def test_a_request_or_a_run_is_settled_whole(any_store: LedgerStore) -> None:
         manual.settle(ledger, KARI, arrived=True, run=("etl", "2026-11-22"))
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("chosen", [{"run": ("etl", "2026-11-22")}, {"request": facts().request}])
+def test_after_some_by_their_ids_the_rest_is_settled_by_request_or_run(
+    any_store: LedgerStore, chosen: dict[str, Any], first: bool
+) -> None:
+    """What was settled otherwise before stays as it is, in words; but not all of it may be."""
+    ledger = ledger_over(any_store, Clock())
+    one, two, three = (_attempt(ledger, content, LOST) for content in (b"one", b"two", b"three"))
+    manual.settle(ledger, KARI, arrived=first, file_ids=[one])
+    outcomes = {True: "uploaded", False: "not_sent"}
+    for times in ("settled now", "settled before"):
+        rows = {row["file_id"]: row for row in manual.settle(ledger, KARI, arrived=not first, **chosen)}
+        assert {i: row["note"].partition(":")[0] for i, row in rows.items()} == {
+            one: "left as it is", two: times, three: times,
+        }  # fmt: skip
+        assert (rows[one]["outcome"], rows[two]["outcome"]) == (outcomes[first], outcomes[not first])
+    before = _entries(any_store)
+    manual.settle(ledger, KARI, arrived=first, **chosen)
+    assert _entries(any_store) == before
+
+
+def test_nothing_of_a_request_is_settled_while_a_file_of_it_is_sent(any_store: LedgerStore) -> None:
+    """Its outcome comes: what a person says now of all may be wrong of this one."""
+    ledger = ledger_over(any_store, Clock())
+    lost, sending = _attempt(ledger, b"lost", LOST), _attempt(ledger, b"sending", None)
+    with pytest.raises(ValueError, match=f"Nothing was settled: 1 of 2 .*{sending} may be on its way"):
+        manual.settle(ledger, KARI, arrived=True, request=facts().request)
+    assert _state(ledger, lost) is LedgerState.UNKNOWN
+
+
 @pytest.mark.parametrize(
     ("ends", "arrived", "why"),
     [

@@ -261,6 +261,7 @@ def test_a_national_id_is_masked_however_people_write_it(written: str, around: s
         "kid 010170123456, account 9 digits 123456785",
         "port 22 33 44 55 of 10.12.25.130:12345",
         "invoices_20250110_12345.csv",
+        "file 9bd56e089199b2fa01019012345b7298 with the hash " + "01019012345c" * 2 + "f" * 40 + ".",
     ],
 )
 def test_other_numbers_stay_readable(words: str) -> None:

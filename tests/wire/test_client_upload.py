@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import threading
+import weakref
 from email.utils import formatdate
 from typing import Any
 
@@ -100,6 +102,20 @@ def test_answer_lost_after_the_last_byte_is_unknown(waits: Waits) -> None:
     assert len(amili.api.requests) == 1
     assert amili.api.requests[0].body == Body().data
     assert waits.seconds == []
+
+
+def test_what_was_sent_is_let_go_at_once(waits: Waits) -> None:
+    """A request and its content go with their last user, not when Python looks for rings: a day's files are many."""
+    gc.disable()
+    try:
+        body = Body(b"x" * 1000, b"]}")
+        gone = weakref.ref(body)
+        with scripted_amili(answer(200, DONE)) as amili, AmiliClient(amili.settings, sleep=waits) as client:
+            client.post_files("2218", body)
+            del body
+            assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_every_upload_has_a_connection_of_its_own(waits: Waits) -> None:
