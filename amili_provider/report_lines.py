@@ -19,18 +19,18 @@ MOST_LINES = 20
 
 _ORDER = ("unknown", "rejected", "duplicate", "not_sent", "uploaded", "already_uploaded", "skipped")
 _FINE = frozenset({"uploaded", "already_uploaded", "skipped"})
-_SETTLE = "settle them with the command amili-ledger or the DAG 'amili_ledger' (docs/ledger.md)"
+_SETTLE = "settle them with the command amili-ledger or the DAG 'amili_ledger' (documentation: The ledger)"
 WHAT_TO_DO = {
     "unknown": (
         f"Ask Amili whether it has the unknown files, and {_SETTLE}. Or set the operator's if_unknown='check' (asks, "
         "never sends), 'resend' (asks, sends only where Amili answers 404) or 'ask' (a person): "
-        "docs/unknown-outcomes.md. They were sent and the answer was lost: sending them unasked could invoice somebody "
-        "twice."
+        "documentation: Unknown outcomes. They were sent and the answer was lost: sending them unasked could invoice "
+        "somebody twice."
     ),
     "asked": (
         "Amili was asked for the unknown files, and gave no final answer. Ask a person there whether it has them, and "
         f"{_SETTLE}; or set the operator's if_unknown='resend', which sends what Amili answers with 404 "
-        "(docs/unknown-outcomes.md)."
+        "(documentation: Unknown outcomes)."
     ),
     "rejected": "Correct the rejected files, in Amili's words below, put them at their source, and run again.",
     "duplicate": (

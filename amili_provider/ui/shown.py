@@ -137,6 +137,11 @@ class Drawn:
         return [day for day in reversed(self.days) if day.without and day.over and not day.weekend]
 
     @property
+    def begins(self) -> Day | None:
+        """The day of the ledger's first attempt, if it is one of these but the first."""
+        return next((day for day in self.days if not day.before), None) if self.days[0].before else None
+
+    @property
     def not_sent(self) -> bool:
         """Whether any day has files that were not sent."""
         return any(day.totals.counts.get("not_sent") for day in self.days)

@@ -156,6 +156,15 @@ def test_what_is_not_delivered_is_one_click_and_one_csv(server: ApiServer, anna:
     assert f"{len(rows)} attempts of {len(rows)} files match" in " ".join(text.split())
     assert "invoice_settled_0001.csv" not in text
     assert '<option value="not_delivered" selected>' in text
+    assert "Files that no request took (duplicates, unreadable, skipped) are not in the ledger" in text
+
+
+def test_a_filter_that_hides_what_is_sought_is_said_so(server: ApiServer, anna: str) -> None:
+    """Who looks for a delivered file among those not delivered is told of the filter, with a link without it."""
+    text = server.get("/amili/deliveries?q=settled_0001&outcome=not_delivered", anna)[1]
+    assert "with the outcome <em>Not delivered</em>" in text
+    (link,) = re.findall(r'<a href="([^"]*)">Search with any outcome</a>', text)
+    assert "invoice_settled_0001.csv" in server.get(f"/amili/deliveries{link.replace('&amp;', '&')}", anna)[1]
 
 
 def test_the_strip_names_days_and_the_weekday_without_a_delivery(server: ApiServer, anna: str, vera: str) -> None:
@@ -173,7 +182,7 @@ def test_days_before_the_ledger_are_drawn_as_such(server: ApiServer, anna: str) 
     """Days before the ledger's first attempt are not days without a delivery."""
     text = server.get("/amili/deliveries?conn=amili_sandbox", anna)[1]
     assert text.count(": before the ledger</title>") == 59
-    assert "none since the ledger" in " ".join(text.split())
+    assert f"The ledger begins on {datetime.now(UTC):%-d %B %Y}: of the days before it" in " ".join(text.split())
 
 
 def test_only_connections_that_one_may_read_are_named(server: ApiServer, anna: str, vera: str) -> None:

@@ -112,7 +112,8 @@ def test_the_strip_says_which_weekday_had_no_delivery() -> None:
     )  # fmt: skip
     assert [day.week for day in shown.days if day.week] == ["9", "16"]
     html = templates().get_template("strip.html").render(strip=shown, asked=Asked.of({}))
-    assert html.count('<rect class="none') == 6  # with a weekend, today, and the one refused
+    assert html.count('<rect class="none') == 5  # with a weekend, and the one refused
+    assert "The ledger begins on 11 November 2026" in html
     assert html.count('<rect class="before"') == 2
     assert "Thu 19 Nov</a>" in html
     assert 'aria-label="Thursday, 12 November 2026: nothing was sent"' in html

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shlex
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -240,6 +243,23 @@ def test_the_commands_do_what_the_page_says(books: Books, person: Callable[[str]
     assert books.state(lost) is LedgerState.FREE
     assert "day,client_no,file_type,uploaded,rejected,unknown,adopted,bytes" in said
     assert "7 attempt(s) are new in" in said
+
+
+@pytest.mark.usefixtures("person")
+def test_of_many_unknown_files_those_of_a_list_arrived(books: Books) -> None:
+    """As a shell runs the lines: the listed names are settled as arrived, the rest of the request as not."""
+    books.request = "5f3a91c2-3"
+    lost = {name: books.deliver(name, LOST) for name in ("a.csv", "b.csv", "c, d.csv", "e.csv")}
+    (books.path.parent / "arrived.txt").write_text("b.csv\nc, d.csv\n")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    lines = BLOCKS["some arrived"]
+    subprocess.run(["bash", "-euc", lines], env={**os.environ, "PATH": path}, check=True, timeout=120)
+    assert {name: books.state(file_id) for name, file_id in lost.items()} == {
+        "a.csv": LedgerState.FREE,
+        "b.csv": LedgerState.UPLOADED,
+        "c, d.csv": LedgerState.UPLOADED,
+        "e.csv": LedgerState.FREE,
+    }
 
 
 def test_adopting_reads_files_and_sends_nothing(books: Books, person: Callable[[str], str], tmp_path: Path) -> None:

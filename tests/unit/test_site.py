@@ -62,6 +62,7 @@ NAMED = {
     "dockerfile",
     "requirements",
     "policy",
+    "some arrived",
     "adopt",
     "create",
     "commands",
@@ -131,7 +132,7 @@ def test_a_ledger_on_one_machine_is_made_by_the_pages_lines(
     folder = tmp_path / "amili"
     shell, command = block.replace("/var/lib/amili", str(folder)).rsplit("\n", 2)[:2]
     said = subprocess.run(
-        ["bash", "-euc", f'{shell}\nprintf %s "$AIRFLOW_CONN_AMILI_DEFAULT"'],
+        ["bash", "-euc", f'sudo() {{ "$@"; }}\n{shell}\nprintf %s "$AIRFLOW_CONN_AMILI_DEFAULT"'],
         cwd=tmp_path,
         check=True,
         timeout=60,
