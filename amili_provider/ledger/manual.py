@@ -123,7 +123,7 @@ def settle(
         ) from None
     now = {h.file_id for h in open_ones}
     became = {i: left.get(i, str(verdict.outcome)) for i in ids}
-    notes = {i: _note(known[i], i in now, left=i in left) for i in ids}
+    notes = {i: _note(known[i], i in now, otherwise=i in left) for i in ids}
     return [{"file_id": i, "name": known[i].told.name, "outcome": became[i], "note": notes[i]} for i in ids]
 
 
@@ -170,9 +170,9 @@ def _only(known: History, request: str | None, run: tuple[str, str] | None) -> H
     return replace(known, unknown=chosen)
 
 
-def _note(known: History, now: bool, *, left: bool) -> str:
+def _note(known: History, now: bool, *, otherwise: bool) -> str:
     if not now:
-        return f"{'left as it is' if left else 'settled before'}: {known.attempts[-1].describe()}"
+        return f"{'left as it is' if otherwise else 'settled before'}: {known.attempts[-1].describe()}"
     resolved = {n for a in known.attempts if a.has_end for n in a.resolves}
     lost = tuple(a.attempt for a in known.attempts if not a.has_end and a.attempt not in resolved)
     still_open = set(replace(known, unknown=lost).open).difference(known.unknown)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tests.databases import postgres
 from tests.suites.benchmarks.measuring import Row, Scale, contestant, in_turn, make_files, ratio, server, shown
@@ -50,11 +51,14 @@ def _seen_by_all() -> Iterator[Path]:
         yield Path(folder)
 
 
-def realistic_day(scale: Scale) -> list[Row]:
-    """2,000 objects of 50 KiB, 20 ms a request; Amili 150 ms, PostgreSQL 1 ms away; against a plain loop."""
-    number = 200 if scale.quick else 2_000
-    part = f"day: {number:,} objects of 50 KiB"
-    objects = scale.folder / "s3"
+@contextmanager
+def surroundings(objects: Path, number: int) -> Iterator[dict[str, Any]]:
+    """
+    Make a day's objects, with what is around them while the block lasts; yields what a contestant asks of it.
+
+    :param objects: the folder of the storage.
+    :param number: of objects.
+    """
     make_files(objects / f"day{number}", number, _FILE_BYTES)
     make_files(objects / "warm", 1, 1024)
     with (
@@ -64,11 +68,24 @@ def realistic_day(scale: Scale) -> list[Row]:
         server("sink", str(_AMILI_SECONDS)) as sink,
         server("objects", str(objects), "--latency", str(_STORAGE_SECONDS)) as storage,
     ):
-        asked = {"storage": storage, "sink": sink, "source": f"s3://day{number}/*", "warm_up": "s3://warm/*"}
+        yield {
+            "storage": storage,
+            "sink": sink,
+            "source": f"s3://day{number}/*",
+            "warm_up": "s3://warm/*",
+            "database": database,
+        }
+
+
+def realistic_day(scale: Scale) -> list[Row]:
+    """2,000 objects of 50 KiB, 20 ms a request; Amili 150 ms, PostgreSQL 1 ms away; against a plain loop."""
+    number = 200 if scale.quick else 2_000
+    part = f"day: {number:,} objects of 50 KiB"
+    with surroundings(scale.folder / "s3", number) as asked:
         tables = iter(range(1, 1_000))
 
         def ours() -> dict[str, float]:
-            return contestant("ours", **asked, database=database, ledger=f"day_{next(tables)}")()
+            return contestant("ours", **asked, ledger=f"day_{next(tables)}")()
 
         figures = in_turn({"ours": ours}, scale.rounds)
         # It takes six minutes.

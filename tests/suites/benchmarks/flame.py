@@ -1,22 +1,35 @@
 """
-A small flame graph of a delivery, from the stacks that py-spy writes.
+Small flame graphs of deliveries: ``python -m tests.suites.benchmarks.flame [--out FOLDER] [NAME ...]``.
 
-``py-spy record --gil --format raw --output stacks.txt -- python -m tests.suites.benchmarks.contestants ours JSON`` and
-``python -m tests.suites.benchmarks.flame stacks.txt picture.svg``. A bar's width is its part of the processor time that
-Python took for the delivery, in all threads; narrow ones are left out.
+py-spy takes the stacks. A bar's width is its part of the time of a delivery, in all threads; narrow ones are left out,
+and so is what is imported before the delivery. Of many files it is the processor time of Python; of one large file and
+one large object, whose bytes Python does not touch, the time that passes, waiting included.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
+import subprocess
 import sys
+import tempfile
 from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
+
+from tests.ledgers import new_ledger
+from tests.suites.benchmarks.day import surroundings
+from tests.suites.benchmarks.measurements import GIB, KIB
+from tests.suites.benchmarks.measuring import ROOT, make_file, make_files, server
 
 _WIDTH, _HEIGHT, _NARROWEST = 1000, 15, 0.004
 _ROOTS = ("AmiliFileUploadOperator.execute", "Pipeline._reader_job", "Pipeline._sender_job")
 _COLOURS = {"delivery": "#8ecae6", "ledger": "#ffb703", "storage": "#90be6d", "api": "#f4a261", "": "#d9d9d9"}
+_IMPORTED = "<frozen importlib"
 Stack = tuple[str, ...]
 
 
@@ -27,7 +40,7 @@ def weights(folded: str) -> dict[Stack, int]:
         written, _, samples = line.rpartition(" ")
         frames = [re.sub(r":\d+\)$", ")", frame) for frame in written.split(";")]
         start = next((i for i, frame in enumerate(frames) if frame.startswith(_ROOTS)), None)
-        if start is not None:
+        if start is not None and not any(_IMPORTED in frame for frame in frames):
             below = tuple(frames[start:])
             for end in range(len(below) + 1):
                 found[below[:end]] += int(samples)
@@ -58,5 +71,62 @@ def drawn(found: dict[Stack, int]) -> str:
     return f"<svg {style} {size}>\n" + "\n".join(bars) + "\n</svg>\n"
 
 
+def _large_file(folder: Path, _: ExitStack) -> dict[str, Any]:
+    return {"source": str(make_file(folder / "large.csv", GIB)), "ledger": new_ledger(folder)}
+
+
+def _small_files(folder: Path, _: ExitStack) -> dict[str, Any]:
+    some = make_files(folder / "local", 10_000, 10 * KIB)
+    return {"source": f"{some}/*", "options": {"max_files": 10_000}, "ledger": new_ledger(folder)}
+
+
+def _objects(folder: Path, stack: ExitStack, *line: str) -> dict[str, Any]:
+    make_files(folder / "s3" / "warm", 1, KIB)
+    storage = stack.enter_context(server("objects", str(folder / "s3"), *line))
+    return {"storage": storage, "warm_up": "s3://warm/*", "ledger": new_ledger(folder)}
+
+
+def _large_object(folder: Path, stack: ExitStack) -> dict[str, Any]:
+    (folder / "s3" / "day").mkdir(parents=True)
+    make_file(folder / "s3" / "day" / "large.csv", GIB)
+    return _objects(folder, stack) | {"source": "s3://day/large.csv", "single": True}
+
+
+def _small_objects(folder: Path, stack: ExitStack) -> dict[str, Any]:
+    make_files(folder / "s3" / "many", 10_000, 10 * KIB)
+    return _objects(folder, stack, "--latency", "0.01") | {"source": "s3://many/*", "options": {"max_files": 10_000}}
+
+
+def _day(folder: Path, stack: ExitStack) -> dict[str, Any]:
+    return stack.enter_context(surroundings(folder / "s3", 2_000)) | {"ledger": "a_day"}
+
+
+_PICTURES: dict[str, Callable[[Path, ExitStack], dict[str, Any]]] = {
+    "large-file": _large_file,
+    "large-object": _large_object,
+    "small-files": _small_files,
+    "small-objects": _small_objects,
+    "day": _day,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw what is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.suites.benchmarks.flame", description=__doc__)
+    parser.add_argument("names", nargs="*", default=list(_PICTURES), help="of pictures (default: all)")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images", help="folder of the pictures")
+    asked = parser.parse_args(arguments)
+    for name in asked.names:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="amili-flame-")))
+            found = {"sink": stack.enter_context(server("sink"))} | _PICTURES[name](folder, stack)
+            ours = [sys.executable, "-m", "tests.suites.benchmarks.contestants", "ours", json.dumps(found)]
+            spy = ["py-spy", "record", *([] if name.startswith("large") else ["--gil"]), "--rate", "500"]
+            stacks = folder / "stacks.txt"
+            command = [*spy, "--format", "raw", "--output", str(stacks), "--", *ours]
+            subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+            (asked.out / f"profile-{name}.svg").write_text(drawn(weights(stacks.read_text())))
+
+
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(drawn(weights(Path(sys.argv[1]).read_text())))
+    main()
