@@ -19,7 +19,10 @@ MOST_LINES = 20
 
 _ORDER = ("unknown", "rejected", "duplicate", "not_sent", "uploaded", "already_uploaded", "skipped")
 _FINE = frozenset({"uploaded", "already_uploaded", "skipped"})
-_SETTLE = "settle them with the command amili-ledger or the DAG 'amili_ledger' (documentation: The ledger)"
+_SETTLE = (
+    "settle them: amili-ledger settle arrived (or not-arrived) --request ID --reason 'how you know', or the DAG "
+    "'amili_ledger' (documentation: The ledger)"
+)
 WHAT_TO_DO = {
     "unknown": (
         f"Ask Amili whether it has the unknown files, and {_SETTLE}. Or set the operator's if_unknown='check' (asks, "

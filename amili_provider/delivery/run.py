@@ -33,6 +33,9 @@ from amili_provider.storage.listing import list_files, unstable_files
 from amili_provider.storage.sources import Sources, open_sources
 
 # Without blanks, so that a line of the log never ends within a template.
+_ARCHIVED = (
+    " An earlier run may have archived them: 'amili-ledger find' and a part of their path says what was delivered."
+)
 _NOT_TRIED = "Not tried."
 _SAFE_NAME = "Give it another: file_name='{{file.safe_name}}' does so, and keeps the names that can be sent."
 _UNIQUE_NAME = "Make them differ, for example with file_name='{{file.unique_name}}'."
@@ -112,7 +115,10 @@ class UploadRun:
     def nothing_there(self) -> str | None:
         """Return the sentence for a listing with nothing to deliver, or None if a file was delivered or tried."""
         there, skipped = self._found()
-        return None if there else nothing_there(self._sources, skipped)
+        if there:
+            return None
+        archived = _ARCHIVED if self._options.archive_to and self._has_ledger and not skipped else ""
+        return nothing_there(self._sources, skipped) + archived
 
     def _found(self) -> tuple[list[str], list[Skipped]]:
         """Return the names of the files that were delivered or tried, and the others with the reason."""

@@ -472,9 +472,7 @@ def test_your_own_dag_runs_against_the_sandbox(amili_sandbox: SandboxServer, tmp
     page = (DOCS / "sandbox.md").read_text(encoding="utf-8")
     _, chapter, _ = re.split(r"^## (?:Your own DAG|In tests).*$", page, flags=re.MULTILINE)
     prepare, run = re.findall(r"^```bash\n(.*?)^```", chapter, re.MULTILINE | re.DOTALL)
-    here = str(tmp_path / "outbound")
-    prepare = prepare.replace("/tmp/outbound", here)
-    dag = written("try_amili", tmp_path, **{"/tmp/outbound": here})
+    dag = written("try_amili", tmp_path)
     # The Python of these tests stands for the .venv that the demo makes.
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv/bin").symlink_to(Path(sys.executable).parent)

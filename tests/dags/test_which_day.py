@@ -228,6 +228,27 @@ def test_the_bounds_of_a_backfill_are_those_of_the_guide(hour: int, bounds: tupl
     assert days == [{f"{month}-25"}, {f"{month}-26"}, {f"{month}-27"}]
 
 
+def test_schedules_of_weekdays_take_the_folders_that_the_guide_says() -> None:
+    """Of the one that comes to mind, no run takes Friday's folder; the guide's two miss no weekday's."""
+    page = (ROOT / "docs" / "which-day.md").read_text("utf-8")
+    chapter = page.partition("## Weekdays only")[2].partition("\n## ")[0]
+    taken = {}
+    for cron in re.findall(r"`(0 6 [^`]+)`", chapter):
+        timetable = CronDataIntervalTimetable(cron, timezone="Europe/Oslo")
+        with DAG("weekdays", schedule=timetable, start_date=pendulum.datetime(2025, 1, 1, tz="Europe/Oslo")) as dag:
+            AmiliFileUploadOperator(task_id="upload", source=f"s3://invoices/{LAST_COMPLETE_DAY}/*.csv", file_type="T")
+        runs = Runs(dag)
+        first = datetime(2026, 3, 21, tzinfo=OSLO)
+        days = [runs.days(run).pop() for _, run in runs.scheduled(first, first + timedelta(days=14))]
+        taken[cron] = {f"{date.fromisoformat(day):%a}" for day in days}
+    weekdays = {"Mon", "Tue", "Wed", "Thu", "Fri"}
+    assert taken == {
+        "0 6 * * 1-5": {"Sun", "Mon", "Tue", "Wed", "Thu"},
+        "0 6 * * 2-6": weekdays,
+        "0 6 * * *": weekdays | {"Sat", "Sun"},
+    }
+
+
 def test_daily_without_a_timetable_backfills_other_days() -> None:
     """A scheduled run takes the day before on each Airflow; a backfill ends a day earlier on 3, as the guide says."""
     # What Airflow makes of "@daily".

@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 
 from amili_provider import fault_points
-from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliError, AmiliPermanentError, AmiliUploadRejected
+from amili_provider.command.cli import main as command
+from amili_provider.exceptions import (
+    AmiliDeliveryIncomplete,
+    AmiliError,
+    AmiliFilesMissing,
+    AmiliPermanentError,
+    AmiliUploadRejected,
+)
 from amili_provider.sandbox.server import SandboxServer
 from tests.wire.conftest import FakeTaskInstance, Upload
+from tests.words import across_lines
 
 
 def _names(folder: Path) -> list[str]:
@@ -42,6 +50,22 @@ def test_a_name_that_is_taken_gets_the_file_id(upload: Upload, outbound: Path, t
     (other,) = [p for p in archive.iterdir() if p.name != "a.csv"]
     assert receipts[0]["file_id"] in other.name
     assert other.read_bytes() == b"newer"
+
+
+def test_a_second_run_after_the_archive_says_where_to_ask(
+    upload: Upload, outbound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No files are there, as on a day without any; the ledger tells the two apart, by what the message says."""
+    (outbound / "good.csv").write_bytes(b"1")
+    archive = str(tmp_path / "archive")
+    upload(archive_to=archive)
+    with pytest.raises(AmiliFilesMissing, match=across_lines("'amili-ledger find' and a part of their path")):
+        upload(archive_to=archive)
+    assert command(["find", f"{outbound}/"]) == 0
+    assert re.search(r"^good\.csv +uploaded ", capsys.readouterr().out, re.MULTILINE)
+    with pytest.raises(AmiliFilesMissing) as without:
+        upload(archive_to=archive, ledger="none")
+    assert "amili-ledger" not in str(without.value)
 
 
 def test_a_target_inside_the_source_is_refused_before_anything_is_sent(
