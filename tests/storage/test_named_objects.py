@@ -79,3 +79,42 @@ def test_one_missing_object_among_many_is_named(bucket: Any) -> None:
         list_files(["s3://day/a.csv", "s3://day/missing.csv", "s3://day/b.csv"], "s3_here")
     with pytest.raises(AmiliStorageSettingsError, match="max_files=1"):
         list_files(["s3://day/a.csv", "s3://day/b.csv"], "s3_here", max_files=1)
+
+
+def test_times_are_read_as_s3_writes_them(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of listings and of single objects, as botocore reads them, and without the library that guesses."""
+    bucket.put_object(Bucket="day", Key="a.csv", Body=b"1")
+    (listed,) = bucket.list_objects_v2(Bucket="day")["Contents"]
+    single = bucket.head_object(Bucket="day", Key="a.csv")
+
+    def guesses(_: str) -> None:
+        raise AssertionError("botocore's own way")
+
+    monkeypatch.setattr("botocore.parsers.DEFAULT_TIMESTAMP_PARSER", guesses)
+    (found,) = list_files("s3://day/*", "s3_here", max_files=10)
+    assert found.modified == listed["LastModified"].timestamp()
+    (found,) = list_files("s3://day/a.csv", "s3_here", max_files=10)
+    assert found.modified == single["LastModified"].timestamp()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-11-22T06:00:04.000Z",
+        "2026-11-22T06:00:04Z",
+        "2026-11-22T07:00:04+01:00",
+        "Sun, 22 Nov 2026 06:00:04 GMT",
+        # Not as S3 writes them, which botocore reads all the same.
+        "20261122T060004Z",
+        "Nov 22 2026 06:00:04 UTC",
+        "1795327204",
+        "2026-11-22T06:00:04",
+    ],
+)
+def test_a_time_is_the_one_that_botocore_reads(written: str) -> None:
+    """However it is written: what is read in another way means the same moment."""
+    from botocore.utils import parse_timestamp
+
+    from amili_provider.storage.backends.s3 import read_time
+
+    assert read_time(written).timestamp() == parse_timestamp(written).timestamp()

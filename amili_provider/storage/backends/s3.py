@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO
 
 import tenacity
 from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
 from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+from botocore.utils import parse_timestamp
 from urllib3.exceptions import HTTPError
 
 from amili_provider.storage.backends.objects import THREADS, asked_of, refuse_encoded, refuse_other, refuse_other_span
@@ -47,7 +50,11 @@ class S3Client:
         # What the connection says of it counts more.
         config = Config(max_pool_connections=THREADS).merge(hook.config)
         pays = is_on(connection.extra.get("requester_pays")) if connection else False
-        return cls(hook.get_client_type(config=config), requester_pays=pays)
+        client = hook.get_client_type(config=config)
+        with suppress(AttributeError):  # botocore has no other way in; without it, it only takes longer
+            parsers = client._endpoint._response_parser_factory  # noqa: SLF001
+            parsers.set_parser_defaults(timestamp_parser=read_time)
+        return cls(client, requester_pays=pays)
 
     def pages(self, bucket: str, prefix: str, *, flat: bool) -> Iterator[tuple[list[Entry], list[str]]]:
         """Yield what begins with *prefix*; see ``ObjectClient.pages``."""
@@ -135,6 +142,21 @@ class S3Client:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def read_time(written: str) -> datetime:
+    """
+    Return a moment as S3 writes it in listings (ISO 8601) and headers (RFC 9110).
+
+    botocore reads it with dateutil, which knows every way of writing, and takes a tenth of the time of a small object.
+
+    :param written: by the server.
+    """
+    try:
+        found = datetime.fromisoformat(written) if written[:1].isdigit() else parsedate_to_datetime(written)
+    except (TypeError, ValueError):
+        found = None
+    return found if found is not None and found.tzinfo is not None else parse_timestamp(written)
 
 
 _MEANINGS: tuple[tuple[frozenset[str], type[OSError]], ...] = (
