@@ -22,13 +22,18 @@ from amili_provider.storage.streams import Blocks
 
 
 class FakeObjects:
-    """A client of an object store in memory that answers ranges as HTTP does, each request after a short while."""
+    """
+    A client of an object store in memory that answers ranges as HTTP does, each request after a short while.
+
+    No request is answered before ``together`` have been there at once, or ten seconds are over.
+    """
 
     def __init__(self, **objects: bytes) -> None:
         self.objects = objects
         self.requests: list[tuple[int, int]] = []
         self.now = self.most = 0
-        self.lock = threading.Lock()
+        self.together = 1
+        self.lock = threading.Condition()
         self.files = ObjectFiles(self)
 
     def read(self, bucket: str, key: str, version: str | None, span: tuple[int, int] | None) -> bytes:
@@ -39,6 +44,8 @@ class FakeObjects:
             self.requests.append(span)
             self.now += 1
             self.most = max(self.most, self.now)
+            self.lock.notify_all()
+            self.lock.wait_for(lambda: self.most >= self.together, 10)
         try:
             time.sleep(0.02)
             if key not in self.objects:
@@ -98,12 +105,13 @@ def test_pieces_come_in_order_and_several_are_on_their_way(size: int) -> None:
     """The bytes are the object's whatever the size, requests overlap, and memory for blocks is bounded."""
     data = os.urandom(size)
     fs = FakeObjects(a=data)
+    fs.together = min(streams.BLOCKS_AHEAD, -(-size // 1000))
     with listed(fs, "a").open() as stream:
         assert b"".join(iter(lambda: stream.read(300), b"")) == data
     assert sorted(fs.requests) == [
         (start, min(start + 1000, size) + (start + 1000 >= size)) for start in range(0, size, 1000)
     ]
-    assert fs.most == min(streams.BLOCKS_AHEAD, -(-size // 1000))
+    assert fs.most == fs.together
 
 
 @pytest.mark.parametrize("size", [10, 1000, 3500])
@@ -156,6 +164,7 @@ def test_an_object_replaced_by_one_of_the_same_size_does_not_come_out_as_a_mixtu
 def test_small_files_are_read_together() -> None:
     """One hand-over for all, in the order asked; a stop before it ends every file of the group."""
     fs = FakeObjects(**{f"f{n}": b"%d" % n for n in range(20)})
+    fs.together = THREADS
     files = [listed(fs, f"f{n}") for n in range(20)]
     contents = list(read_small_contents(files))
     assert [b"".join(content.blocks(10)) for content in contents if not isinstance(content, Exception)] == [
