@@ -6,6 +6,7 @@ What only a wait needs is imported when it begins: pydantic's models alone cost 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -93,9 +94,9 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
 
     # What a sensor of this kind waits for; see the subclasses.
 
+    @abstractmethod
     def _wanted(self) -> list[tuple[str | None, str]]:
         """Return what is waited for, with None where the connection's client number counts. ValueErrors belong here."""
-        raise NotImplementedError
 
     def _names(self) -> dict[str, str]:
         """Return the names of what is waited for, by id, as far as they are known."""
@@ -105,26 +106,30 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
         """Return why waiting is of no use, if it is."""
         return None
 
+    @abstractmethod
     def _question(self, client: Client, vocabulary: Vocabulary) -> Ask:
-        raise NotImplementedError
+        """Return how it is asked for."""
 
+    @abstractmethod
     def _trigger(self, keys: list[Key], **arguments: Any) -> AmiliTrigger:
-        raise NotImplementedError
+        """Return what waits for it in the triggerer."""
 
     def _overrides(self) -> Overrides:
         from amili_provider.triggers.clients import Overrides
 
         return Overrides(None, self.accepted_results, self.refused_results, self.pending_results)
 
+    @abstractmethod
     def _result(self, settled: dict[Key, Settled]) -> Any:
         """Return the XCom of results that are all accepted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _refused(self, refused: list[Settled], still_open: list[Open], total: int) -> AmiliResultFailed:
-        raise NotImplementedError
+        """Return the error for results that are refusals."""
 
+    @abstractmethod
     def _time_is_up_words(self, still_open: str) -> str:
-        raise NotImplementedError
+        """Return the sentence for what has no result when the time is up."""
 
     # Modes.
 

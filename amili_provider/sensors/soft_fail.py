@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from abc import abstractmethod
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -54,9 +55,9 @@ class SensorThatEndsAsPokeWould(BaseSensorOperator):
                 raise failure from failure.__cause__
             raise
 
+    @abstractmethod
     def out_of_time(self) -> Exception:
         """Return what to raise if Airflow says that the time of the deferral is up."""
-        raise NotImplementedError
 
     @laid_out_errors()
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:

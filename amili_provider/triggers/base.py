@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import random
 import time
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -163,13 +164,13 @@ class AmiliTrigger(BaseTrigger):
         """Return the class and all arguments, for Airflow's database."""
         return f"{type(self).__module__}.{type(self).__qualname__}", self.arguments()
 
+    @abstractmethod
     def keys(self) -> list[Key]:
         """Return what is waited for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def question(self, client: Client, vocabulary: Vocabulary) -> Ask:
         """Return how it is asked for."""
-        raise NotImplementedError
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and end with one event. What is no failure of asking, such as a bug, comes out as it is."""

@@ -20,7 +20,7 @@ from amili_provider.storage.listing import list_files
 from amili_provider.storage.moves import Moved, Mover
 from amili_provider.storage.opening import open_location
 from tests.storage.backends.azure import Azure
-from tests.storage.backends.base import Backend
+from tests.storage.backends.base import Backend, ObjectStore
 from tests.storage.backends.s3 import BUCKET, S3
 
 pytestmark = pytest.mark.parametrize("backend", ["s3", "gs", "abfs"], indirect=True)
@@ -173,7 +173,7 @@ def test_an_object_is_created_once_however_large_it_is(store: Backend, size: int
 @pytest.mark.parametrize(
     ("name", "good"), [("a.csv", False), ("a.csv.gz", True)], ids=lambda value: str(value).replace(".", "-")
 )
-def test_what_is_packed_in_the_store_is_sent_as_such_or_not(store: Backend, name: str, good: bool) -> None:
+def test_what_is_packed_in_the_store_is_sent_as_such_or_not(store: ObjectStore, name: str, good: bool) -> None:
     """A Content-Encoding that the name does not tell is refused; what is sent is what is stored."""
     packed = gzip.compress(b"content " * 100)
     store.put_packed(name, packed)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.storage.backends.base import Backend, end, free_port, program, wait_for
+from tests.storage.backends.base import ObjectStore, end, free_port, program, wait_for
 from tests.storage.backends.wire import Wire
 
 ACCOUNT = "devstoreaccount1"
@@ -30,12 +30,11 @@ DENIED = (
 )
 
 
-class Azure(Backend):
+class Azure(ObjectStore):
     """A container of Azure's, through a ``wasb`` connection."""
 
     name = "abfs"
     conn_type = "wasb"
-    object_store = True
 
     def start(self) -> None:
         azurite = program("azurite-blob", "npm install -g azurite")

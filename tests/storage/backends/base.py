@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ LONG = bool(os.environ.get("AMILI_LONG_TESTS"))
 """Whether tests that take minutes were asked for."""
 
 
-class Backend:
+class Backend(ABC):
     """
     A storage server with one folder that belongs to the test.
 
@@ -45,7 +46,7 @@ class Backend:
         self.wire: Wire | None = None
         self.day = "day"
 
-    def start(self) -> None:
+    def start(self) -> None:  # noqa: B027 - a disk needs no start
         """Start the server; skip the test if it is not installed."""
 
     def stop(self) -> None:
@@ -53,9 +54,9 @@ class Backend:
         if self.wire is not None:
             self.wire.close()
 
+    @abstractmethod
     def connection(self) -> dict[str, Any]:
         """Return the Airflow connection."""
-        raise NotImplementedError
 
     def wrong_login(self) -> dict[str, Any] | None:
         """Return the connection with a login that is refused, ``canary`` in its secret; None if nobody logs in."""
@@ -65,32 +66,28 @@ class Backend:
         """Return what no message may contain."""
         return [value for value in (self.connection().get("password"),) if value]
 
+    @abstractmethod
     def url(self, path: str = "") -> str:
         """Return *path* in the test's folder, with a scheme."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bare(self, path: str = "") -> str:
         """Return *path* in the test's folder, without a scheme."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, path: str, data: bytes) -> None:
         """Write a file in the test's folder, behind the package's back."""
-        raise NotImplementedError
 
-    def put_packed(self, path: str, data: bytes) -> None:
-        """Write an object of the test's folder whose Content-Encoding is gzip."""
-        raise NotImplementedError
-
-    def make_folder(self, path: str) -> None:
+    def make_folder(self, path: str) -> None:  # noqa: B027 - object stores have none
         """Make a folder in the test's folder."""
 
+    @abstractmethod
     def remove(self, path: str) -> None:
         """Delete a file in the test's folder."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, path: str) -> bytes | None:
         """Return a file of the test's folder; None if there is none."""
-        raise NotImplementedError
 
     def begin_day(self) -> None:
         """Give the next test a folder of its own, with nothing in it."""
@@ -105,6 +102,16 @@ class Backend:
         if path:
             pytest.skip(f"{self.name}: this machine cannot take rights away")
         yield
+
+
+class ObjectStore(Backend):
+    """A server whose files are objects."""
+
+    object_store = True
+
+    @abstractmethod
+    def put_packed(self, path: str, data: bytes) -> None:
+        """Write an object of the test's folder whose Content-Encoding is gzip."""
 
 
 class OnDisk(Backend):

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.storage.backends.base import Backend, end, free_port, wait_for
+from tests.storage.backends.base import ObjectStore, end, free_port, wait_for
 from tests.storage.backends.wire import Wire
 
 _DENIED = b'{"error": {"code": 403, "message": "Access denied."}}'
@@ -29,12 +29,11 @@ UNKNOWN = (
 BUCKET = "contract"
 
 
-class Gcs(Backend):
+class Gcs(ObjectStore):
     """A bucket of Google's, through a ``google_cloud_platform`` connection with an endpoint of its own."""
 
     name = "gs"
     conn_type = "google_cloud_platform"
-    object_store = True
 
     def start(self) -> None:
         try:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.storage.backends.base import Backend
+from tests.storage.backends.base import ObjectStore
 from tests.storage.backends.wire import Wire
 
 _DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
@@ -38,12 +38,11 @@ def _one_at_a_time(answer: Callable[..., Any]) -> Callable[..., Any]:
     return alone
 
 
-class S3(Backend):
+class S3(ObjectStore):
     """An S3 bucket, through an ``aws`` connection with an endpoint of its own."""
 
     name = "s3"
     conn_type = "aws"
-    object_store = True
 
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)
