@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sysconfig
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -101,12 +102,12 @@ class Memory(LedgerHome):
         return self._store
 
 
-class SqlHome(LedgerHome):
+class SqlHome(LedgerHome, ABC):
     """A database."""
 
+    @abstractmethod
     def engine(self) -> sa.engine.Engine:
         """Return an engine of the test's own, past the product; whoever asks disposes of it."""
-        raise NotImplementedError
 
     def run(self, *statements: str, **values: Any) -> list[Any]:
         """Run statements in a transaction of the test's own; return the rows of the last."""
@@ -160,9 +161,9 @@ class Server(SqlHome):
     driver: ClassVar[str]
     database: ClassVar[str]
 
+    @abstractmethod
     def running(self) -> contextlib.AbstractContextManager[int]:
         """Return the server, started."""
-        raise NotImplementedError
 
     def start(self) -> None:
         self._stack = contextlib.ExitStack()
@@ -180,13 +181,13 @@ class Server(SqlHome):
     def engine(self) -> sa.engine.Engine:
         return sa.create_engine(f"{self.driver}://airflow@127.0.0.1:{self.port}/{self.database}", future=True)
 
+    @abstractmethod
     def open_connections(self) -> int:
         """Return how many connections others have to the server at this moment."""
-        raise NotImplementedError
 
+    @abstractmethod
     def make_login(self, name: str, rights: str) -> None:
         """Make a login that has *rights* on the ledger's table."""
-        raise NotImplementedError
 
 
 class Postgres(Server):
