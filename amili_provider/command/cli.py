@@ -50,7 +50,7 @@ class _Parser:
         report.add_argument("--from", dest="since", metavar="DAY", help="first day, for example 2026-11-22")
         report.add_argument("--to", dest="until", metavar="DAY", help="last day")
         self._table("unknown", _unknown, "files that were sent, but whose answer was lost")
-        settle = self._table("settle", _settle, "say whether unknown files arrived: all of them, or none is settled")
+        settle = self._table("settle", _settle, "say if unknown files arrived; all are checked before one is written")
         settle.add_argument("what", choices=("arrived", "not-arrived"), help="whether Amili has them")
         which = settle.add_mutually_exclusive_group(required=True)
         which.add_argument("--request", metavar="ID", help="the files of this request, as in log and receipts")
