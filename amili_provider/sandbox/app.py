@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from amili_provider.sandbox.admin import admin_routes
 from amili_provider.sandbox.exchange import Answer, Exchange
@@ -19,6 +22,9 @@ from amili_provider.sandbox.state import API_PATH, Sandbox
 from amili_provider.sandbox.uploading import upload
 
 Handler = Callable[[Exchange], Awaitable[Answer]]
+
+_NEVER_PUBLIC = (".localhost", ".internal", ".cluster.local")
+_MISDIRECTED = 421
 
 _FILES = API_PATH + "/clients/{clientno}/files"
 
@@ -47,6 +53,35 @@ def _with_token(handler: Handler) -> Handler:
         return Answer(401, {"message": "No token, or one that has expired"}, {"www-authenticate": "Bearer"})
 
     return checked
+
+
+class _OwnNamesOnly:
+    """
+    Refuses requests to a name that anybody may own (``Host``; 421, RFC 9110).
+
+    Otherwise a web page that a developer opens could read the sandbox's files: its own name, resolved to 127.0.0.1 when
+    the page is open already, makes the sandbox part of the page's site (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, sandbox: Sandbox) -> None:
+        self._app = app
+        self._sandbox = sandbox
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = (Request(scope).url.hostname or "").rstrip(".")
+        if _is_never_public(name) or name in self._sandbox.names:
+            await self._app(scope, receive, send)
+        else:
+            words = f"This sandbox is not {name}. If it is to have this name: amili-sandbox serve --name {name}\n"
+            await PlainTextResponse(words, _MISDIRECTED)(scope, receive, send)
+
+
+def _is_never_public(name: str) -> bool:
+    """Return whether nobody can own a name: an address, a word without dots, or an end that is kept free (RFC 6761)."""
+    with suppress(ValueError):
+        ipaddress.ip_address(name)
+        return True
+    return "." not in name or name.endswith(_NEVER_PUBLIC)
 
 
 def make_app(sandbox: Sandbox) -> Starlette:
@@ -78,6 +113,7 @@ def make_app(sandbox: Sandbox) -> Starlette:
             Route("/favicon.ico", no_icon),
             *admin_routes(sandbox),
         ],
+        middleware=[Middleware(_OwnNamesOnly, sandbox=sandbox)],
     )
     app.router.default = other
     return app

@@ -19,6 +19,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="run a local Amili until Ctrl-C")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8642, help="port; 0 takes a free one (default: %(default)s)")
+    serve.add_argument(
+        "--name", action="append", metavar="NAME", help="public name under which it is reached; may be repeated"
+    )
     serve.add_argument("--data", metavar="DIR", help="folder for what arrives (default: a temporary one)")
     serve.add_argument("--client", action="append", metavar="NUMBER", help="client number; may be repeated (2218)")
     serve.add_argument(
@@ -64,6 +67,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     return serve(
         host=options.host,
         port=options.port,
+        names=options.name or (),
         data=options.data,
         clients=options.client or (),
         file_types=options.file_type or (),

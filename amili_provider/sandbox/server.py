@@ -67,6 +67,7 @@ class SandboxServer(Sandbox):
         self, data: Path | str | None = None, *, host: str = "127.0.0.1", port: int = 0, **settings: Any
     ) -> None:
         super().__init__(data, **settings)
+        self.names |= {host.lower()}
         self.host = host
         self.port = port
         self._server: uvicorn.Server | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from amili_provider.sandbox.faults import Faults
@@ -29,6 +29,8 @@ class Sandbox:
     :param client_id: the client id that the token service knows.
     :param client_secret: its secret.
     :param token_lifetime: seconds that a token lives.
+    :param names: public names under which it is reached, for example that of an ingress. Requests to an address, to a
+        name without dots, and to one below ``localhost``, ``internal`` and ``cluster.local`` are always served.
     :param clock: the time.
     """
 
@@ -41,6 +43,7 @@ class Sandbox:
         client_id: str = DEFAULT_CLIENT_ID,
         client_secret: str = DEFAULT_CLIENT_SECRET,
         token_lifetime: float = 3600,
+        names: Collection[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._temporary = None if data else tempfile.TemporaryDirectory(prefix="amili-sandbox-")
@@ -51,6 +54,7 @@ class Sandbox:
         self.rules = Rules(clients=dict(self._clients))
         self.tokens = Tokens(client_id, client_secret, lifetime=token_lifetime, clock=clock)
         self.client_secret = client_secret
+        self.names = frozenset(name.lower() for name in names)
         self.faults = Faults()
         self.results = Scripts()
         """Answers about files; a file without a script says what became of it at upload."""

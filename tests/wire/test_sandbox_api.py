@@ -59,6 +59,31 @@ def test_token_needs_the_right_credentials(amili_sandbox: SandboxServer) -> None
     assert amili_sandbox.tokens.minted == 0
 
 
+@pytest.mark.parametrize("path", ["/", "/admin/uploads", "/health", "/arm/v1/clients/2218/files"])
+@pytest.mark.parametrize("name", ["evil.example", "127.0.0.1.nip.io", "localhost.example.", "evil.local"])
+def test_a_name_that_anybody_may_own_is_refused(amili: Caller, path: str, name: str) -> None:
+    """A page of the Internet whose name is resolved to this machine reads nothing."""
+    assert amili.call("GET", path, Host=f"{name}:{amili.server.port}").status == 421
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["127.0.0.1", "[::1]", "LOCALHOST", "sandbox", "amili.localhost", "host.docker.internal", "a.svc.cluster.local."],
+)
+def test_names_that_nobody_can_own_are_served(amili: Caller, name: str) -> None:
+    """Addresses, services of Docker and Kubernetes, and what else no public name service knows."""
+    assert amili.call("GET", "/health", Host=f"{name}:{amili.server.port}").status == 200
+
+
+def test_a_public_name_is_served_once_it_is_said() -> None:
+    """The refusal names the option, and a sandbox that has it answers."""
+    with SandboxServer() as one:
+        refused = Caller(one).call("GET", "/health", Host="Amili.example.com")
+        assert refused.body.decode().endswith("amili-sandbox serve --name amili.example.com\n")
+    with SandboxServer(names=["amili.example.com"]) as one:
+        assert Caller(one).call("GET", "/health", Host="Amili.example.com").status == 200
+
+
 def test_no_token_or_an_expired_one_is_401(amili: Caller) -> None:
     """401 before anything else is looked at; a token lives until it expires."""
     assert amili.upload(file("a")).status == 200
