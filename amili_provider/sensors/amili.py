@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow.providers.common.compat.sdk import XComArg
+
 from amili_provider.connection.fields import label as field_label
 from amili_provider.connection.values import checked_client_no
 from amili_provider.exceptions import AmiliResultFailed
 from amili_provider.report_lines import MOST_LINES, by_outcome, told
-from amili_provider.sensors.arguments import asked_for, checked_uuid, uploads_in, without_receipts
 from amili_provider.sensors.base import AmiliSensor, words_of
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class AmiliFileResultSensor(AmiliSensor):
     ) -> None:
         super().__init__(**arguments)
         # Now, since Airflow will put values in the place of references.
-        self._uploads = [] if receipts is None else uploads_in(receipts)
+        parts = receipts if isinstance(receipts, list | tuple) else [receipts]
+        self._uploads = [] if receipts is None else [_task_of(part) for part in parts]
         self._lost: list[str] = []
         self.receipts = receipts
         self.file_ids = file_ids
@@ -59,10 +61,14 @@ class AmiliFileResultSensor(AmiliSensor):
 
     def execute(self, context: Context) -> Any:
         """Wait, if there are receipts of every upload."""
+        from amili_provider.sensors.arguments import without_receipts
+
         self._lost = without_receipts(self._uploads, self.receipts, context)
         return super().execute(context)
 
     def _asked(self) -> Asked:
+        from amili_provider.sensors.arguments import asked_for
+
         return asked_for(self.receipts, self.file_ids, self.client_no)
 
     def _wanted(self) -> list[tuple[str | None, str]]:
@@ -157,6 +163,8 @@ class AmiliBatchSensor(AmiliSensor):
         self.if_partial = if_partial
 
     def _wanted(self) -> list[tuple[str | None, str]]:
+        from amili_provider.sensors.arguments import checked_uuid
+
         if self.if_partial not in _PARTIAL_CHOICES:
             raise ValueError(f"if_partial must be one of {', '.join(_PARTIAL_CHOICES)}, not {self.if_partial!r}.")
         given = self.client_no
@@ -189,6 +197,12 @@ class AmiliBatchSensor(AmiliSensor):
             f"is processed, put them into {field_label('accepted_results')} of connection {self.amili_conn_id!r}, or "
             "into the sensor's argument accepted_results."
         )
+
+
+def _task_of(part: Any) -> str | None:
+    """Return the task whose receipts a part of the argument is; None for anything else, and for several tasks."""
+    tasks = [operator.task_id for operator, _ in XComArg.iter_xcom_references(part)]
+    return tasks[0] if isinstance(part, XComArg) and len(tasks) == 1 else None
 
 
 def _facts(one: Settled) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
-
-from airflow.providers.common.compat.sdk import Context, XComArg
+from typing import TYPE_CHECKING, Any
 
 from amili_provider.connection.values import checked_client_no
 from amili_provider.receipts import Outcome, one_line
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
 
 _REMEDY = {
     "receipts": "pass what the upload returned, for example receipts=upload.output",
@@ -160,25 +161,11 @@ _NOTHING_SENT = ("removed", "skipped")
 _MOST_SHOWN = 20
 
 
-def uploads_in(receipts: Any) -> list[str | None]:
-    """
-    Return the task of each part of *receipts*, before Airflow puts values in their place; None for one it cannot name.
-
-    :param receipts: the sensor's argument: ``upload.output``, or a list of such, or anything else.
-    """
-    return [_upload(part) for part in (receipts if isinstance(receipts, list | tuple) else [receipts])]
-
-
-def _upload(part: Any) -> str | None:
-    tasks = [operator.task_id for operator, _ in XComArg.iter_xcom_references(part)]
-    return tasks[0] if isinstance(part, XComArg) and len(tasks) == 1 else None
-
-
 def without_receipts(uploads: Sequence[str | None], receipts: Any, context: Context) -> list[str]:
     """
     Return in words what is missing from the receipts of mapped uploads, a sentence for each task.
 
-    :param uploads: from :func:`uploads_in`.
+    :param uploads: the task of each part of *receipts*; None for one that has none, or several.
     :param receipts: what Airflow put in their place.
     :param context: Airflow's.
     """

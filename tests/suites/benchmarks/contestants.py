@@ -92,6 +92,21 @@ def ours(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     return lambda: run(asked["source"], asked["ledger"], conn_id, **asked.get("options", {}))
 
 
+def nothing(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """Be a task of Airflow that does nothing."""
+    from airflow.providers.common.compat.sdk import BaseOperator
+
+    class Nothing(BaseOperator):
+        def execute(self, context: Any) -> None:
+            """Do nothing."""
+
+    def run() -> dict[str, Any]:
+        Nothing(task_id="nothing").execute({})
+        return {}
+
+    return run
+
+
 def obvious(asked: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     """Upload one file as the first draft of any script does it."""
     import httpx
@@ -260,6 +275,7 @@ def _keys(client: Any, bucket: str, prefix: str) -> list[str]:
 
 CONTESTANTS = {
     "ours": ours,
+    "nothing": nothing,
     "obvious": obvious,
     "loop": loop,
     "by_hand": by_hand,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -11,8 +10,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.databases import postgres
-from tests.suites.benchmarks.measuring import Row, Scale, contestant, in_turn, make_files, ratio, server, shown
+from tests.suites.benchmarks.measuring import (
+    Row,
+    Scale,
+    above_nothing,
+    contestant,
+    database,
+    in_turn,
+    make_files,
+    ratio,
+    server,
+    shown,
+)
 
 _FILE_BYTES = 50 * 1024
 _STORAGE_SECONDS, _AMILI_SECONDS, _DATABASE_SECONDS = 0.02, 0.15, 0.001
@@ -44,14 +53,6 @@ def far_away(port: int, seconds: float) -> Iterator[int]:
 
 
 @contextmanager
-def _seen_by_all() -> Iterator[Path]:
-    """Give a folder that PostgreSQL, which refuses to be root, can look into."""
-    with tempfile.TemporaryDirectory(prefix="amili-day-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-@contextmanager
 def surroundings(objects: Path, number: int) -> Iterator[dict[str, Any]]:
     """
     Make a day's objects, with what is around them while the block lasts; yields what a contestant asks of it.
@@ -62,9 +63,8 @@ def surroundings(objects: Path, number: int) -> Iterator[dict[str, Any]]:
     make_files(objects / f"day{number}", number, _FILE_BYTES)
     make_files(objects / "warm", 1, 1024)
     with (
-        _seen_by_all() as folder,
-        postgres(folder / "postgres", "fsync=on") as near,
-        far_away(near, _DATABASE_SECONDS) as database,
+        database() as near,
+        far_away(near, _DATABASE_SECONDS) as far,
         server("sink", str(_AMILI_SECONDS)) as sink,
         server("objects", str(objects), "--latency", str(_STORAGE_SECONDS)) as storage,
     ):
@@ -73,7 +73,7 @@ def surroundings(objects: Path, number: int) -> Iterator[dict[str, Any]]:
             "sink": sink,
             "source": f"s3://day{number}/*",
             "warm_up": "s3://warm/*",
-            "database": database,
+            "database": far,
         }
 
 
@@ -98,5 +98,6 @@ def realistic_day(scale: Scale) -> list[Row]:
             at_least=True, detail=detail),
         Row(part, "processor time of that loop", ratio(figures, "ours", "loop", "cpu_seconds"), promise=0.5),
         Row(part, "peak memory above idle", peaks["ours"], unit="MiB"),
+        Row(part, "peak of the process, above one whose task does nothing", above_nothing(figures["ours"]), unit="MiB"),
         Row(part, f"requests to Amili, where the loop makes {number:,}", requests, unit=""),
     ]  # fmt: skip

@@ -2,8 +2,8 @@
 Small flame graphs of deliveries: ``python -m tests.suites.benchmarks.flame [--out FOLDER] [NAME ...]``.
 
 py-spy takes the stacks. A bar's width is its part of the time of a delivery, in all threads; narrow ones are left out,
-and so is what is imported before the delivery. Of many files it is the processor time of Python; of one large file and
-one large object, whose bytes Python does not touch, the time that passes, waiting included.
+and so is what is imported before the delivery. Of many local files it is the processor time of Python; of the others,
+whose bytes and waiting pass Python by, the time that passes. Of objects py-spy cannot read every stack.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.suites.benchmarks.measurements import GIB, KIB
 from tests.suites.benchmarks.measuring import ROOT, make_file, make_files, server
 
 _WIDTH, _HEIGHT, _NARROWEST = 1000, 15, 0.004
-_ROOTS = ("AmiliFileUploadOperator.execute", "Pipeline._reader_job", "Pipeline._sender_job")
+_ROOTS = ("AmiliFileUploadOperator.execute", "Pipeline._reader_job", "Pipeline._sender_job", "ObjectFiles.read")
 _COLOURS = {"delivery": "#8ecae6", "ledger": "#ffb703", "storage": "#90be6d", "api": "#f4a261", "": "#d9d9d9"}
 _IMPORTED = "<frozen importlib"
 Stack = tuple[str, ...]
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="amili-flame-")))
             found = {"sink": stack.enter_context(server("sink"))} | _PICTURES[name](folder, stack)
             ours = [sys.executable, "-m", "tests.suites.benchmarks.contestants", "ours", json.dumps(found)]
-            spy = ["py-spy", "record", *([] if name.startswith("large") else ["--gil"]), "--rate", "500"]
+            spy = ["py-spy", "record", *(["--gil"] if name == "small-files" else []), "--rate", "500"]
             stacks = folder / "stacks.txt"
             command = [*spy, "--format", "raw", "--output", str(stacks), "--", *ours]
             subprocess.run(command, check=True, cwd=ROOT, capture_output=True)

@@ -18,7 +18,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="amili-ledger-cost-"))
 
@@ -30,9 +29,8 @@ from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.objects import ObjectStore
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.stores import LedgerStore
-from tests.databases import postgres as postgres_server
 from tests.ledger_cases import ACCEPTED, an_attempt, facts, file_id_of
-from tests.suites.benchmarks.measuring import in_memory, server
+from tests.suites.benchmarks.measuring import database, in_memory, server
 
 REQUEST_FILES = 500
 PROMISE = 1.2
@@ -55,16 +53,14 @@ def sqlite(path: str | None) -> Iterator[Place]:
 @contextmanager
 def postgres(path: str | None) -> Iterator[Place]:
     """Ledgers in tables of a PostgreSQL server."""
-    with tempfile.TemporaryDirectory(prefix="amili-ledger-cost-", dir=path) as folder:
-        Path(folder).chmod(0o755)
-        with postgres_server(Path(folder, "postgres"), "fsync=on") as port:
-            url = f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"
+    with database(path) as port:
+        url = f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"
 
-            def place(name: str) -> LedgerStore:
-                engine = sa.create_engine(url, poolclass=NullPool, future=True)
-                return SqlStore(engine, shown=name, table=name.replace("-", "_"))
+        def place(name: str) -> LedgerStore:
+            engine = sa.create_engine(url, poolclass=NullPool, future=True)
+            return SqlStore(engine, shown=name, table=name.replace("-", "_"))
 
-            yield place
+        yield place
 
 
 @contextmanager

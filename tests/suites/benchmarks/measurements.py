@@ -15,8 +15,10 @@ from tests.suites.benchmarks.measuring import (
     Contestant,
     Row,
     Scale,
+    above_nothing,
     contestant,
     curl,
+    database,
     in_memory,
     in_turn,
     make_body,
@@ -41,7 +43,7 @@ def _ours(scale: Scale, **asked: Any) -> Contestant:
     A ledger on disk stays until all is measured: ext4 does not use a deleted file's inode again for some minutes, and
     passes over each whenever a file is made, so that one run would pay for the clearing up of another.
     """
-    kept = asked.pop("ledger", None)
+    kept, tables = asked.pop("ledger", None), itertools.count()
 
     def run() -> dict[str, Any]:
         if kept == "local":
@@ -53,6 +55,8 @@ def _ours(scale: Scale, **asked: Any) -> Contestant:
             with in_memory(scale.folder) as memory:
                 bucket.symlink_to(memory)
                 return contestant("ours", ledger="s3://books/amili", ledger_conn_id="s3_here", **asked)()
+        if kept == "postgres":
+            return contestant("ours", ledger=f"books_{next(tables)}", **asked)()
         return contestant("ours", ledger=None, **asked)()
 
     return run
@@ -143,12 +147,13 @@ def small_files(scale: Scale) -> list[Row]:
         (f"answers after 10 ms ({scale.files // 5:,} files)", "0.01", scale.files // 5, (100.0, 80.0)),
     ):
         some = make_files(scale.folder / "local" / str(files), files, 10 * KIB)
-        with server("sink", latency) as sink:
+        with server("sink", latency) as sink, database() as postgres:
             asked: dict[str, Any] = {"sink": sink, "source": f"{some}/*", "options": options}
             local = in_turn(
                 {
                     "ours": _ours(scale, **asked),
-                    "ours with ledger": _ours(scale, **asked, ledger="local"),
+                    "ours with SQLite": _ours(scale, **asked, ledger="local"),
+                    "ours with PostgreSQL": _ours(scale, **asked, ledger="postgres", database=postgres),
                     "loop": contestant("loop", sink=sink, source=str(some)),
                 },
                 scale.rounds,
@@ -165,17 +170,15 @@ def small_files(scale: Scale) -> list[Row]:
             )
             for books, who, promise, more in (
                 ("no ledger", "ours", promises[0], detail),
-                ("a ledger in SQLite", "ours with ledger", promises[1], {}),
+                ("a ledger in SQLite", "ours with SQLite", promises[1], {}),
+                ("a ledger in PostgreSQL", "ours with PostgreSQL", None, {}),
             )
         ]
-        rows.append(
-            Row(
-                part,
-                f"local, {words}: time with a ledger in SQLite, by that without",
-                ratio(local, "ours with ledger", "ours"),
-                promise=1.6,
-            )
-        )
+        rows += [
+            Row(part, f"local, {words}: time with a ledger in {where}, by that without",
+                ratio(local, f"ours with {where}", "ours"), promise=promise)
+            for where, promise in (("SQLite", 1.6), ("PostgreSQL", None))
+        ]  # fmt: skip
     return rows
 
 
@@ -222,14 +225,19 @@ def memory(scale: Scale) -> list[Row]:
     with server("sink") as sink:
         for size in scale.sizes:
             file = _sparse(scale, size)
-            peaks[size] = contestant("ours", sink=sink, source=str(file), ledger=None)()["peak_above_idle"] / MIB
+            run = contestant("ours", sink=sink, source=str(file), ledger=None)()
+            peaks[size] = run["peak_above_idle"] / MIB
             note(f"  {size // MIB} MiB: {peaks[size]:.1f} MiB")
             file.unlink()
     middle = min((size for size in scale.sizes if size >= 64 * MIB), default=scale.sizes[-1])
     detail = {"peak_mib_above_idle": {str(size): round(peak, 1) for size, peak in peaks.items()}}
     more = peaks[max(scale.sizes)] - peaks[middle]
     largest, words = max(scale.sizes) // MIB, f"MiB more than for {middle // MIB} MiB"
-    return [Row(part, f"a file of {largest} MiB: {words}", more, unit="MiB", promise=8.0, detail=detail)]
+    above = "peak of the process, above one whose task does nothing"
+    return [
+        Row(part, f"a file of {largest} MiB: {words}", more, unit="MiB", promise=8.0, detail=detail),
+        Row(part, f"a file of {largest} MiB: {above}", above_nothing([run]), unit="MiB"),
+    ]
 
 
 def _sparse(scale: Scale, size: int) -> Path:

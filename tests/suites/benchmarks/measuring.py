@@ -11,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.databases import postgres
 
 ROOT = Path(__file__).parents[3]
 Contestant = Callable[[], dict[str, Any]]
@@ -114,6 +116,12 @@ def contestant(name: str, **asked: Any) -> Contestant:
     return run
 
 
+def above_nothing(runs: Sequence[Mapping[str, Any]]) -> float:
+    """Return the most MiB that a process took, above one of Airflow whose task does nothing."""
+    least = contestant("nothing")()
+    return float(max(run["idle"] + run["peak_above_idle"] for run in runs) - least["idle"]) / 2**20
+
+
 def curl(body: Path, sink: int) -> Contestant:
     """Return what sends a ready-made body with curl."""
     url = f"http://127.0.0.1:{sink}/arm/v1/clients/2218/files"
@@ -173,6 +181,19 @@ def in_memory(default: Path | str | None) -> Iterator[Path]:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="amili-benchmarks-", dir=memory if memory.is_dir() else default) as folder:
         yield Path(folder)
+
+
+@contextlib.contextmanager
+def database(path: str | None = None) -> Iterator[int]:
+    """
+    Run a PostgreSQL server that writes to the disk as in earnest; yields its port.
+
+    :param path: folder for its own folder; default: the temporary one.
+    """
+    with tempfile.TemporaryDirectory(prefix="amili-benchmarks-", dir=path) as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL refuses to be root, and another user has to look into it
+        with postgres(Path(folder, "postgres"), "fsync=on") as port:
+            yield port
 
 
 def note(text: str) -> None:

@@ -78,7 +78,7 @@ def waiting(scale: Scale) -> list[Row]:
 def import_cost(scale: Scale) -> list[Row]:
     """What a DAG file pays for our operators and sensors, above Airflow's own base classes: processor time."""
     taken = []
-    for _ in range(max(5, scale.rounds)):
+    for _ in range(max(9, scale.rounds)):
         with tempfile.TemporaryDirectory() as home:
             environment = {"AIRFLOW_HOME": home, "PATH": "/usr/bin:/bin"}
             command = [sys.executable, "-W", "ignore", "-c", _IMPORTS]
