@@ -7,10 +7,12 @@ import contextlib
 import copy
 import inspect
 import json
+import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from typing import Any
+from urllib.parse import quote_plus
 
 import httpx
 
@@ -224,6 +226,10 @@ def without_secrets(content: bytes, request: httpx.Request, settings: AmiliSetti
     """
     token = request.headers.get("authorization", "").rpartition(" ")[2]
     secrets = [s for s in (token, settings.client_secret, settings.access_token) if s and len(s) >= _SHORTEST_SECRET]
+    # As they are, and as the form of a token request spells them; its reader may write %2b for %2B.
+    forms = [quote_plus(s) for s in secrets]
+    lower = [re.sub("%..", lambda escape: escape[0].lower(), form) for form in forms]
+    secrets = [*dict.fromkeys((*secrets, *forms, *lower))]
     for secret in secrets:
         content = content.replace(secret.encode(), b"***")
     if b"\\" not in content:

@@ -20,6 +20,7 @@ from amili_provider.api.results import (
     parse_verdicts,
     read_json,
     read_json_object,
+    read_message,
     read_upload_answer,
     what_instead_of_json,
 )
@@ -238,7 +239,7 @@ class UploadReply:
         """What a refusal means for a file that it does not name; a gateway's is no word of Amili about any file."""
         if self.refused_by is RefusedBy.GATEWAY:
             return Verdict(Outcome.NOT_SENT, message=one_line(self.words))
-        return Verdict(Outcome.REJECTED, status=str(self.status_code), message=one_line(self.words))
+        return Verdict(Outcome.REJECTED, status=str(self.status_code), message=read_message(self.body))
 
 
 _WHOSE_PAGE = "A log-in page, a gateway or a proxy may have answered in Amili's place."

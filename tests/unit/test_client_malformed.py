@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote_plus
 
 import httpx
 import pytest
@@ -163,6 +165,16 @@ def test_a_secret_is_taken_out_however_json_spells_it(spelt: str) -> None:
     request = httpx.Request("GET", "https://api.example", headers={"Authorization": f"Bearer {TOKEN}"})
     read = json.loads(without_secrets(body.encode(), request, own))
     assert read == {"message": r"no: *** ***, ø, \u002B", "files": [{"status": "*** ***"}]}
+
+
+@pytest.mark.parametrize("spelt", [quote_plus, lambda text: re.sub("%..", lambda e: e[0].lower(), quote_plus(text))])
+def test_a_secret_is_taken_out_of_a_form_that_is_told_back(spelt: Callable[[str], str]) -> None:
+    """A token service that repeats the form that it was sent spells the secret as the form does."""
+    api, extra = "https://api.example", {"auth_url": "https://auth.example"}
+    own = settings_from("c", login="id", password=SECRET, host=api, port=None, schema=None, extra=extra)
+    body = json.dumps({"message": f"grant_type=client_credentials&client_secret={spelt(SECRET)}&scope=x"})
+    read = json.loads(without_secrets(body.encode(), httpx.Request("GET", api), own))
+    assert read == {"message": "grant_type=client_credentials&client_secret=***&scope=x"}
 
 
 @settings(max_examples=1000, deadline=None)

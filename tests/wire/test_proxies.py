@@ -67,6 +67,7 @@ def _far_amili(
             **extra,
         }
         monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", json.dumps(connection))
+        monkeypatch.setattr(amili_sandbox, "names", {host, f"auth.{host}"})
         return amili_sandbox
 
     far()
