@@ -119,15 +119,19 @@ _DAY, _MONTH = r"(?:[04][1-9]|[1256]\d|[37][01])", r"(?:[048][1-9]|[159][0-2])"
 """Of birth. The day is 40 more in a D-number, the month 40 or 80 more in an auxiliary or a made-up number."""
 _YEAR = r"(?:19|20(?=0))?\d\d"
 """Four digits only where it can be a year of birth: what follows a date of this year is rather an amount."""
+_HASH = r"(?<![0-9A-Za-z])(?:[0-9a-f]{64}|[0-9a-f]{32})(?![0-9A-Za-z])"
+"""A hash or a file's id: people copy it, and eleven of its digits may stand in a row by chance."""
+_DATES = "|".join(
+    rf"(?<!(?<!\d)(?:19|20)\d\d{gap}){_DAY}{gap}{_MONTH}{gap}{_YEAR}" for gap in (" ", r"\.", "/", "_", "-")
+)
+"""With gaps, and not the end of a date that begins with its year."""
 _NATIONAL_ID = (
-    rf"(?<!\d)(?:{_DAY}{_MONTH}\d\d|(?<!\d{{4}}[-./_]){_DAY}(?P<gap>[ ./_-]){_MONTH}(?P=gap){_YEAR})"
+    rf"(?<!\d)(?:{_DAY}{_MONTH}\d\d|{_DATES})"
     # Five digits, which some write as three and two. With decimals after them they are an amount.
-    r" ?[-./_\u2010-\u2015\u2212]? ?\d{3} ?\d\d(?!\d|[.,]\d\d?(?!\d|[ ./_-]\d))"
+    rf" ?[-./_\u2010-\u2015\u2212]? ?(?!{_HASH})\d{{3}} ?\d\d(?!\d|[.,]\d\d?(?!\d|[ ./_-]\d))"
     # Without gaps, any eleven digits.
     r"|(?<!\d)\d{11}(?!\d)"
 )
-_HASH = r"(?<![0-9A-Za-z])(?:[0-9a-f]{64}|[0-9a-f]{32})(?![0-9A-Za-z])"
-"""A hash or a file's id: people copy it, and eleven of its digits may stand in a row by chance."""
 _IN_NUMBERS = "0123456789 \t\r\n\xa0./_-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
 _LIKE_AN_ESCAPE = re.compile(r"\\(?=[xuU])")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U(00(?:0[0-9a-f]|10)[0-9a-f]{4}))")

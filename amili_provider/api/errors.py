@@ -231,8 +231,8 @@ def check_upload(
         return UploadReply(status, answer.content, RefusedBy.GATEWAY, _refused_by_gateway(answer))
     if status in (403, 404):
         raise _refusal(answer, what, settings)
-    words = f"Amili answered {status}: {read_message(answer.content)}"
-    return UploadReply(status, answer.content, RefusedBy.AMILI, words)
+    said = read_message(answer.content)
+    return UploadReply(status, answer.content, RefusedBy.AMILI, f"Amili answered {status}: {said}", said)
 
 
 def _came(answer: Response, what: str) -> str:

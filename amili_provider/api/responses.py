@@ -20,7 +20,6 @@ from amili_provider.api.results import (
     parse_verdicts,
     read_json,
     read_json_object,
-    read_message,
     read_upload_answer,
     what_instead_of_json,
 )
@@ -210,12 +209,14 @@ class UploadReply:
     :param refused_by: who refused the request and took none of its files; None if the body says of each file what
         became of it, or fails to.
     :param words: the answer in a sentence, if it is a refusal.
+    :param message: Amili's own words, if it refused.
     """
 
     status_code: int
     body: bytes = field(repr=False)
     refused_by: RefusedBy | None = None
     words: str = ""
+    message: str = ""
 
     def verdicts(self, file_ids: Sequence[str], vocabulary: Vocabulary) -> dict[str, Verdict]:
         """
@@ -239,7 +240,7 @@ class UploadReply:
         """What a refusal means for a file that it does not name; a gateway's is no word of Amili about any file."""
         if self.refused_by is RefusedBy.GATEWAY:
             return Verdict(Outcome.NOT_SENT, message=one_line(self.words))
-        return Verdict(Outcome.REJECTED, status=str(self.status_code), message=read_message(self.body))
+        return Verdict(Outcome.REJECTED, status=str(self.status_code), message=self.message)
 
 
 _WHOSE_PAGE = "A log-in page, a gateway or a proxy may have answered in Amili's place."

@@ -55,7 +55,7 @@ class _Parser:
         which = settle.add_mutually_exclusive_group(required=True)
         which.add_argument("--request", metavar="ID", help="the files of this request, as in log and receipts")
         which.add_argument("--run", metavar="DAG/RUN", help="the files of this run of a DAG")
-        which.add_argument("--file-id", metavar="ID", nargs="+", default=[], help="these files")
+        which.add_argument("--file-id", metavar="ID", nargs="+", action="extend", default=[], help="these files")
         self._said(settle)
         self._table("check", _check, "ask Amili for the results of unknown files, and settle those that are final")
         adopt = self._table("adopt", _adopt, "record files as delivered, by other means, without sending them")

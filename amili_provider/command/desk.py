@@ -11,7 +11,7 @@ from typing import Any
 
 from amili_provider.connection.settings import AmiliSettings
 from amili_provider.hooks.amili import AmiliHook
-from amili_provider.ledger import Ledger, manual, questions, transfer
+from amili_provider.ledger import Ledger, asking, manual, questions, transfer
 from amili_provider.ledger.attempts import Run
 from amili_provider.ledger.manual import Person
 from amili_provider.ledger.opening import is_none, ledger_from, store_from
@@ -92,7 +92,7 @@ class Desk:
     def check(self) -> Iterator[Row]:
         """Ask Amili for the unknown files, and yield what became of each."""
         with AmiliHook(self.conn_id) as hook, self._writing() as ledger:
-            yield from manual.check(ledger, hook.get_conn(), self.run)
+            yield from asking.check(ledger, hook.get_conn(), self.run)
 
     def adopt(
         self,

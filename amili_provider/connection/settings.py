@@ -15,7 +15,7 @@ from amili_provider.connection.addresses import (
     read_base_url,
     read_host,
 )
-from amili_provider.connection.fields import MOST_FILES_PER_REQUEST, default, label
+from amili_provider.connection.fields import FIELDS, MOST_FILES_PER_REQUEST, default, label
 from amili_provider.connection.form import known_extras
 from amili_provider.connection.proxies import checked_proxy
 from amili_provider.connection.values import (
@@ -29,7 +29,7 @@ from amili_provider.connection.values import (
     checked_result_path,
 )
 
-_SECRET = frozenset({"client_secret", "access_token"})
+_SECRET = {"client_secret", *(field.name for field in FIELDS if (field.schema or {}).get("format") == "password")}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -81,10 +81,10 @@ class AmiliSettings:
         shown = []
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            if f.name in _SECRET and value is not None:
-                value = "***"
-            elif f.name in ("proxy", "ledger") and value is not None:
+            if f.name in ("proxy", "ledger") and value is not None:
                 value = _without_credentials(value)
+            elif f.name in _SECRET and value is not None:
+                value = "***"
             shown.append(f"{f.name}={value!r}")
         return f"AmiliSettings({', '.join(shown)})"
 

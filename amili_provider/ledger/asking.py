@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from amili_provider.api.results import Meaning
-from amili_provider.ledger.state import History
+from amili_provider.exceptions import AmiliAuthenticationError, AmiliConnectionError, AmiliError
+from amili_provider.ledger.attempts import Attempt, ClaimFacts, Run
+from amili_provider.ledger.claims import ClaimLost
+from amili_provider.ledger.ledger import Ledger
+from amili_provider.ledger.questions import Row, unknown
+from amili_provider.ledger.state import History, LedgerState
 from amili_provider.receipts import Outcome, Verdict, one_line
 
 if TYPE_CHECKING:
@@ -60,3 +66,45 @@ def ask_amili(client: AmiliClient, client_no: str, known: History) -> Told:
     if outcome is Outcome.REJECTED and (refused_before or len(known.unknown) > 1):
         return Told(why=f"{words} may be about an earlier attempt. Ask Amili")
     return Told(Verdict(outcome, found.status, found.result, found.message, per_file=True))
+
+
+def check(ledger: Ledger, client: AmiliClient, run: Run | None = None) -> Iterator[Row]:
+    """
+    Ask Amili for the results of all unknown files, settle those whose result is final, and yield each.
+
+    :param ledger: of the client and environment.
+    :param client: to ask with.
+    :param run: the run in which it is asked.
+    :raises AmiliConnectionError: if Amili cannot be reached; what was settled before stays.
+    :raises AmiliAuthenticationError: if it does not let us in.
+    :raises AmiliLedgerUnavailable: if the ledger cannot be read or written.
+    """
+    rows = unknown(ledger.store, environment=ledger.environment, client_no=ledger.client_no)
+    for row in rows:
+        known = ledger.look_up([row["file_id"]])[row["file_id"]]
+        outcome, note = "unknown", "changed at this moment"
+        if known.state is LedgerState.UPLOADED and known.open:
+            note = "accepted before it was sent once more: its result says nothing of the last time, so settle it"
+        elif known.state is LedgerState.UNKNOWN:
+            try:
+                told = ask_amili(client, ledger.client_no, known)
+            except (AmiliConnectionError, AmiliAuthenticationError):
+                raise
+            except AmiliError as error:
+                note = str(error)
+            else:
+                note = told.why
+                if told.verdict is not None:
+                    try:
+                        ledger.resolve(known, told.verdict, facts_of(known.told, run or Run(), "result asked"))
+                        words = "/".join(w for w in (told.verdict.status, told.verdict.result) if w)
+                        outcome, note = str(told.verdict.outcome), f"{words}: {told.verdict.message or ''}".rstrip(": ")
+                    except ClaimLost as lost:
+                        note = f"changed at this moment: {lost}"
+        yield {"file_id": row["file_id"], "name": row["name"], "outcome": outcome, "note": one_line(note)}
+
+
+def facts_of(told: Attempt, run: Run, request: str = "settled by hand") -> ClaimFacts:
+    """Return what an attempt that settles another says of its file, and which run found out."""
+    fields = {name: getattr(told, name) for name in ("file_type", "name", "source", "size", "sha256")}
+    return ClaimFacts(**fields, run=run, request=request)

@@ -105,7 +105,7 @@ class Ledger:
         self.store.close()
 
     def file_id(self, file_type: str, sha256: str, name: str | None = None) -> str:
-        """Return the identity of a file of this client in this environment; see :mod:`~.identity` for its *name*."""
+        """Return the identity of a file of this client in this environment; see :mod:`~.attempts` for its *name*."""
         return attempts.file_id(
             environment=self.environment, client_no=self.client_no, file_type=file_type, sha256=sha256, name=name
         )

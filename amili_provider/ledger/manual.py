@@ -7,28 +7,23 @@ The command ``amili-ledger`` and the form of the DAG ``amili_ledger`` are made o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
-from amili_provider.exceptions import AmiliAuthenticationError, AmiliConnectionError, AmiliError
-from amili_provider.ledger.asking import ask_amili
+from amili_provider.ledger.asking import facts_of
 from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin, Run, is_file_id
 from amili_provider.ledger.claims import ClaimLost
 from amili_provider.ledger.ledger import Ledger
-from amili_provider.ledger.questions import Row, unknown
+from amili_provider.ledger.questions import Row
 from amili_provider.ledger.state import History, LedgerState
 from amili_provider.ledger.stores import Query
 from amili_provider.receipts import Outcome, Verdict, escaped, one_line
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.listing import list_files
 from amili_provider.storage.sources import open_sources
-
-if TYPE_CHECKING:
-    from amili_provider.api.client import AmiliClient
 
 _NAMED = 5
 _LONGEST_REASON = 1_000
@@ -92,26 +87,29 @@ def settle(
     :raises AmiliLedgerUnavailable: if the ledger cannot be read or written.
     """
     ids = _chosen(ledger, file_ids, request, run)
-    known = check_settling(ledger, ids, arrived=arrived, some=not file_ids)
-    left = {i: str(known[i].attempts[-1].outcome) for i in ids if _refusal(known[i], arrived=arrived)}
-    word = "It arrived" if arrived else "It did not arrive"
-    verdict = Verdict(Outcome.UPLOADED if arrived else Outcome.NOT_SENT, message=f"{word}, a person says.")
+    if file_ids:
+        known = check_settling(ledger, ids, arrived=arrived)
+        before = {i: max(known[i].attempts, key=lambda a: (bool(a.resolves), a.attempt)) for i in ids}
+        left: set[str] = set()
+    else:
+        # Others of its attempts, with another request or in another run, are nothing that the person speaks of.
+        known = ledger.look_up(ids)
+        _refuse(ledger, ids, {i: _in_flight(h) for i, h in known.items() if h.state is LedgerState.IN_FLIGHT})
+        before = {i: _settled_by(known[i], request, run) for i in ids}
+        known = {i: _only(known[i], request, run) for i in ids}
+        left = {i for i in ids if not known[i].open and (before[i].outcome is Outcome.UPLOADED) != arrived}
+        if len(left) == len(ids):
+            _refuse(ledger, ids, {i: f"was settled otherwise before ({before[i].describe()})" for i in ids})
     if attempts is not None:
         known |= {i: replace(h, unknown=tuple(n for n in h.unknown if n in attempts[i])) for i, h in known.items()}
-    meant = {i: _only(known[i], request, run) for i in ids}
     if arrived:
-        _check_names(meant.values())
-    else:
-        # What did not arrive with one request may have arrived with another, whose answer was lost, too.
-        known |= meant
+        _check_names(known.values())
+    word = "It arrived" if arrived else "It did not arrive"
+    verdict = Verdict(Outcome.UPLOADED if arrived else Outcome.NOT_SENT, message=f"{word}, a person says.")
     open_ones = [replace(known[i], unknown=known[i].open) for i in ids if known[i].open]
-    told = {i: h.told for i, h in meant.items()}
     try:
         ledger.resolve_all(
-            [
-                (h, verdict, _facts_of(told[h.file_id], person), told[h.file_id].claimed_at if arrived else None)
-                for h in open_ones
-            ],
+            [(h, verdict, facts_of(h.told, person.run), h.told.claimed_at if arrived else None) for h in open_ones],
             origin=Origin.PERSON,
             settled_by=person.on_record,
             reason=one_line(person.reason, _LONGEST_REASON),
@@ -121,10 +119,16 @@ def settle(
             f"{len(lost.histories)} of {len(ids)} file(s) were changed by somebody else at this moment; the others are "
             f"settled. Say it again to see what they are now: {lost}"
         ) from None
-    now = {h.file_id for h in open_ones}
-    became = {i: left.get(i, str(verdict.outcome)) for i in ids}
-    notes = {i: _note(known[i], i in now, otherwise=i in left) for i in ids}
-    return [{"file_id": i, "name": known[i].told.name, "outcome": became[i], "note": notes[i]} for i in ids]
+    now, after = {h.file_id for h in open_ones}, ledger.look_up(ids)
+    rows: list[Row] = []
+    for i in ids:
+        others = [a.request or a.run_id for a in after[i].attempts if a.attempt in after[i].open]
+        note = "settled now" if i in now else "left as it is" if i in left else "settled before"
+        note += f"; it stays unknown, for it was also sent with {', '.join(dict.fromkeys(others))}" if others else ""
+        note += "" if i in now else f": {before[i].describe()}"
+        outcome = verdict.outcome if i in now else before[i].outcome
+        rows.append({"file_id": i, "name": known[i].told.name, "outcome": str(outcome), "note": note})
+    return rows
 
 
 def _check_names(files: Iterable[History]) -> None:
@@ -139,25 +143,28 @@ def _check_names(files: Iterable[History]) -> None:
             )
 
 
-def check_settling(ledger: Ledger, ids: Sequence[str], *, arrived: bool, some: bool = False) -> dict[str, History]:
+def check_settling(ledger: Ledger, ids: Sequence[str], *, arrived: bool) -> dict[str, History]:
     """
     Return what the ledger says of files that a person settles.
 
     :param ids: the files.
     :param arrived: what the person says.
-    :param some: whether it is enough that this can be said of some of them, if none is being sent.
     :raises ValueError: if one of them is known otherwise, or is being sent at this moment.
     """
     known = ledger.look_up(ids)
-    wrong = [f"{i} {words}" for i in ids if (words := _refusal(known[i], arrived=arrived)) is not None]
-    some = some and len(wrong) < len(ids) and all(known[i].state is not LedgerState.IN_FLIGHT for i in ids)
-    if wrong and not some:
+    _refuse(ledger, ids, {i: words for i in ids if (words := _refusal(known[i], arrived=arrived)) is not None})
+    return known
+
+
+def _refuse(ledger: Ledger, ids: Sequence[str], wrong: Mapping[str, str]) -> None:
+    """Raise ValueError if some cannot be settled, with the reason of each."""
+    if wrong:
+        said = "; ".join(f"{i} {words}" for i, words in list(wrong.items())[:_NAMED])
         more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         raise ValueError(
             f"Nothing was settled: {len(wrong)} of {len(ids)} file(s) cannot be, in the ledger {ledger.shown}. "
-            f"{'; '.join(wrong[:_NAMED])}{more}."
+            f"{said}{more}."
         )
-    return known
 
 
 def _only(known: History, request: str | None, run: tuple[str, str] | None) -> History:
@@ -170,15 +177,12 @@ def _only(known: History, request: str | None, run: tuple[str, str] | None) -> H
     return replace(known, unknown=chosen)
 
 
-def _note(known: History, now: bool, *, otherwise: bool) -> str:
-    if not now:
-        return f"{'left as it is' if otherwise else 'settled before'}: {known.attempts[-1].describe()}"
-    resolved = {n for a in known.attempts if a.has_end for n in a.resolves}
-    lost = tuple(a.attempt for a in known.attempts if not a.has_end and a.attempt not in resolved)
-    still_open = set(replace(known, unknown=lost).open).difference(known.unknown)
-    left = [a for a in known.attempts if a.attempt in still_open]
-    others = ", ".join(dict.fromkeys(a.request or a.run_id for a in left))
-    return f"settled now; it stays unknown, for it was also sent with {others}" if left else "settled now"
+def _settled_by(known: History, request: str | None, run: tuple[str, str] | None) -> Attempt:
+    """Return the last attempt that settles one of a request, or a run; else the one that makes the file what it is."""
+    everything = replace(known, unknown=tuple(a.attempt for a in known.attempts if not a.has_end))
+    meant = set(_only(everything, request, run).unknown)
+    settling = [a for a in known.attempts if a.has_end and not meant.isdisjoint(a.resolves)]
+    return settling[-1] if settling else known.deciding or known.attempts[-1]
 
 
 def _chosen(ledger: Ledger, file_ids: Sequence[str], request: str | None, run: tuple[str, str] | None) -> list[str]:
@@ -209,7 +213,7 @@ def _refusal(known: History, *, arrived: bool) -> str | None:
     if not known.attempts:
         return "is not in this ledger: check the id, the client number and the connection"
     if known.state is LedgerState.IN_FLIGHT:
-        return f"may be on its way at this moment: wait until its claim ends ({known.describe()})"
+        return _in_flight(known)
     if known.state is LedgerState.UPLOADED:
         return None if arrived or known.open else f"is known to be at Amili ({known.describe()})"
     last = next((a for a in reversed(known.attempts) if a.resolves), None)
@@ -219,46 +223,8 @@ def _refusal(known: History, *, arrived: bool) -> str | None:
     return None
 
 
-def _facts_of(told: Attempt, person: Person, request: str = "settled by hand") -> ClaimFacts:
-    fields = {name: getattr(told, name) for name in ("file_type", "name", "source", "size", "sha256")}
-    return ClaimFacts(**fields, run=person.run, request=request)
-
-
-def check(ledger: Ledger, client: AmiliClient, run: Run | None = None) -> Iterator[Row]:
-    """
-    Ask Amili for the results of all unknown files, settle those whose result is final, and yield each.
-
-    :param ledger: of the client and environment.
-    :param client: to ask with.
-    :param run: the run in which it is asked.
-    :raises AmiliConnectionError: if Amili cannot be reached; what was settled before stays.
-    :raises AmiliAuthenticationError: if it does not let us in.
-    :raises AmiliLedgerUnavailable: if the ledger cannot be read or written.
-    """
-    rows = unknown(ledger.store, environment=ledger.environment, client_no=ledger.client_no)
-    asker = Person("Amili", "its result endpoint", run=run or Run())
-    for row in rows:
-        known = ledger.look_up([row["file_id"]])[row["file_id"]]
-        outcome, note = "unknown", "changed at this moment"
-        if known.state is LedgerState.UPLOADED and known.open:
-            note = "accepted before it was sent once more: its result says nothing of the last time, so settle it"
-        elif known.state is LedgerState.UNKNOWN:
-            try:
-                told = ask_amili(client, ledger.client_no, known)
-            except (AmiliConnectionError, AmiliAuthenticationError):
-                raise
-            except AmiliError as error:
-                note = str(error)
-            else:
-                note = told.why
-                if told.verdict is not None:
-                    try:
-                        ledger.resolve(known, told.verdict, _facts_of(known.told, asker, "result asked"))
-                        words = "/".join(w for w in (told.verdict.status, told.verdict.result) if w)
-                        outcome, note = str(told.verdict.outcome), f"{words}: {told.verdict.message or ''}".rstrip(": ")
-                    except ClaimLost as lost:
-                        note = f"changed at this moment: {lost}"
-        yield {"file_id": row["file_id"], "name": row["name"], "outcome": outcome, "note": one_line(note)}
+def _in_flight(known: History) -> str:
+    return f"may be on its way at this moment: wait until its claim ends ({known.describe()})"
 
 
 def adopt(

@@ -70,11 +70,17 @@ class History:
         """
         Numbers of the attempts whose outcome is still to be settled.
 
-        Of an unknown file all unknown ones. Of an accepted file those that were sent once more (``force``): it may have
-        arrived twice.
+        Of an unknown file all unknown ones. Of an accepted file those that were sent once more (``force``), since it
+        may have arrived twice, and those under a name that nothing was accepted under.
         """
         if self.state is LedgerState.UPLOADED:
-            return tuple(n for n in self.unknown if n > self.accepted[0])
+            accepted = [a for a in self.attempts if a.attempt in self.accepted]
+            return tuple(
+                a.attempt
+                for a in self.attempts
+                if a.attempt in self.unknown
+                and (a.attempt > accepted[0].attempt or not any(same_name(a.name, one.name) for one in accepted))
+            )
         return self.unknown if self.state is LedgerState.UNKNOWN else ()
 
     @property

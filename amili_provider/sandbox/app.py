@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -24,6 +25,8 @@ from amili_provider.sandbox.uploading import upload
 Handler = Callable[[Exchange], Awaitable[Answer]]
 
 _NEVER_PUBLIC = (".localhost", ".internal", ".cluster.local")
+_PORT = re.compile(r":\d*$")
+_WORDS = re.compile(r"[-_.0-9a-z]*")
 _MISDIRECTED = 421
 
 _FILES = API_PATH + "/clients/{clientno}/files"
@@ -68,7 +71,9 @@ class _OwnNamesOnly:
         self._sandbox = sandbox
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name = (Request(scope).url.hostname or "").rstrip(".")
+        # Not by the request's URL: what cannot be read as a host would become the sandbox's own address there.
+        written = Request(scope).headers.get("host", "")
+        name = _PORT.sub("", written).strip("[]").rstrip(".").lower()
         if _is_never_public(name) or name in self._sandbox.names:
             await self._app(scope, receive, send)
         else:
@@ -81,7 +86,7 @@ def _is_never_public(name: str) -> bool:
     with suppress(ValueError):
         ipaddress.ip_address(name)
         return True
-    return "." not in name or name.endswith(_NEVER_PUBLIC)
+    return _WORDS.fullmatch(name) is not None and ("." not in name or name.endswith(_NEVER_PUBLIC))
 
 
 def make_app(sandbox: Sandbox) -> Starlette:

@@ -54,7 +54,7 @@ class Sandbox:
         self.rules = Rules(clients=dict(self._clients))
         self.tokens = Tokens(client_id, client_secret, lifetime=token_lifetime, clock=clock)
         self.client_secret = client_secret
-        self.names = frozenset(name.lower() for name in names)
+        self.names = frozenset(name.lower().rstrip(".") for name in names)
         self.faults = Faults()
         self.results = Scripts()
         """Answers about files; a file without a script says what became of it at upload."""

@@ -71,6 +71,7 @@ def _server(kind: Kind, scheme: str | None, connection: StorageConnection) -> St
         asked = scheme == "ftps" or connection.conn_type == "ftps" or is_on(connection.extra.get("tls"))
         fs = FtpFiles(connection, tls=asked)
     else:
+        assert kind.protocol == "smb", f"{kind.protocol} has no branch here"
         from amili_provider.storage.backends.smb import SmbFiles
 
         fs = SmbFiles(connection)
@@ -88,6 +89,7 @@ def _objects(kind: Kind, connection: StorageConnection | None) -> Storage:
 
         client = GcsClient.from_connection(connection)
     else:
+        assert kind.protocol == "abfs", f"{kind.protocol} has no branch here"
         from amili_provider.storage.backends.azure import AzureClient
 
         client = AzureClient.from_connection(connection)

@@ -139,7 +139,10 @@ class Conditions:
             other.c.outcome.in_([Outcome.UPLOADED.value, Outcome.REJECTED.value, Outcome.NOT_SENT.value]),
             (sa.literal(",") + other.c.resolves + ",").like(sa.literal("%,") + number + ",%"),
         )
-        decides = sa.or_(accepted, sa.and_(other.c.outcome.is_(None), other.c.expires_at > self.now))
+        same_name = sa.or_(other.c.name == "", mine.name == "", sa.func.lower(other.c.name) == sa.func.lower(mine.name))
+        decides = sa.or_(
+            sa.and_(accepted, same_name), sa.and_(other.c.outcome.is_(None), other.c.expires_at > self.now)
+        )
         sent_once_more = one_more(sa.and_(accepted, other.c.attempt < mine.attempt))
         return sa.or_(one_more(resolves), sa.and_(sa.not_(sent_once_more), one_more(decides)))
 

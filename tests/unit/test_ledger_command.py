@@ -215,6 +215,14 @@ def test_unknown_files_are_settled(desk: Desk, ledger: Ledger, which: tuple[str,
     assert "Nothing was settled: 1 of 1 file(s) cannot be" in err
 
 
+def test_file_ids_may_be_given_one_by_one(desk: Desk, ledger: Ledger) -> None:
+    """None of them is overwritten by the next."""
+    (row,) = _csv(desk.run("unknown", "--csv")[1])
+    ids = ("--file-id", row["file_id"], "--file-id", "0" * 32)
+    code, _, err = desk.run("settle", "arrived", *ids, "--reason", "seen", "--by", "Kari")
+    assert (code, "1 of 2 file(s) cannot be" in err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import pytest
 from amili_provider.api.responses import Asked
 from amili_provider.api.results import FileResult, Vocabulary
 from amili_provider.exceptions import AmiliConnectionError, AmiliResponseError, AmiliStorageError
-from amili_provider.ledger import Attempt, ClaimLost, Ledger, LedgerState, Origin, manual, questions, transfer
+from amili_provider.ledger import Attempt, ClaimLost, Ledger, LedgerState, Origin, asking, manual, questions, transfer
 from amili_provider.ledger.attempts import Run, timestamp
 from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.ledger import MARGIN_SECONDS
 from amili_provider.ledger.manual import Person
 from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.sql import SqlStore
+from amili_provider.ledger.state import Disregard
 from amili_provider.ledger.stores import LedgerStore, Query
 from amili_provider.receipts import Outcome, Verdict
 from tests.ledger_cases import (
@@ -72,6 +74,13 @@ def _attempt(ledger: Ledger, content: bytes, *ends: Verdict | None, **more: Any)
         if end is not None:
             ledger.settle([(claims[0], end)])
     return file_id
+
+
+def _sent_again(ledger: Ledger, file_id: str, content: bytes, end: Verdict, *, name: str = "") -> None:
+    """Make an attempt at a file that is unknown, in another run and with request #2."""
+    claim = replace(facts(content, name=name or f"{content.decode()}.csv", run=other_run()), request="#2")
+    known = ledger.look_up([file_id], chain=claim.run.chain, disregard=Disregard.UNKNOWN)[file_id]
+    ledger.settle([(ledger.claim([(known, claim)])[0], end)])
 
 
 def _state(ledger: Ledger, file_id: str) -> LedgerState:
@@ -170,7 +179,7 @@ def test_a_request_or_a_run_is_settled_whole(any_store: LedgerStore) -> None:
     ]  # fmt: skip
     rows = manual.settle(ledger, KARI, arrived=False, request=facts().request)
     assert sorted(row["file_id"] for row in rows) == sorted([*lost, other])
-    with pytest.raises(ValueError, match="is not unknown"):
+    with pytest.raises(ValueError, match="Nothing was settled: 2 of 2 .* was settled otherwise before"):
         manual.settle(ledger, KARI, arrived=True, run=("etl", "2026-11-22"))
 
 
@@ -193,6 +202,62 @@ def test_after_some_by_their_ids_the_rest_is_settled_by_request_or_run(
     before = _entries(any_store)
     manual.settle(ledger, KARI, arrived=first, **chosen)
     assert _entries(any_store) == before
+
+
+@pytest.mark.parametrize("chosen", [{"run": ("etl", "2026-11-22")}, {"request": "#1"}])
+def test_what_was_sent_once_more_is_not_settled_with_the_request_before(
+    any_store: LedgerStore, chosen: dict[str, Any]
+) -> None:
+    """A person who speaks of one request says nothing of another, whose answer was lost, too."""
+    ledger = ledger_over(any_store, Clock())
+    one, two = (_attempt(ledger, content, LOST) for content in (b"one", b"two"))
+    manual.settle(ledger, KARI, arrived=False, file_ids=[one])
+    _sent_again(ledger, one, b"one", LOST)
+    for times in ("settled now", "settled before"):
+        rows = {row["file_id"]: row for row in manual.settle(ledger, KARI, arrived=True, **chosen)}
+        assert (rows[one]["outcome"], rows[two]["outcome"]) == ("not_sent", "uploaded")
+        words = "left as it is; it stays unknown, for it was also sent with #2: attempt 2 (not_sent"
+        assert rows[one]["note"].startswith(words)
+        assert rows[two]["note"].partition(":")[0] == times
+    assert (_state(ledger, one), ledger.look_up([one])[one].open) == (LedgerState.UNKNOWN, (3,))
+    (row,) = manual.settle(ledger, KARI, arrived=True, request="#2")
+    assert (row["note"], _state(ledger, one)) == ("settled now", LedgerState.UPLOADED)
+
+
+def test_said_again_of_a_file_that_was_sent_once_more_it_stays_unknown(any_store: LedgerStore) -> None:
+    """Each time the row says so, with the request that is left."""
+    ledger = ledger_over(any_store, Clock())
+    one = _attempt(ledger, b"one", LOST)
+    _sent_again(ledger, one, b"one", LOST)
+    stays = "; it stays unknown, for it was also sent with #2"
+    for note in (f"settled now{stays}", f"settled before{stays}: attempt 3 (not_sent"):
+        (row,) = manual.settle(ledger, KARI, arrived=False, request="#1")
+        assert row["note"].startswith(note)
+    with pytest.raises(ValueError, match="was settled otherwise before"):
+        manual.settle(ledger, KARI, arrived=True, request="#1")
+    assert _state(ledger, one) is LedgerState.UNKNOWN
+
+
+@pytest.mark.parametrize("end", [LOST, ACCEPTED])
+@pytest.mark.parametrize("arrived", [True, False])
+def test_equal_bytes_under_two_names_are_settled_name_by_name(
+    any_store: LedgerStore, end: Verdict, arrived: bool
+) -> None:
+    """What became of one name says nothing of the other, whose outcome a person can still settle."""
+    ledger = ledger_over(any_store, Clock())
+    both = _attempt(ledger, b"a", LOST)
+    _sent_again(ledger, both, b"a", end, name="b.csv")
+    (row,) = questions.unknown(any_store)
+    assert (row["file_id"], "#1" in row["known"]) == (both, True)
+    (row,) = manual.settle(ledger, KARI, arrived=arrived, request="#1")
+    assert (row["name"], row["note"].partition(";")[0]) == ("a.csv", "settled now")
+    known = ledger.look_up([both])[both]
+    assert known.open == ((2,) if end is LOST else ())
+    assert (known.accepted_elsewhere("a.csv") is None) is (arrived or end is LOST)
+    if end is LOST:
+        manual.settle(ledger, KARI, arrived=True, request="#2")
+        assert questions.unknown(any_store) == []
+        assert ledger.look_up([both])[both].accepted_elsewhere("b.csv") is None
 
 
 def test_nothing_of_a_request_is_settled_while_a_file_of_it_is_sent(any_store: LedgerStore) -> None:
@@ -309,7 +374,7 @@ def test_amili_is_asked_for_what_is_unknown(ledger: Ledger) -> None:
             ids["again"]: _asked("FAILED", "REJECTED"),
         }
     )
-    rows = {row["file_id"]: row for row in manual.check(ledger, amili)}  # type: ignore[arg-type]
+    rows = {row["file_id"]: row for row in asking.check(ledger, amili)}  # type: ignore[arg-type]
     assert {name: rows[i]["outcome"] for name, i in ids.items()} == {
         "arrived": "uploaded", "refused": "rejected", "pending": "unknown", "nowhere": "unknown", "odd": "unknown",
         "again": "unknown",
@@ -332,7 +397,7 @@ def test_an_amili_that_cannot_be_asked_ends_the_check(ledger: Ledger, clock: Clo
     amili = Amili({first: _asked("PROCESSED", "CREATED"), second: AmiliConnectionError("Amili does not answer.")})
     rows: list[Any] = []
     with pytest.raises(AmiliConnectionError, match="does not answer"):
-        rows.extend(manual.check(ledger, amili))  # type: ignore[arg-type]
+        rows.extend(asking.check(ledger, amili))  # type: ignore[arg-type]
     assert [row["file_id"] for row in rows] == [first]
     assert (_state(ledger, first), _state(ledger, second)) == (LedgerState.UPLOADED, LedgerState.UNKNOWN)
 

@@ -233,12 +233,18 @@ def test_their_words_become_one_safe_line() -> None:
         "01/01/90 12345",
         "01.01.1990 12345",
         "01.01.2003 12345",
+        "10042_01.01.90 12345",
+        "7042-01.01.1990 12345",
+        "2026/01.01.90 12345",
         "410190 12345",  # a D-number
         "014190 12345",  # an auxiliary number
         "018190 12345",  # a made-up person
     ],
 )
-@pytest.mark.parametrize("around", ["fnr {} is wrong", "{}", "row 1:{},{}.", "kvittering_{}.pdf", "nr.7-{}"])
+@pytest.mark.parametrize(
+    "around",
+    ["fnr {} is wrong", "{}", "row 1:{},{}.", "kvittering_{}.pdf", "nr.7-{}", f"{'ab8' * 10}01_{{}}", "7042;{}"],
+)
 def test_a_national_id_is_masked_however_people_write_it(written: str, around: str) -> None:
     """No form in which people write a national id survives, whatever stands around it."""
     shown = one_line(around.replace("{}", written))
@@ -261,6 +267,8 @@ def test_a_national_id_is_masked_however_people_write_it(written: str, around: s
         "kid 010170123456, account 9 digits 123456785",
         "port 22 33 44 55 of 10.12.25.130:12345",
         "invoices_20250110_12345.csv",
+        "invoices_221126_12345" + "abc" * 9,
+        "run manual 22.11.26 12345" + "abc" * 9,
         "file 9bd56e089199b2fa01019012345b7298 with the hash " + "01019012345c" * 2 + "f" * 40 + ".",
     ],
 )

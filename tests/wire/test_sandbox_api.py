@@ -60,7 +60,18 @@ def test_token_needs_the_right_credentials(amili_sandbox: SandboxServer) -> None
 
 
 @pytest.mark.parametrize("path", ["/", "/admin/uploads", "/health", "/arm/v1/clients/2218/files"])
-@pytest.mark.parametrize("name", ["evil.example", "127.0.0.1.nip.io", "localhost.example.", "evil.local"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "evil.example",
+        "127.0.0.1.nip.io",
+        "localhost.example.",
+        "evil.local",
+        "a{b.evil.example",
+        "1@evil.example",
+        "a{b",
+    ],
+)
 def test_a_name_that_anybody_may_own_is_refused(amili: Caller, path: str, name: str) -> None:
     """A page of the Internet whose name is resolved to this machine reads nothing."""
     assert amili.call("GET", path, Host=f"{name}:{amili.server.port}").status == 421
@@ -80,7 +91,7 @@ def test_a_public_name_is_served_once_it_is_said() -> None:
     with SandboxServer() as one:
         refused = Caller(one).call("GET", "/health", Host="Amili.example.com")
         assert refused.body.decode().endswith("amili-sandbox serve --name amili.example.com\n")
-    with SandboxServer(names=["amili.example.com"]) as one:
+    with SandboxServer(names=["amili.example.com."]) as one:
         assert Caller(one).call("GET", "/health", Host="Amili.example.com").status == 200
 
 

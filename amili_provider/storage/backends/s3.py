@@ -153,7 +153,9 @@ def read_time(written: str) -> datetime:
     :param written: by the server.
     """
     try:
-        found = datetime.fromisoformat(written) if written[:1].isdigit() else parsedate_to_datetime(written)
+        # Python takes any character for the one between day and time, a digit of the hour among them.
+        iso = written[10:11] in ("T", "t", " ")
+        found = datetime.fromisoformat(written) if iso else parsedate_to_datetime(written)
     except (TypeError, ValueError):
         found = None
     return found if found is not None and found.tzinfo is not None else parse_timestamp(written)
