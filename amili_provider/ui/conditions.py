@@ -140,11 +140,10 @@ class Conditions:
             (sa.literal(",") + other.c.resolves + ",").like(sa.literal("%,") + number + ",%"),
         )
         same_name = sa.or_(other.c.name == "", mine.name == "", sa.func.lower(other.c.name) == sa.func.lower(mine.name))
-        decides = sa.or_(
-            sa.and_(accepted, same_name), sa.and_(other.c.outcome.is_(None), other.c.expires_at > self.now)
-        )
         sent_once_more = one_more(sa.and_(accepted, other.c.attempt < mine.attempt))
-        return sa.or_(one_more(resolves), sa.and_(sa.not_(sent_once_more), one_more(decides)))
+        live = sa.and_(other.c.outcome.is_(None), other.c.expires_at > self.now)
+        decided = sa.or_(one_more(sa.and_(accepted, same_name)), sa.and_(sa.not_(one_more(accepted)), one_more(live)))
+        return sa.or_(one_more(resolves), sa.and_(sa.not_(sent_once_more), decided))
 
     def _delivered(self) -> Clause:
         """Return whether an attempt at the same file delivered it."""

@@ -86,16 +86,19 @@ _MAKERS: dict[str, tuple[Verdict | None, timedelta]] = {
     "expired": (None, timedelta(days=1)),
     "live": (None, timedelta(minutes=1)),
     "settled as refused": (REFUSED, timedelta(days=1)),
+    "delivered as B": (ACCEPTED, timedelta(days=1)),
+    "lost as b": (LOST, timedelta(days=1)),
 }
 
 
 def _stories() -> Iterator[Attempt]:
-    """Yield all files of up to three attempts, of every kind, of which one kind settles the first."""
+    """Yield all files of up to three attempts, of every kind, of which one settles the first, and two have a name."""
     for length in (1, 2, 3):
         for story in itertools.product(_MAKERS, repeat=length):
             for number, kind in enumerate(story, 1):
                 verdict, before = _MAKERS[kind]
                 made = _at(NOW - before, verdict, ", ".join(story), number)
+                made.name = f"{kind[-1]}.csv" if kind[-2:].lower() == " b" else "a.csv"
                 if kind.startswith("settled") and number > 1:
                     made.resolves, made.origin = (1,), Origin.PERSON
                 yield made
