@@ -190,20 +190,24 @@ def test_the_retry_of_a_forced_run_sends_no_second_name(
 def test_what_arrived_has_the_name_with_which_it_was_sent(
     upload: Upload, outbound: Path, amili_sandbox: SandboxServer, way: str
 ) -> None:
-    """Of two lost attempts under two names a person names one; the other name is not delivered by that."""
+    """Of two lost attempts under two names a person names one; the other name is unknown until they name it, too."""
     amili_sandbox.knows_uploads = False
     _write(outbound, a=b"one")
     amili_sandbox.faults.add("upload", times=2, **LOST)
     with pytest.raises(AmiliOutcomeUnknown) as monday:
         upload(FakeTaskInstance(run_id="monday"))
     (outbound / "a.csv").rename(outbound / "b.csv")
-    with pytest.raises(AmiliOutcomeUnknown):
+    with pytest.raises(AmiliOutcomeUnknown) as tuesday:
         upload(FakeTaskInstance(run_id="tuesday"), if_unknown="resend")
-    (receipt,) = monday.value.receipts
+    (receipt,), (second,) = monday.value.receipts, tuesday.value.receipts
     with pytest.raises(ValueError, match=r"sent as 'a.csv' with request .* and as 'b.csv' with request .* its request"):
         Desk().settle("Ola", "asked by mail", arrived=True, file_ids=[receipt["file_id"]])
     said: dict[str, Any] = {"request": receipt["request"]} if way == "request" else {"run": "dag1/monday"}
     Desk().settle("Ola", "asked by mail", arrived=True, **said)
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload(FakeTaskInstance(run_id="wednesday"))
+    said = {"request": second["request"]} if way == "request" else {"run": "dag1/tuesday"}
+    Desk().settle("Ola", "asked by mail", arrived=False, **said)
     with pytest.raises(AmiliDuplicateFiles):
         upload(FakeTaskInstance(run_id="wednesday"))
     (outbound / "b.csv").rename(outbound / "a.csv")
