@@ -84,7 +84,7 @@ def check(ledger: Ledger, client: AmiliClient, run: Run | None = None) -> Iterat
         known = ledger.look_up([row["file_id"]])[row["file_id"]]
         outcome, note = "unknown", "changed at this moment"
         if known.state is LedgerState.UPLOADED and known.open:
-            note = "accepted before it was sent once more: its result says nothing of the last time, so settle it"
+            note = "Amili has accepted it once: its result says nothing of the other time, so settle it"
         elif known.state is LedgerState.UNKNOWN:
             try:
                 told = ask_amili(client, ledger.client_no, known)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from amili_provider.ledger.asking import facts_of
-from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin, Run, is_file_id
+from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin, Run, is_file_id, same_name
 from amili_provider.ledger.claims import ClaimLost
 from amili_provider.ledger.ledger import Ledger
 from amili_provider.ledger.questions import Row
@@ -283,9 +283,11 @@ def _adopt_one(ledger: Ledger, person: Person, file_type: str, dry_run: bool, fi
     verdict = Verdict(Outcome.UPLOADED, message="Adopted: delivered by other means, a person says.")
     known = _look_up(ledger, facts)
     while known.state in (LedgerState.FREE, LedgerState.UNKNOWN) and not dry_run:
+        # The same bytes, sent under another name, are nothing that the person speaks of.
+        mine = {a.attempt for a in known.attempts if same_name(a.name, facts.name)}
         try:
             ledger.resolve(
-                known,
+                replace(known, unknown=tuple(n for n in known.unknown if n in mine)),
                 verdict,
                 facts,
                 origin=Origin.ADOPTED,

@@ -33,6 +33,7 @@ from tests.readme import all_shown
 from tests.storage.backends.ledgers import (
     CONN_ID,
     HOMES,
+    KeptHome,
     LedgerHome,
     MotoHome,
     ObjectHome,
@@ -131,6 +132,7 @@ def test_another_ledger_than_was_opened_takes_no_claim(home: LedgerHome) -> None
     store = home.store()
     store.open()
     assert not store.claim([an_attempt("before")], 600)
+    assert isinstance(home, KeptHome)
     home.exchange()
     with pytest.raises(AmiliLedgerUnavailable, match="not the one that was opened"):
         store.claim([an_attempt("after")], 600)
@@ -168,6 +170,7 @@ def test_a_ledger_that_is_not_there_is_not_begun(home: LedgerHome) -> None:
 @on("server", homes(name for name in HOMES if name != "memory"), indirect=True)
 def test_a_ledger_of_a_later_version_is_refused(home: LedgerHome, store: LedgerStore) -> None:
     """What a newer provider wrote may mean what this one does not know."""
+    assert isinstance(home, KeptHome)
     home.age()
     for refuse in (home.store().open, home.store(create=True).create):
         with pytest.raises(AmiliLedgerUnavailable, match=r"has format 2; .* knows 1\. Update it"):
@@ -502,6 +505,7 @@ def test_what_was_changed_by_hand_is_unknown(home: LedgerHome, store: LedgerStor
     for attempt in (damaged, whole):
         attempt.settle(REFUSED)
     store.settle([damaged, whole])
+    assert isinstance(home, KeptHome)
     home.damage(damaged)
     assert _state(store, damaged) is LedgerState.UNKNOWN
     assert _state(store, whole) is LedgerState.FREE

@@ -503,6 +503,16 @@ def test_adopting_settles_unknowns_and_leaves_live_claims(tmp_path: Path, ledger
     assert (_state(ledger, lost), _state(ledger, live)) == (LedgerState.UPLOADED, LedgerState.IN_FLIGHT)
 
 
+def test_adopting_one_name_leaves_another_of_the_same_bytes_unknown(tmp_path: Path, ledger: Ledger) -> None:
+    """What was lost under the second name may have arrived, too: forgotten, it would be sent twice."""
+    (tmp_path / "a.csv").write_bytes(b"a")
+    both = _attempt(ledger, b"a", LOST)
+    _sent_again(ledger, both, b"a", LOST, name="b.csv")
+    (row,) = manual.adopt(ledger, KARI, f"{tmp_path.as_uri()}/*.csv", file_type=FILE_TYPE)
+    known = ledger.look_up([both])[both]
+    assert (row["outcome"], known.state, known.open) == ("adopted", LedgerState.UPLOADED, (2,))
+
+
 def test_adopting_nothing_is_an_error_where_nothing_can_be(tmp_path: Path, ledger: Ledger) -> None:
     """A folder that does not exist is not a folder without files, and a type must be named."""
     with pytest.raises((FileNotFoundError, AmiliStorageError)):

@@ -77,17 +77,21 @@ class LedgerHome:
         while self._stores:
             self._stores.pop().close()
 
+
+class KeptHome(LedgerHome, ABC):
+    """A place that outlives a process, so that others can change what is in it."""
+
+    @abstractmethod
     def damage(self, attempt: Any) -> None:
         """Change what is written of *attempt* by hand, into something that cannot be."""
-        raise NotImplementedError
 
+    @abstractmethod
     def age(self) -> None:
         """Make the ledger one of a later format."""
-        raise NotImplementedError
 
+    @abstractmethod
     def exchange(self) -> None:
         """Put another ledger in the place of this one."""
-        raise NotImplementedError
 
 
 class Memory(LedgerHome):
@@ -102,7 +106,7 @@ class Memory(LedgerHome):
         return self._store
 
 
-class SqlHome(LedgerHome, ABC):
+class SqlHome(KeptHome):
     """A database."""
 
     @abstractmethod
@@ -247,7 +251,7 @@ class MariaDb(Server):
         self.run(f"CREATE USER {name}", f"GRANT {rights} ON {self.table} TO {name}")
 
 
-class ObjectHome(LedgerHome):
+class ObjectHome(KeptHome):
     """A bucket."""
 
     kind: ClassVar[type[Backend]]
