@@ -15,10 +15,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from amili_provider.sandbox.admin import admin_routes
-from amili_provider.sandbox.exchange import Answer, Exchange
+from amili_provider.sandbox.exchange import Answer, Exchange, Reply
 from amili_provider.sandbox.page import page
 from amili_provider.sandbox.reading import batch, file_result, health, list_files, nothing_here, token
-from amili_provider.sandbox.replying import Reply
 from amili_provider.sandbox.state import API_PATH, Sandbox
 from amili_provider.sandbox.uploading import upload
 

@@ -18,7 +18,7 @@ _PART_OF_QUANTUM = re.compile(rb"[A-Za-z0-9+/]*=*")
 
 class ReceivedContent:
     """
-    The content of one file: a sink for :class:`~amili_provider.sandbox.scanner.JsonScanner`.
+    The content of one file.
 
     :param path: where the decoded bytes go, created with the first of them; None to keep the hash only.
     """
@@ -40,13 +40,13 @@ class ReceivedContent:
 
     def write(self, piece: bytes | memoryview) -> bool:
         """Decode the next characters; False as soon as they are not base64."""
-        if self.problem is None and len(piece):
-            piece = self._complete_rest(memoryview(piece))
-            whole = len(piece) - len(piece) % _QUANTUM
+        if self.problem is None:
+            block = self._rest + piece
+            whole = len(block) - len(block) % _QUANTUM
+            self._rest = block[whole:]
             if whole:
-                self._decode(piece[:whole])
-            self._rest += bytes(piece[whole:])
-            if not _PART_OF_QUANTUM.fullmatch(self._rest):
+                self._decode(memoryview(block)[:whole])
+            if self.problem is None and not _PART_OF_QUANTUM.fullmatch(self._rest):
                 self.problem = "not base64"
         return self.problem is None
 
@@ -63,19 +63,7 @@ class ReceivedContent:
             self._file.close()
             self._file = None
 
-    def _complete_rest(self, piece: memoryview) -> memoryview:
-        if not self._rest:
-            return piece
-        missing = _QUANTUM - len(self._rest)
-        self._rest += bytes(piece[:missing])
-        if len(self._rest) == _QUANTUM:
-            quantum, self._rest = self._rest, b""
-            self._decode(quantum)
-        return piece[missing:]
-
-    def _decode(self, block: bytes | memoryview) -> None:
-        if self.problem is not None:
-            return
+    def _decode(self, block: memoryview) -> None:
         if self._padded:
             self.problem = "characters after the padding of the base64"
             return

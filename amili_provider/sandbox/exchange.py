@@ -1,4 +1,4 @@
-"""One request: its record, the fault that takes it, and the connection under it."""
+"""One request: its record, the fault that takes it, the connection under it, and its answer on the way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive
+from starlette.types import Receive, Scope, Send
 
 from amili_provider.sandbox.faults import Fault
 from amili_provider.sandbox.garbage import GARBAGE
@@ -24,6 +24,7 @@ TRANSPORT = "amili.transport"
 
 _TICK_SECONDS = 0.02
 _DRAIN_SECONDS = 30.0
+_WITHOUT_BODY = (204, 304)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,3 +216,53 @@ class Exchange:
         """Wait until the server has noticed that the connection ended, so that it does not try to answer."""
         while (await receive())["type"] != "http.disconnect":
             pass
+
+
+class Reply:
+    """
+    The ASGI application that sends an answer; with a fault, slowly or in part.
+
+    :param exchange: the request.
+    :param answer: its answer; None waits until the connection is gone.
+    """
+
+    def __init__(self, exchange: Exchange, answer: Answer | None) -> None:
+        self._exchange = exchange
+        self._answer = answer
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        if self._answer is None:
+            await self._exchange.until_gone(receive)
+            return
+        status, body = self._answer.status, self._answer.as_bytes()
+        headers = {"content-type": "application/json", "content-length": str(len(body))}
+        if status in _WITHOUT_BODY:
+            body, headers = b"", {}
+        headers |= {name.lower(): str(value) for name, value in self._answer.headers.items()}
+        start = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": start})
+        try:
+            await self._send_body(body, send)
+        except GoneError:
+            await self._exchange.until_gone(receive)
+            return
+        # An early answer goes out at once; the connection stays open until the caller has written its body.
+        await self._exchange.drain(receive)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _send_body(self, body: bytes, send: Send) -> None:
+        fault = self._exchange.fault
+        part = body[: fault.cut_answer_at] if fault else body
+        if fault and fault.trickle:
+            await self._trickle(part, fault.trickle, send)
+        else:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        if fault and fault.cut_answer_at is not None:
+            self._exchange.end_connection(fault.drop or "close")
+            raise GoneError
+
+    async def _trickle(self, body: bytes, seconds: float, send: Send) -> None:
+        for byte in body:
+            await send({"type": "http.response.body", "body": bytes([byte]), "more_body": True})
+            await self._exchange.wait(seconds)

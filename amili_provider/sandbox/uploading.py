@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any, Self
 
+from amili_provider.sandbox.body import MalformedJson, TooMuchText, UploadBody
 from amili_provider.sandbox.content import ReceivedContent
 from amili_provider.sandbox.exchange import Answer, Exchange, GoneError
 from amili_provider.sandbox.records import Arrival
-from amili_provider.sandbox.scanner import JsonScanner, TooMuchText
-from amili_provider.sandbox.streamed import MalformedJson
 
 _LONGEST_NAME = 255
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -30,13 +29,10 @@ class _Contents:
         self._records = exchange.sandbox.records
         self._all: list[ReceivedContent] = []
 
-    def open_sink(self, path: tuple[str | int, ...]) -> ReceivedContent | None:
-        match path:
-            case ("files", int(), "content"):
-                content = ReceivedContent(self._records.next_part())
-                self._all.append(content)
-                return content
-        return None
+    def open(self) -> ReceivedContent:
+        content = ReceivedContent(self._records.next_part())
+        self._all.append(content)
+        return content
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +50,7 @@ async def upload(exchange: Exchange) -> Answer:
     try:
         _check_head(exchange, client_no)
         with _Contents(exchange) as contents:
-            body = await _read(exchange, JsonScanner(contents.open_sink))
+            body = await _read(exchange, UploadBody(contents.open))
             await exchange.body_was_read()
             return _take(exchange, _checked_files(exchange, client_no, body))
     except RefusedError as refused:
@@ -89,14 +85,14 @@ def _check_head(exchange: Exchange, client_no: str) -> None:
         raise RefusedError(413, f"The request is larger than {rules.max_body_bytes} bytes")
 
 
-async def _read(exchange: Exchange, scanner: JsonScanner) -> Any:
+async def _read(exchange: Exchange, reader: UploadBody) -> Any:
     most = exchange.sandbox.rules.max_body_bytes
     try:
         async for chunk in exchange.chunks():
             if exchange.record.body_bytes > most:
                 raise RefusedError(413, f"The request is larger than {most} bytes")
-            scanner.feed(chunk)
-        return scanner.close()
+            reader.feed(chunk)
+        return reader.close()
     except MalformedJson as error:
         raise RefusedError(400, f"Malformed JSON: {error}") from None
     except TooMuchText as error:
