@@ -2,7 +2,8 @@
 The run: reading ahead, asking the ledger, packing and sending overlap, within one bound on memory.
 
 One coordinator, the task's own thread, decides everything; reader and sender threads only do and report. Nothing
-needs a lock: readers and senders put events in a queue, and an item belongs to one of them or to the coordinator.
+needs a lock: an item belongs to the coordinator or to one job, a future that goes into a queue when it is done. (To
+wait for futures takes their locks; an exception that a signal raises in between would keep them.)
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from typing import Any
 
 from amili_provider.api.client import AmiliClient
 from amili_provider.delivery.duplicates import Lines, as_follower
@@ -22,7 +25,7 @@ from amili_provider.delivery.ledger_session import LedgerSession
 from amili_provider.delivery.options import STREAM_BYTES, Options
 from amili_provider.delivery.packing import Packer
 from amili_provider.delivery.progress import Progress, warn_of_duplicates
-from amili_provider.delivery.reader import MOST_READERS, Reader, Readers
+from amili_provider.delivery.reader import MOST_READERS, Read, Reader, Readers
 from amili_provider.delivery.sender import Sender
 from amili_provider.delivery.telemetry import Telemetry
 from amili_provider.receipts import Outcome, Receipt
@@ -71,18 +74,18 @@ class Pipeline:
         self._reader = Reader(options, session, stop=self._stop)
         self._sender = Sender(options, client, session, stop=self._stop, log=log)
         self._packer = Packer(options)
-        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._leaders: dict[str, Item] = {}
         """The file that is sent, by the hash of its content."""
         self._warned_of: list[Receipt] = []
         self._todo: deque[Item] = deque()
-        self._reading = 0
         self._readers = Readers()
-        self._sending = 0
+        self._reads: dict[Future[Read], tuple[list[Item], float]] = {}
+        """Jobs of readers, and when each began."""
+        self._sends: dict[Future[Sent], list[Item]] = {}
+        self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._streams = 0
         self._held_bytes = 0
         self._unreachable = 0
-        self._sends: list[Future[None]] = []
         self.halt: EarlyStop | None = None
         """Why not everything was tried, if so."""
         self.abandoned = False
@@ -127,7 +130,7 @@ class Pipeline:
                 self._client.abort()
                 wait(self._sends, timeout=SETTLE_SECONDS)
         finally:
-            self.abandoned = stopped and (bool(self._reading) or any(not send.done() for send in self._sends))
+            self.abandoned = stopped and not (all(map(Future.done, self._reads)) and all(map(Future.done, self._sends)))
             for pool in pools:
                 pool.shutdown(wait=not self.abandoned, cancel_futures=True)
 
@@ -156,17 +159,18 @@ class Pipeline:
         while True:
             self._start_reads(readers)
             self._start_sends(senders)
-            if not self._reading and not self._sending:
+            if not self._reads and not self._sends:
                 break
-            self._next_event()
+            self._await_job()
 
-    def _next_event(self, timeout: float = 5.0) -> None:
-        try:
-            event = self._events.get(timeout=timeout)
-        except queue.Empty:
-            pass
-        else:
-            event()
+    def _await_job(self, timeout: float = 5.0) -> None:
+        """Wait for a job, and take in what it came to."""
+        with suppress(queue.Empty):
+            job = self._done.get(timeout=timeout)
+            if job in self._reads:
+                self._on_read(job, *self._reads.pop(job))
+            else:
+                self._on_sent(job, self._sends.pop(job))
         self._progress.tell()
 
     # Reading ahead
@@ -176,7 +180,7 @@ class Pipeline:
             while self._todo:
                 self._finish(self._todo.popleft(), not_sent(self.halt.reason, transient=self.halt.transient))
             return
-        while self._todo and self._reading < self._readers.number and self._has_room(self._todo[0]):
+        while self._todo and len(self._reads) < self._readers.number and self._has_room(self._todo[0]):
             if self._reader.streams(self._todo[0]):
                 self._readers.on_stream()
             job = [self._take()]
@@ -191,8 +195,10 @@ class Pipeline:
             ):
                 job.append(self._take())
                 size += job[-1].held_bytes
-            self._reading += 1
-            readers.submit(self._reader_job, job)
+            began = time.monotonic()
+            read = readers.submit(self._reader.read, job)
+            self._reads[read] = job, began
+            read.add_done_callback(self._done.put)
 
     def _has_room(self, item: Item) -> bool:
         if not self._held_bytes:
@@ -215,16 +221,9 @@ class Pipeline:
         self._streams += self._reader.streams(item)
         return item
 
-    def _reader_job(self, job: list[Item]) -> None:
-        began = time.monotonic()
-        try:
-            outcomes, slow = self._reader.read(job)
-        except BaseException as error:  # noqa: BLE001 - the coordinator waits for this job, whatever happened to it
-            outcomes, slow = [(item, not_sent(error)) for item in job], False
-        self._events.put(lambda: self._on_read(outcomes, began, slow=slow))
-
-    def _on_read(self, outcomes: list[tuple[Item, Result | None]], began: float, *, slow: bool) -> None:
-        self._reading -= 1
+    def _on_read(self, read: Future[Read], job: list[Item], began: float) -> None:
+        error = read.exception()
+        outcomes, slow = read.result() if error is None else ([(item, not_sent(error)) for item in job], False)
         self._readers.on_read(began, slow=slow)
         for item, result in outcomes:
             for one, its_result in self._lines.read(item, result):
@@ -264,16 +263,16 @@ class Pipeline:
         if self.halt:
             for item in self._packer.drain():
                 self._finish(item, not_sent(self.halt.reason, transient=self.halt.transient))
-        while self._sending < self._options.max_concurrent_requests:
+        while len(self._sends) < self._options.max_concurrent_requests:
             # A batch that is not full waits for more files as long as more can come.
-            batch = self._packer.next_batch(even_if_not_full=not self._reading)
+            batch = self._packer.next_batch(even_if_not_full=not self._reads)
             if batch is None:
                 break
-            self._sending += 1
-            self._sends = [send for send in self._sends if not send.done()]
-            self._sends.append(senders.submit(self._sender_job, batch))
+            send = senders.submit(self._sender_job, batch)
+            self._sends[send] = batch
+            send.add_done_callback(self._done.put)
 
-    def _sender_job(self, batch: list[Item]) -> None:
+    def _sender_job(self, batch: list[Item]) -> Sent:
         try:
             sent = self._sender.send(batch)
         except BaseException as error:  # noqa: BLE001 - see below
@@ -283,10 +282,10 @@ class Pipeline:
             sent = Sent({item: unknown(reason) for item in batch}, halt=EarlyStop(reason, transient=False, error=error))
         for item in batch:
             item.result = sent.results[item]
-        self._events.put(lambda: self._on_sent(batch, sent))
+        return sent
 
-    def _on_sent(self, batch: list[Item], sent: Sent) -> None:
-        self._sending -= 1
+    def _on_sent(self, send: Future[Sent], batch: list[Item]) -> None:
+        sent = send.result()
         for item in batch:
             self._finish(item, sent.results[item])
         self._progress.request(batch, sent)
@@ -342,8 +341,8 @@ class Pipeline:
         self._stop.set()
         self.halt = EarlyStop("The run was stopped before this file was sent.", transient=True)
         deadline = time.monotonic() + GRACE_SECONDS
-        while (self._reading or self._sending) and time.monotonic() < deadline:
-            self._next_event(timeout=0.1)
+        while (self._reads or self._sends) and time.monotonic() < deadline:
+            self._await_job(timeout=0.1)
         stopped = not_sent(self.halt.reason, transient=True)
         for item in [*self._todo, *self._packer.drain()]:
             self._finish(item, stopped)

@@ -239,14 +239,14 @@ def test_a_second_exception_while_stopping_ends_the_request_on_its_way(
 
     (outbound / "a.csv").write_bytes(b"1")
     amili_sandbox.faults.add("upload", delay=60, stage="accepted")
-    next_event = Pipeline._next_event
+    await_job = Pipeline._await_job
 
     def interrupted(delivery: Pipeline, *given: Any, **more: Any) -> None:
         if amili_sandbox.uploads:
             raise Timeout
-        next_event(delivery, timeout=0.05)
+        await_job(delivery, timeout=0.05)
 
-    monkeypatch.setattr(Pipeline, "_next_event", interrupted)
+    monkeypatch.setattr(Pipeline, "_await_job", interrupted)
     ti = FakeTaskInstance()
     started = time.monotonic()
     with pytest.raises(Timeout):
