@@ -58,8 +58,10 @@ with DAG(
         "client_no": text("Client number", "Default: the connection's; to list, find and report: all."),
         "ledger": text("Ledger", "Default: the connection's."),
         "find": text("Find", "A part of a name or path, the beginning of a hash, or a file id."),
-        "first_day": text("First day", "To report, UTC: 2026-11-01. Default: 30 days ago."),
-        "last_day": text("Last day", "To report."),
+        "first_day": text(
+            "First day", "To find and report, UTC: 2026-11-01. Default: to find, any; to report, 30 days ago."
+        ),
+        "last_day": text("Last day", "To find and report."),
         "who": text("Who says so", "To settle and adopt: your name. Default: the Airflow user."),
         "why": text("How you know", "To settle and adopt: in a few words."),
         "file_ids": Param([], type="array", items={"type": "string"}, title="File ids", description="To settle."),

@@ -47,8 +47,9 @@ class _Parser:
         find = self._table("find", _find, f"what became of files; the newest {MOST_FOUND} attempts")
         find.add_argument("text", help="a part of a name or path, the beginning of a hash, or a file id")
         report = self._table("report", _report, "files per day (UTC) and file type; by default of the last 30 days")
-        report.add_argument("--from", dest="since", metavar="DAY", help="first day, for example 2026-11-22")
-        report.add_argument("--to", dest="until", metavar="DAY", help="last day")
+        for asks in (find, report):
+            asks.add_argument("--from", dest="since", metavar="DAY", help="first day (UTC), for example 2026-11-22")
+            asks.add_argument("--to", dest="until", metavar="DAY", help="last day")
         self._table("unknown", _unknown, "files that were sent, but whose answer was lost")
         settle = self._table("settle", _settle, "say if unknown files arrived; all are checked before one is written")
         settle.add_argument("what", choices=("arrived", "not-arrived"), help="whether Amili has them")
@@ -93,10 +94,13 @@ def _create(options: argparse.Namespace, desk: Desk) -> None:
 
 
 def _find(options: argparse.Namespace, desk: Desk) -> None:
-    rows = desk.find(options.text)
+    rows = desk.find(options.text, options.since, options.until)
     _show(rows, _FOUND, options, "No file matches.")
     if len(rows) >= MOST_FOUND:
-        print(f"There may be more than the newest {MOST_FOUND}: name more of it.", file=sys.stderr)
+        print(
+            f"There may be more than the newest {MOST_FOUND}: name more of it, or its days (--from, --to).",
+            file=sys.stderr,
+        )
 
 
 def _report(options: argparse.Namespace, desk: Desk) -> None:

@@ -47,10 +47,10 @@ class Desk:
             done = "is created" if new else "is there already, nothing was changed"
             return f"The ledger {store.shown} {done}: {who}."
 
-    def find(self, text: str) -> list[Row]:
+    def find(self, text: str, since: str | None = None, until: str | None = None) -> list[Row]:
         """Return what became of files; see :func:`~amili_provider.ledger.questions.find`."""
         with self._reading() as (store, only):
-            return questions.find(store, text, **only)
+            return questions.find(store, text, since=since, until=until, **only)
 
     def unknown(self) -> list[Row]:
         """Return the files whose outcome is unknown."""

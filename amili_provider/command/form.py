@@ -50,7 +50,8 @@ def _create(desk: Desk, _form: Form, _who: str) -> list[Row]:
 
 
 def _find(desk: Desk, form: Form, _who: str) -> list[Row]:
-    return desk.find(_filled(form, "find", "Find", "a part of a name or path, the beginning of a hash, or a file id"))
+    text = _filled(form, "find", "Find", "a part of a name or path, the beginning of a hash, or a file id")
+    return desk.find(text, form["first_day"], form["last_day"])
 
 
 def _settle(desk: Desk, form: Form, who: str) -> list[Row]:

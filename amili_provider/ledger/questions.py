@@ -24,20 +24,31 @@ MOST_FOUND = 1000
 """Attempts that :func:`find` returns at most."""
 
 
-def find(store: LedgerStore, text: str, *, environment: str | None = None, client_no: str | None = None) -> list[Row]:
+def find(
+    store: LedgerStore,
+    text: str,
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    environment: str | None = None,
+    client_no: str | None = None,
+) -> list[Row]:
     """
     Return what became of files, an attempt a row, the newest first; :data:`MOST_FOUND` at most.
 
     :param store: open.
     :param text: a part of the name or source, in any case; or the beginning of a hash; or a file id.
+    :param since: first day of attempts (UTC), ``YYYY-MM-DD``.
+    :param until: last day.
     :param environment: only of this one.
     :param client_no: only of this client.
-    :raises ValueError: if *text* is empty.
+    :raises ValueError: if *text* is empty, or a day is none.
     :raises AmiliLedgerUnavailable: if the ledger cannot be read.
     """
     if not text.strip():
         raise ValueError("Name what to find: a part of a file's name or path, the beginning of its hash, or its id.")
-    query = Query(environment=environment, client_no=client_no, text=text.strip())
+    first, last = _day(since), _day(until)
+    query = Query(environment=environment, client_no=client_no, text=text.strip(), since=first, until=last)
     found = list(islice(store.history(query), MOST_FOUND))
     known = histories(store, [a for a in found if not a.has_end])
     return [_found(attempt, known.get(key_of(attempt))) for attempt in found]

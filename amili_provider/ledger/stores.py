@@ -40,6 +40,10 @@ class Found:
     attempts: Mapping[str, Sequence[Attempt]]
 
 
+EXACT = ("environment", "client_no", "dag_id", "run_id", "request")
+"""Words of a query that are compared whole."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """
@@ -70,8 +74,7 @@ class Query:
 
     def matches(self, attempt: Attempt) -> bool:
         """Return whether *attempt* is one of those; for stores that cannot ask in a language of their own."""
-        exact = ("environment", "client_no", "dag_id", "run_id", "request")
-        if any(getattr(self, field) not in (None, getattr(attempt, field)) for field in exact):
+        if any(getattr(self, field) not in (None, getattr(attempt, field)) for field in EXACT):
             return False
         if self.file_ids is not None and attempt.file_id not in self.file_ids:
             return False

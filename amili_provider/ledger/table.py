@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from amili_provider.ledger.attempts import FIELDS, Attempt, AttemptState, Origin, check_state
-from amili_provider.ledger.stores import Query
+from amili_provider.ledger.stores import EXACT, Query
 from amili_provider.receipts import Outcome, one_line
 
 DEFAULT_TABLE = "amili_attempts"
@@ -117,8 +117,7 @@ def matching(table: sa.Table, query: Query) -> Any:
     """Return the condition that *query* is."""
     columns = table.c
     wanted = [columns.environment != ""]  # all but the row that says which ledger this is
-    exact = ("environment", "client_no", "dag_id", "run_id", "request")
-    wanted += [columns[field] == value for field in exact if (value := getattr(query, field)) is not None]
+    wanted += [columns[field] == value for field in EXACT if (value := getattr(query, field)) is not None]
     if query.file_ids is not None:
         wanted.append(columns.file_id.in_(list(query.file_ids)))
     if query.since:

@@ -96,7 +96,8 @@ def test_every_action_can_be_clicked(ledger: Ledger, tmp_path: Path) -> None:
     (tmp_path / "sent.csv").write_bytes(b"invoice 1")
     (adopted,) = clicked("adopt", source=(tmp_path / "sent.csv").as_uri(), file_type=FILE_TYPE, **_SAID)
     assert (adopted["file_id"], adopted["outcome"]) == (file_id, "adopted")
-    assert clicked("find", find="SENT.CSV")[0]["outcome"] == "adopted"
+    assert clicked("find", find="SENT.CSV", first_day="2026-01-01")[0]["outcome"] == "adopted"
+    assert clicked("find", find="SENT.CSV", last_day="2026-01-01") == []
 
     (copied,) = clicked("copy", copy_to=f"sqlite:///{tmp_path}/copy.db")
     assert copied["done"].startswith("3 attempt(s) are new in ")

@@ -173,6 +173,11 @@ def test_accounting_finds_a_file(desk: Desk, ledger: Ledger) -> None:
     assert (row["outcome"], row["dag_id"], row["run_id"]) == ("uploaded", "etl", "manual__2026")
     assert desk.run("find", "nothing-like-it") == (0, "No file matches.\n", "")
     assert desk.run("find", "invoice-1", "--client-no", "7")[1] == "No file matches.\n"
+    today = datetime.now(UTC).date().isoformat()
+    assert _csv(desk.run("find", "invoice-1", "--from", today, "--to", today, "--csv")[1]) == [row]
+    assert desk.run("find", "invoice-1", "--to", "2020-01-01")[1] == "No file matches.\n"
+    assert desk.run("find", "invoice-1", "--from", "2120-01-01")[1] == "No file matches.\n"
+    assert "'monday' is no day" in desk.run("find", "invoice-1", "--from", "monday")[2]
 
 
 def test_no_cell_is_a_formula(desk: Desk, ledger: Ledger) -> None:
