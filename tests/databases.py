@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tests.processes import free_port
+
 _COMMAND_SECONDS = 120
 _NOBODY = 65534
 
@@ -125,12 +127,6 @@ def mariadb(folder: Path, *options: str) -> Iterator[int]:
     finally:
         process.kill()
         process.wait(_COMMAND_SECONDS)
-
-
-def free_port() -> int:
-    """Return a port of loopback on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _as_nobody() -> dict[str, Any]:

@@ -23,8 +23,8 @@ from amili_provider.ledger.attempts import Attempt, AttemptState, Origin, timest
 from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.receipts import Outcome, Verdict
-from tests.databases import free_port
 from tests.ledger_cases import ACCEPTED, LOST
+from tests.processes import end, free_port
 from tests.suites.bench.airflow import until
 
 REFUSED = Verdict(
@@ -211,11 +211,7 @@ def api_server(
                 until("the API server answers", healthy, _START_SECONDS)
                 yield server
             finally:
-                process.terminate()
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+                end(process)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,8 @@ if sys.argv[1] == "sqlite":
 else:
     import psycopg2
     held = psycopg2.connect(sys.argv[2])
-    held.cursor().execute(f"LOCK TABLE {sys.argv[3]} IN SHARE ROW EXCLUSIVE MODE")
+    # The product itself may hold it where this strikes, and waits for this to go on.
+    held.cursor().execute(f"SET lock_timeout = '10s'; LOCK TABLE {sys.argv[3]} IN SHARE ROW EXCLUSIVE MODE")
 print("held", flush=True)
 time.sleep(float(sys.argv[4]))
 """

@@ -41,6 +41,7 @@ class Task:
     state: str | None = None
     max_tries: int = 0
     pause: float | None = None
+    killed: bool = False
     receipts: list[dict[str, Any]] | None = None
     log: Path = Path()
 
@@ -271,9 +272,9 @@ class Play:
                 raise RuntimeError(f"the saboteur could not carry out {plan}:\n{news.read_text()}")
             task.state, task.receipts, task.max_tries = answer["state"], answer["receipts"], answer["max_tries"]
             task.pause = answer["pause"]
-            killed = answer["exit_code"] < 0
+            task.killed = answer["exit_code"] < 0
             self._tell(
-                f"{task.run_id}[{task.map_index}] try {answer['try_number']}: {task.state}{' (killed)' * killed} "
+                f"{task.run_id}[{task.map_index}] try {answer['try_number']}: {task.state}{' (killed)' * task.killed} "
                 f"{checks.counted(task.receipts)} {plan or ''}"
             )
             if written[station].with_suffix(".stopped").exists() and not plan.get("kill") and task.receipts is None:

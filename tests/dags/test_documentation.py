@@ -34,7 +34,7 @@ from sqlalchemy import select
 from amili_provider.reports import delivery_report
 from amili_provider.sandbox.server import SandboxServer
 from tests.dags.conftest import Outcome, RunDag, load_dag
-from tests.databases import free_port
+from tests.processes import free_port
 from tests.readme import DOCS, ROOT, pages
 from tests.storage.backends.base import Backend
 from tests.storage.backends.sftp import Sftp

@@ -21,8 +21,9 @@ from typing import Any
 
 import pytest
 
+from tests.processes import end
 from tests.storage.backends.azure import Azure
-from tests.storage.backends.base import LONG, Backend, OnDisk, end
+from tests.storage.backends.base import LONG, Backend, OnDisk
 from tests.storage.backends.gcs import Gcs
 from tests.storage.conftest import BACKENDS, running
 

@@ -33,7 +33,7 @@ from amili_provider.storage.base import NotAsListedError
 from amili_provider.storage.connections import look_up
 from amili_provider.storage.errors import WrongSettings, explain
 from amili_provider.storage.listing import list_files
-from tests.storage.backends.base import free_port
+from tests.processes import free_port
 from tests.storage.backends.gcs import BUCKET, DENIED, Gcs
 from tests.storage.backends.wire import Wire
 

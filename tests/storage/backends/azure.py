@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.storage.backends.base import ObjectStore, end, free_port, program, wait_for
+from tests.processes import end, free_port, wait_for
+from tests.storage.backends.base import ObjectStore, program
 from tests.storage.backends.wire import Wire
 
 ACCOUNT = "devstoreaccount1"

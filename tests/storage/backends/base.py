@@ -7,11 +7,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
-import subprocess
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -151,37 +148,9 @@ class OnDisk(Backend):
         return target.read_bytes() if target.is_file() else None
 
 
-def free_port() -> int:
-    """Return a port that was free a moment ago, for servers that cannot choose one themselves."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 def program(name: str, how: str) -> str:
     """Return the path of a program, or skip the test saying what to install."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
     if found is None:
         pytest.skip(f"{name} is not installed: {how}")
     return found
-
-
-def wait_for(port: int, alive: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait until something answers on *port*."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not alive():
-            break
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"nothing answers on port {port}")
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a server that a test started."""
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(10)

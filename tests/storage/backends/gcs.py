@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.storage.backends.base import ObjectStore, end, free_port, wait_for
+from tests.processes import end, free_port, wait_for
+from tests.storage.backends.base import ObjectStore
 from tests.storage.backends.wire import Wire
 
 _DENIED = b'{"error": {"code": 403, "message": "Access denied."}}'

@@ -23,9 +23,10 @@ from amili_provider.connection.settings import settings_from
 from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.opening import store_from
 from amili_provider.ledger.stores import LedgerStore
-from tests.databases import ServerMissing, free_port, mariadb, postgres
+from tests.databases import ServerMissing, mariadb, postgres
+from tests.processes import end, free_port, wait_for
 from tests.storage.backends.azure import Azure
-from tests.storage.backends.base import Backend, end, wait_for
+from tests.storage.backends.base import Backend
 from tests.storage.backends.gcs import Gcs
 from tests.storage.backends.s3 import S3
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.processes import end, free_port, wait_for
 from tests.storage.backends.accounts import Account
-from tests.storage.backends.base import OnDisk, end, free_port, program, wait_for
+from tests.storage.backends.base import OnDisk, program
 from tests.storage.backends.wire import Wire
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests.processes import end, free_port, wait_for
 from tests.storage.backends.accounts import Account
-from tests.storage.backends.base import OnDisk, end, free_port, program, wait_for
+from tests.storage.backends.base import OnDisk, program
 from tests.storage.backends.wire import Wire
 
 

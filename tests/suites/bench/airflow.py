@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.databases import free_port
+from tests.processes import free_port
 
 REPOSITORY = Path(__file__).parents[3]
 SERVICES = {

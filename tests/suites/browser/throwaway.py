@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.processes import end, free_port
 
 EXAMPLES = Path(__file__).parents[3] / "example_dags"
 _START_SECONDS = 240.0
@@ -41,13 +42,6 @@ class Throwaway:
         return ran.stdout
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def _environment(home: Path, port: int) -> dict[str, str]:
     mine = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "AIRFLOW__"))}
     return mine | {
@@ -70,11 +64,7 @@ def _process(arguments: list[str], environment: dict[str, str], log: Path) -> It
         try:
             yield process
         finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            end(process)
 
 
 def _answer(url: str) -> bytes | None:
@@ -104,7 +94,7 @@ def airflow(dag_id: str) -> Iterator[Throwaway]:
     :param dag_id: one of the example DAGs.
     """
     with tempfile.TemporaryDirectory(prefix="amili-browser-") as folder, ExitStack() as stack:
-        home, port = Path(folder), _free_port()
+        home, port = Path(folder), free_port()
         environment = _environment(home, port)
         url = f"http://127.0.0.1:{port}"
         Throwaway(url, environment).command("db", "migrate")
