@@ -95,7 +95,7 @@ def _create(options: argparse.Namespace, desk: Desk) -> None:
 
 def _find(options: argparse.Namespace, desk: Desk) -> None:
     rows = desk.find(options.text, options.since, options.until)
-    _show(rows, _FOUND, options, "No file matches.")
+    _show(rows, _FOUND, options, "" if rows else desk.not_found(options.text, options.since, options.until))
     if len(rows) >= MOST_FOUND:
         print(
             f"There may be more than the newest {MOST_FOUND}: name more of it, or its days (--from, --to).",

@@ -19,6 +19,7 @@ from amili_provider.ledger.questions import Row
 from amili_provider.ledger.stores import LedgerStore
 
 _DAYS = 30
+_NO_MATCH = "No file matches."
 """Days of a report that names no first day."""
 
 
@@ -51,6 +52,11 @@ class Desk:
         """Return what became of files; see :func:`~amili_provider.ledger.questions.find`."""
         with self._reading() as (store, only):
             return questions.find(store, text, since=since, until=until, **only)
+
+    def not_found(self, text: str, since: str | None, until: str | None) -> str:
+        """Return the sentence for a search that found nothing: on these days, or at all."""
+        elsewhere = len(self.find(text)) if since or until else 0
+        return f"No file matches on these days; {elsewhere} attempt(s) on others do." if elsewhere else _NO_MATCH
 
     def unknown(self) -> list[Row]:
         """Return the files whose outcome is unknown."""

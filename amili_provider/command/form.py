@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from amili_provider.command.desk import Desk
@@ -35,11 +35,18 @@ def act(context: Mapping[str, Any]) -> list[Row]:
     rows: list[Row] = []
     try:
         rows.extend(_ACTIONS[form["action"]](desk, form, form["who"] or user))
-    finally:
-        # One event: Airflow's logger takes longer over a line than a ledger over a file.
-        told = (", ".join(f"{name} {value}" for name, value in row.items() if value not in (None, "")) for row in rows)
-        log.info("%d row(s)\n%s", len(rows), "\n".join(told))
+    except BaseException:
+        if rows:
+            _tell(rows)
+        raise
+    _tell(rows)
     return rows
+
+
+def _tell(rows: Sequence[Row]) -> None:
+    # One event: Airflow's logger takes longer over a line than a ledger over a file.
+    told = (", ".join(f"{name} {value}" for name, value in row.items() if value not in (None, "")) for row in rows)
+    log.info("%d row(s)\n%s", len(rows), "\n".join(told))
 
 
 Form = Mapping[str, Any]
@@ -51,7 +58,10 @@ def _create(desk: Desk, _form: Form, _who: str) -> list[Row]:
 
 def _find(desk: Desk, form: Form, _who: str) -> list[Row]:
     text = _filled(form, "find", "Find", "a part of a name or path, the beginning of a hash, or a file id")
-    return desk.find(text, form["first_day"], form["last_day"])
+    found = desk.find(text, form["first_day"], form["last_day"])
+    if not found:
+        log.info("%s", desk.not_found(text, form["first_day"], form["last_day"]))
+    return found
 
 
 def _settle(desk: Desk, form: Form, who: str) -> list[Row]:

@@ -2,8 +2,7 @@
 The run: reading ahead, asking the ledger, packing and sending overlap, within one bound on memory.
 
 One coordinator, the task's own thread, decides everything; reader and sender threads only do and report. Nothing
-needs a lock: an item belongs to the coordinator or to one job, a future that goes into a queue when it is done. (To
-wait for futures takes their locks; an exception that a signal raises in between would keep them.)
+needs a lock: they put events in a queue, and an item belongs to one of them or to the coordinator.
 """
 
 from __future__ import annotations
@@ -13,10 +12,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from amili_provider.api.client import AmiliClient
 from amili_provider.delivery.duplicates import Lines, as_follower
@@ -25,9 +22,10 @@ from amili_provider.delivery.ledger_session import LedgerSession
 from amili_provider.delivery.options import STREAM_BYTES, Options
 from amili_provider.delivery.packing import Packer
 from amili_provider.delivery.progress import Progress, warn_of_duplicates
-from amili_provider.delivery.reader import MOST_READERS, Read, Reader, Readers
+from amili_provider.delivery.reader import MOST_READERS, Reader, Readers
 from amili_provider.delivery.sender import Sender
 from amili_provider.delivery.telemetry import Telemetry
+from amili_provider.delivery.workers import Workers
 from amili_provider.receipts import Outcome, Receipt
 from amili_provider.storage.content import StoredContent
 from amili_provider.storage.streams import STREAM_MEMORY_BYTES
@@ -39,6 +37,8 @@ GRACE_SECONDS = 2.0
 """How long a stopped run waits for answers that are on their way."""
 SETTLE_SECONDS = 1.5
 """How long it then waits for its cut requests to be settled: Airflow kills five seconds after its signal."""
+BREAK_SECONDS = 0.5
+"""How long it then waits for readers, which send nothing."""
 _TAKEN = (Outcome.UPLOADED, Outcome.REJECTED, Outcome.UNKNOWN)
 """Outcomes of files that a request may have taken to Amili."""
 UNREACHABLE_REQUESTS = 3
@@ -74,15 +74,14 @@ class Pipeline:
         self._reader = Reader(options, session, stop=self._stop)
         self._sender = Sender(options, client, session, stop=self._stop, log=log)
         self._packer = Packer(options)
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._leaders: dict[str, Item] = {}
         """The file that is sent, by the hash of its content."""
         self._warned_of: list[Receipt] = []
         self._todo: deque[Item] = deque()
+        self._reading = 0
         self._readers = Readers()
-        self._reads: dict[Future[Read], tuple[list[Item], float]] = {}
-        """Jobs of readers, and when each began."""
-        self._sends: dict[Future[Sent], list[Item]] = {}
-        self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._sending = 0
         self._streams = 0
         self._held_bytes = 0
         self._unreachable = 0
@@ -103,8 +102,7 @@ class Pipeline:
         self._reader.expect(everything)
         self._lines = Lines(everything)
         self._progress = Progress(self._log, files=len(self._todo), size=sum(i.file.size for i in self._todo))
-        readers = ThreadPoolExecutor(MOST_READERS, thread_name_prefix="amili-read")
-        senders = ThreadPoolExecutor(self._options.max_concurrent_requests, thread_name_prefix="amili-send")
+        readers, senders = Workers("amili-read"), Workers("amili-send")
         try:
             self._loop(readers, senders)
         except BaseException:
@@ -114,25 +112,26 @@ class Pipeline:
             try:
                 self._end(readers, senders)
             finally:
-                self._settle_rest(everything)
+                try:
+                    self._settle_rest(everything)
+                finally:  # once more: a second exception may have struck in between
+                    self._settle_rest(everything)
                 warn_of_duplicates(self._log, self._warned_of)
 
-    def _end(self, *pools: ThreadPoolExecutor) -> None:
+    def _end(self, readers: Workers, senders: Workers) -> None:
         """
         End the threads, also where a second exception strikes meanwhile.
 
         In a stopped run a thread that waits for a storage is left to itself: it can send nothing any more, since the
         stop is asked for before a tail is released, and what it was about to do is in its items' results.
         """
-        stopped = self._stop.is_set()
+        stopped = self.abandoned = self._stop.is_set()
         try:
             if stopped:
                 self._client.abort()
-                wait(self._sends, timeout=SETTLE_SECONDS)
         finally:
-            self.abandoned = stopped and not (all(map(Future.done, self._reads)) and all(map(Future.done, self._sends)))
-            for pool in pools:
-                pool.shutdown(wait=not self.abandoned, cancel_futures=True)
+            senders_ended = senders.end(SETTLE_SECONDS if stopped else None)
+            self.abandoned = not (readers.end(BREAK_SECONDS if stopped else None) and senders_ended)
 
     def _settle_rest(self, items: Sequence[Item]) -> None:
         """
@@ -155,32 +154,31 @@ class Pipeline:
                 self._finish(item, stopped)
             self._release(item)
 
-    def _loop(self, readers: ThreadPoolExecutor, senders: ThreadPoolExecutor) -> None:
+    def _loop(self, readers: Workers, senders: Workers) -> None:
         while True:
             self._start_reads(readers)
             self._start_sends(senders)
-            if not self._reads and not self._sends:
+            if not self._reading and not self._sending:
                 break
-            self._await_job()
+            self._next_event()
 
-    def _await_job(self, timeout: float = 5.0) -> None:
-        """Wait for a job, and take in what it came to."""
-        with suppress(queue.Empty):
-            job = self._done.get(timeout=timeout)
-            if job in self._reads:
-                self._on_read(job, *self._reads.pop(job))
-            else:
-                self._on_sent(job, self._sends.pop(job))
+    def _next_event(self, timeout: float = 5.0) -> None:
+        try:
+            event = self._events.get(timeout=timeout)
+        except queue.Empty:
+            pass
+        else:
+            event()
         self._progress.tell()
 
     # Reading ahead
 
-    def _start_reads(self, readers: ThreadPoolExecutor) -> None:
+    def _start_reads(self, readers: Workers) -> None:
         if self.halt:
             while self._todo:
                 self._finish(self._todo.popleft(), not_sent(self.halt.reason, transient=self.halt.transient))
             return
-        while self._todo and len(self._reads) < self._readers.number and self._has_room(self._todo[0]):
+        while self._todo and self._reading < self._readers.number and self._has_room(self._todo[0]):
             if self._reader.streams(self._todo[0]):
                 self._readers.on_stream()
             job = [self._take()]
@@ -195,10 +193,8 @@ class Pipeline:
             ):
                 job.append(self._take())
                 size += job[-1].held_bytes
-            began = time.monotonic()
-            read = readers.submit(self._reader.read, job)
-            self._reads[read] = job, began
-            read.add_done_callback(self._done.put)
+            self._reading += 1
+            readers.give(partial(self._reader_job, job), self._reading)
 
     def _has_room(self, item: Item) -> bool:
         if not self._held_bytes:
@@ -221,9 +217,16 @@ class Pipeline:
         self._streams += self._reader.streams(item)
         return item
 
-    def _on_read(self, read: Future[Read], job: list[Item], began: float) -> None:
-        error = read.exception()
-        outcomes, slow = read.result() if error is None else ([(item, not_sent(error)) for item in job], False)
+    def _reader_job(self, job: list[Item]) -> None:
+        began = time.monotonic()
+        try:
+            outcomes, slow = self._reader.read(job)
+        except BaseException as error:  # noqa: BLE001 - the coordinator waits for this job, whatever happened to it
+            outcomes, slow = [(item, not_sent(error)) for item in job], False
+        self._events.put(lambda: self._on_read(outcomes, began, slow=slow))
+
+    def _on_read(self, outcomes: list[tuple[Item, Result | None]], began: float, *, slow: bool) -> None:
+        self._reading -= 1
         self._readers.on_read(began, slow=slow)
         for item, result in outcomes:
             for one, its_result in self._lines.read(item, result):
@@ -259,20 +262,19 @@ class Pipeline:
 
     # Sending
 
-    def _start_sends(self, senders: ThreadPoolExecutor) -> None:
+    def _start_sends(self, senders: Workers) -> None:
         if self.halt:
             for item in self._packer.drain():
                 self._finish(item, not_sent(self.halt.reason, transient=self.halt.transient))
-        while len(self._sends) < self._options.max_concurrent_requests:
+        while self._sending < self._options.max_concurrent_requests:
             # A batch that is not full waits for more files as long as more can come.
-            batch = self._packer.next_batch(even_if_not_full=not self._reads)
+            batch = self._packer.next_batch(even_if_not_full=not self._reading)
             if batch is None:
                 break
-            send = senders.submit(self._sender_job, batch)
-            self._sends[send] = batch
-            send.add_done_callback(self._done.put)
+            self._sending += 1
+            senders.give(partial(self._sender_job, batch), self._sending)
 
-    def _sender_job(self, batch: list[Item]) -> Sent:
+    def _sender_job(self, batch: list[Item]) -> None:
         try:
             sent = self._sender.send(batch)
         except BaseException as error:  # noqa: BLE001 - see below
@@ -282,10 +284,10 @@ class Pipeline:
             sent = Sent({item: unknown(reason) for item in batch}, halt=EarlyStop(reason, transient=False, error=error))
         for item in batch:
             item.result = sent.results[item]
-        return sent
+        self._events.put(lambda: self._on_sent(batch, sent))
 
-    def _on_sent(self, send: Future[Sent], batch: list[Item]) -> None:
-        sent = send.result()
+    def _on_sent(self, batch: list[Item], sent: Sent) -> None:
+        self._sending -= 1
         for item in batch:
             self._finish(item, sent.results[item])
         self._progress.request(batch, sent)
@@ -341,8 +343,8 @@ class Pipeline:
         self._stop.set()
         self.halt = EarlyStop("The run was stopped before this file was sent.", transient=True)
         deadline = time.monotonic() + GRACE_SECONDS
-        while (self._reads or self._sends) and time.monotonic() < deadline:
-            self._await_job(timeout=0.1)
+        while (self._reading or self._sending) and time.monotonic() < deadline:
+            self._next_event(timeout=0.1)
         stopped = not_sent(self.halt.reason, transient=True)
         for item in [*self._todo, *self._packer.drain()]:
             self._finish(item, stopped)

@@ -23,8 +23,6 @@ from amili_provider.storage.reading import can_stay, open_content, read_content,
 
 SLOW_SECONDS = 0.002
 """A file that took longer to read and look up was waited for."""
-Read = tuple[list[tuple[Item, Result | None]], bool]
-"""What a job came to; see :meth:`Reader.read`."""
 
 
 class Reader:
@@ -51,7 +49,7 @@ class Reader:
         """Return whether *item* is too large to be held in memory."""
         return item.file.size > self._in_memory_bytes
 
-    def read(self, job: list[Item]) -> Read:
+    def read(self, job: list[Item]) -> tuple[list[tuple[Item, Result | None]], bool]:
         """
         Read, hash and look up every file of *job*.
 

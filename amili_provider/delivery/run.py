@@ -30,6 +30,7 @@ from amili_provider.report_lines import groups
 from amili_provider.storage import names
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.listing import list_files, unstable_files
+from amili_provider.storage.reading import more_than_told
 from amili_provider.storage.sources import Sources, open_sources
 
 # Without blanks, so that a line of the log never ends within a template.
@@ -86,7 +87,7 @@ class UploadRun:
         self._sleep = sleep
         self._sources = Sources([])
         self._items: list[Item] = []
-        self._listed = False
+        self.listed = False
         self._halt: EarlyStop | None = None
         self._abandoned = False
         self._has_ledger = False
@@ -103,7 +104,7 @@ class UploadRun:
     def failure(self) -> AmiliError | None:
         """Return the error that the task must end with, or None."""
         wanted, absent = (self._options.expect, self._options.min_files), self._sources.missing
-        missing = what_is_missing(*wanted, *self._found(), absent) if self._listed else []
+        missing = what_is_missing(*wanted, *self._found(), absent) if self.listed else []
         return failure(
             self.receipts,
             halt=self._halt,
@@ -182,7 +183,7 @@ class UploadRun:
                 if ledger is not None:
                     keep_apart(ledger.store, self._sources.locations)
                 self._items = self._prepare(self._list())
-                self._listed = True
+                self.listed = True
                 moving = Moving(self._options, self._items, log=self._log)
                 closing.callback(moving.close)
                 if ledger is not None:
@@ -235,7 +236,11 @@ class UploadRun:
         ]
         for item in items:
             if (reason := names.reason_to_ignore(item.file, self._options.ignore)) is not None:
-                self._settle(item, Outcome.SKIPPED, reason)
+                wrong = more_than_told(item.file) if reason == names.IS_EMPTY else None
+                if wrong is None:
+                    self._settle(item, Outcome.SKIPPED, reason)
+                else:
+                    self._settle(item, Outcome.NOT_SENT, str(wrong), transient=True)
             elif item.file.fault is not None:
                 self._settle(item, Outcome.NOT_SENT, f"It cannot be read: {item.file.fault}.")
         self._wait_for_writers([item for item in items if not item.done])

@@ -103,7 +103,7 @@ class Dialect:
         return json.dumps(list(file_ids))
 
     def clock(self, connection: sa.engine.Connection) -> str:
-        """Return the database's time; bound how long this transaction waits for others."""
+        """Return the database's time; bound how long this transaction waits for others, and let its COMMIT last."""
         return str(connection.execute(sa.select(self.now)).one()[0])
 
     def insert(self, connection: sa.engine.Connection, rows: Sequence[Values]) -> int:
@@ -140,7 +140,10 @@ class Postgres(Dialect):
     def clock(self, connection: sa.engine.Connection) -> str:
         """Return the database's time; see :meth:`Dialect.clock`."""
         bounded = sa.func.set_config("lock_timeout", f"{LOCK_SECONDS}s", True)  # noqa: FBT003 - for this transaction
-        return str(connection.execute(sa.select(self.now, bounded)).one()[0])
+        # A claim that a crash of the server may take back is none; what waits for standbys stays as it is.
+        chosen = sa.func.nullif(sa.func.current_setting("synchronous_commit"), "off")
+        lasting = sa.func.set_config("synchronous_commit", sa.func.coalesce(chosen, "on"), True)  # noqa: FBT003
+        return str(connection.execute(sa.select(self.now, bounded, lasting)).one()[0])
 
     def insert(self, connection: sa.engine.Connection, rows: Sequence[Values]) -> int:
         """

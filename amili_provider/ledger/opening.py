@@ -210,11 +210,7 @@ def _sqlite(path: str, *, table: str = "amili_attempts", create: bool) -> Ledger
         )
     if os.path.isdir(path):  # noqa: PTH112 - no right to look is said below
         raise ValueError(f"The ledger {path} is a folder. Name a file in it: 'sqlite:///{path.rstrip('/')}/ledger.db'.")
-    if kind := _remote_mount(path):
-        raise ValueError(
-            f"The ledger {path} is on a mount of kind {kind}, where SQLite's locks do not hold between machines. "
-            f"Use a disk of this machine, and if tasks run on several, a database: {WHAT_WORKS}."
-        )
+    refuse_mount(path)
     try:
         os.stat(f"{Path(path).parent}/.")  # noqa: PTH116 - a path has no dot, without which its inside is not asked for
     except PermissionError:
@@ -230,21 +226,34 @@ def _sqlite(path: str, *, table: str = "amili_attempts", create: bool) -> Ledger
     return SqlStore(sqlite_engine(path, create=create), shown=f"sqlite:///{path}", table=table, path=path)
 
 
-def _remote_mount(path: str) -> str | None:
-    """Return the kind of the mount that *path* is on if it is shared with other machines; Linux only."""
+def refuse_mount(path: str) -> None:
+    """
+    Refuse a file of SQLite on a mount that is shared with other machines, or that is mounted alone; Linux only.
+
+    :raises ValueError: if it is one.
+    """
     try:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return None
-    real = f"{Path(path).resolve().parent}/"
+        return
+    real = Path(path).resolve()
     length, kind = 0, ""
     for line in mounts:
         _, point, its_kind, *_ = line.split(" ")
-        point = point.replace("\\040", " ").rstrip("/") + "/"
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
+        if point == str(real):
+            raise ValueError(
+                f"The ledger {path} is mounted as a single file. SQLite keeps files beside it, which are not shared "
+                f"then, and neither is what others wrote: mount its folder."
+            )
         # The innermost, and of two on one point the later.
-        if real.startswith(point) and len(point) >= length:
-            length, kind = len(point), its_kind
-    return kind if _REMOTE.match(kind) else None
+        if f"{real.parent}/".startswith(folder := point.rstrip("/") + "/") and len(folder) >= length:
+            length, kind = len(folder), its_kind
+    if _REMOTE.match(kind):
+        raise ValueError(
+            f"The ledger {path} is on a mount of kind {kind}, where SQLite's locks do not hold between machines. "
+            f"Use a disk of this machine, and if tasks run on several, a database: {WHAT_WORKS}."
+        )
 
 
 def _shown(name: str) -> str:

@@ -38,7 +38,7 @@ def find(
 
     :param store: open.
     :param text: a part of the name or source, in any case; or the beginning of a hash; or a file id.
-    :param since: first day of attempts (UTC), ``YYYY-MM-DD``.
+    :param since: first day (UTC) on which it was accepted, or else tried, ``YYYY-MM-DD``.
     :param until: last day.
     :param environment: only of this one.
     :param client_no: only of this client.
@@ -48,8 +48,10 @@ def find(
     if not text.strip():
         raise ValueError("Name what to find: a part of a file's name or path, the beginning of its hash, or its id.")
     first, last = _day(since), _day(until)
-    query = Query(environment=environment, client_no=client_no, text=text.strip(), since=first, until=last)
-    found = list(islice(store.history(query), MOST_FOUND))
+    query = Query(environment=environment, client_no=client_no, text=text.strip(), since=_day_before(first))
+    shown = ((attempt, when_of(attempt)[:10]) for attempt in store.history(query))
+    wanted = (attempt for attempt, day in shown if (not first or day >= first) and (not last or day <= last))
+    found = list(islice(wanted, MOST_FOUND))
     known = histories(store, [a for a in found if not a.has_end])
     return [_found(attempt, known.get(key_of(attempt))) for attempt in found]
 
@@ -60,7 +62,7 @@ def _found(attempt: Attempt, known: History | None) -> Row:
         live = known is not None and known.state is LedgerState.IN_FLIGHT and known.deciding == attempt
         settled = known is not None and not live and attempt.attempt not in known.unknown
         became = "being sent" if live else "unknown, settled since" if settled else "unknown"
-    row = {"name": attempt.name, "outcome": became, "when": attempt.uploaded_at or attempt.claimed_at}
+    row = {"name": attempt.name, "outcome": became, "when": when_of(attempt)}
     fields = (
         "client_no", "file_type", "status", "result", "message", "source", "size", "sha256", "file_id", "attempt",
         "dag_id", "run_id", "request", "settled_by", "reason",
@@ -113,12 +115,7 @@ def report(
     :raises AmiliLedgerUnavailable: if the ledger cannot be read.
     """
     first, last = (_day(day) for day in (since, until))
-    # An attempt before midnight may end after it; one that a person settles later has its day in the past.
-    query = Query(
-        environment=environment,
-        client_no=client_no,
-        since=(date.fromisoformat(first) - timedelta(days=1)).isoformat() if first else None,
-    )
+    query = Query(environment=environment, client_no=client_no, since=_day_before(first))
     counted: dict[tuple[str, str, str], dict[str, Any]] = {}
     resolved: set[tuple[Key, int]] = set()
     for attempt in store.history(query):  # the newest first: what resolves comes before what it resolves
@@ -127,7 +124,7 @@ def report(
         elif (key_of(attempt), attempt.attempt) in resolved or attempt.is_live(clock()):
             continue
         became = "adopted" if attempt.origin is Origin.ADOPTED else str(attempt.outcome or Outcome.UNKNOWN)
-        day = (attempt.uploaded_at or attempt.claimed_at)[:10]
+        day = when_of(attempt)[:10]
         if became == "not_sent" or (first and day < first) or (last and day > last):
             continue
         row = counted.setdefault((day, attempt.client_no, attempt.file_type), {"bytes": 0})
@@ -149,6 +146,16 @@ def _day(day: str | None) -> str | None:
         return date.fromisoformat(day.strip()).isoformat()
     except ValueError:
         raise ValueError(f"{day[:40]!r} is no day. Write it as 2026-11-22.") from None
+
+
+def _day_before(day: str | None) -> str | None:
+    """Return from when on to read: an attempt before midnight may end after it; a later one has its day in the past."""
+    return (date.fromisoformat(day) - timedelta(days=1)).isoformat() if day else None
+
+
+def when_of(attempt: Attempt) -> str:
+    """Return the time on whose day an attempt counts: when Amili accepted the file, else when it was tried."""
+    return attempt.uploaded_at or attempt.claimed_at
 
 
 def key_of(attempt: Attempt) -> Key:

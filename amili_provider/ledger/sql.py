@@ -316,8 +316,8 @@ class SqlStore:
 
         def work(connection: sa.engine.Connection) -> None:
             taken.clear()
-            columns = self.table.c
-            keys = sa.select(*(columns[field] for field in KEY)).where(self._dialect.of_files)
+            self._dialect.clock(connection)
+            keys = sa.select(*(self.table.c[field] for field in KEY)).where(self._dialect.of_files)
             known: set[tuple[Any, ...]] = set()
             new: dict[tuple[Any, ...], Attempt] = {}
             # Client by client, which is how the key begins: else every row would be looked at.

@@ -292,7 +292,8 @@ class AmiliFileUploadOperator(SourceOperator):
             if asking is not None:
                 asking.or_fail(failure, receipts, context.get("ti"))
             raise failure
-        if stopped and not receipts:
+        if stopped and not run.listed:
+            self._publish(context, receipts)
             raise AmiliDeliveryIncomplete("The task was told to stop before it had listed the files. Nothing was sent.")
         if (nothing := run.nothing_there()) is not None:
             self._publish(context, receipts)

@@ -133,7 +133,8 @@ class AmiliFileBucketsOperator(SourceOperator):
     ) -> tuple[list[StorageFile], list[Skipped]]:
         """Leave out what the upload would skip: it takes a file that is named, as those in a bucket are, as meant."""
         from amili_provider.operators import arguments
-        from amili_provider.storage.names import KINDS_IGNORED, reason_to_ignore
+        from amili_provider.storage.names import IS_EMPTY, KINDS_IGNORED, reason_to_ignore
+        from amili_provider.storage.reading import more_than_told
 
         kinds = arguments.kinds_of(self.ignore, KINDS_IGNORED)
         files: list[StorageFile] = []
@@ -141,7 +142,8 @@ class AmiliFileBucketsOperator(SourceOperator):
         names: list[Skipped] = []
         for file in listed:
             reason = reason_to_ignore(file, kinds)
-            if reason is None:
+            # Of what gives more than was told, the upload says so.
+            if reason is None or (reason == IS_EMPTY and more_than_told(file)):
                 files.append(file)
             else:
                 skipped.append({"source": file.url, "message": reason})

@@ -28,9 +28,9 @@ class UploadBody:
     """
     Reads one JSON value (RFC 8259) from chunks; a body of a gigabyte costs the memory of one chunk.
 
-    A text under the key ``content`` is handed on as long as it is base64 without escapes. A mark stands in its place,
-    and before whatever else the text has. So all but base64 is read, and judged, by :mod:`json`; and every text
-    ``content`` of an object becomes a :class:`~amili_provider.sandbox.content.ReceivedContent`.
+    A text under the key ``content`` is handed on as long as it is base64, its slashes escaped or not. A mark stands in
+    its place, and before whatever else the text has. So all but base64 is read, and judged, by :mod:`json`; and every
+    text ``content`` of an object becomes a :class:`~amili_provider.sandbox.content.ReceivedContent`.
 
     :param open_content: returns where the next content goes.
     :param most_text: bytes besides contents before :class:`TooMuchText`.
@@ -85,14 +85,23 @@ class UploadBody:
 
     def _read_content(self, content: ReceivedContent, data: bytes, at: int) -> int:
         quote = data.find(b'"', at)
-        end = len(data) if quote < 0 else quote
-        escape = data.find(b"\\", at, end)
-        end = end if escape < 0 else escape
-        if content.write(memoryview(data)[at:end]):
-            self._arriving = content if end == len(data) else None
-            return end
+        stop = len(data) if quote < 0 else quote
+        while True:
+            escape = data.find(b"\\", at, stop)
+            end = stop if escape < 0 else escape
+            if not content.write(memoryview(data)[at:end]):
+                break
+            at = end
+            if data[at : at + 2] != b"\\/":  # which PHP writes for each slash
+                break
+            content.write(b"/")
+            at += 2
+        if content.problem is None and data[at:] in (b"", b"\\"):
+            self._tail = data[at:]
+            return len(data)
         self._arriving = None
-        return at  # perhaps no JSON either
+        content.discard_handle()
+        return at  # of what is no base64, json is to say whether it is JSON
 
     def _keep(self, piece: bytes) -> None:
         self._text += piece

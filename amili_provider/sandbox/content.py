@@ -79,5 +79,5 @@ class ReceivedContent:
             self.head += data[: HEAD_BYTES - len(self.head)]
         if self.path is not None:
             if self._file is None:
-                self._file = self.path.open("wb")
+                self._file = self.path.open("ab" if self.size > len(data) else "wb")
             self._file.write(data)

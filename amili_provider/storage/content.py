@@ -211,9 +211,13 @@ def blocks_of(
         raise wrong_length(file, got)
 
 
-def wrong_length(file: StorageFile, got: int | str) -> AmiliStorageError:
+class WrongLength(AmiliStorageError):  # noqa: N818 - what is wrong is the file's length
+    """A file is not as long as it was listed."""
+
+
+def wrong_length(file: StorageFile, got: int | str) -> WrongLength:
     """Return the error for a file that is not as long as it was listed."""
-    return AmiliStorageError(
+    return WrongLength(
         f"{file.url} was listed with {file.size} bytes, but {got} could be read: it is being written, was replaced, "
         f"or the storage failed. Nothing of it was accepted."
     )

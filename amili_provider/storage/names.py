@@ -104,6 +104,9 @@ def _size(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
+IS_EMPTY = "It is empty (0 bytes)."
+
+
 def reason_to_ignore(file: StorageFile, kinds: Sequence[str]) -> str | None:
     """
     Return why *file* is skipped, or None.
@@ -115,7 +118,7 @@ def reason_to_ignore(file: StorageFile, kinds: Sequence[str]) -> str | None:
     :param kinds: any of :data:`KINDS_IGNORED`.
     """
     if "empty" in kinds and file.size == 0 and file.fault is None:
-        return "It is empty (0 bytes)."
+        return IS_EMPTY
     if file.literal:
         return None
     asked = file.location_root.path.rstrip("/").split("/")

@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 from amili_provider.exceptions import AmiliStorageError
+from amili_provider.storage.base import NotAsListedError
 from amili_provider.storage.content import (
     READ_BYTES,
     DescriptorContent,
     HashedContent,
     MemoryContent,
     StoredContent,
+    WrongLength,
     blocks_of,
     state_of,
     wrong_length,
@@ -51,6 +53,23 @@ def read_content(
     if file.size <= in_memory_bytes:
         return _read_to_memory(file, on_bytes)
     return _spool(file, on_bytes)
+
+
+def more_than_told(file: StorageFile) -> AmiliStorageError | None:
+    """
+    Return what is wrong if *file*, which was listed with 0 bytes, has some all the same; object stores know theirs.
+
+    :param file: a file of a listing, with 0 bytes.
+    """
+    if not file.can_be_read_in_parallel:
+        try:
+            read_content(file, in_memory_bytes=0).close()
+        except AmiliStorageError as error:
+            if isinstance(error, WrongLength) or isinstance(error.__context__, NotAsListedError):
+                return error
+        except OSError:  # gone since
+            pass
+    return None
 
 
 def can_stay(file: StorageFile) -> bool:

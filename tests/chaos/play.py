@@ -331,7 +331,8 @@ class Play:
                 break
             self.world.mend_refused(self.tasks)
             blind = self._scenario.blind
-            if blind and number:
+            if number > (0 if blind else 1):
+                # Also where Amili says something that may be about an earlier attempt at the file.
                 self._settle_by_hand()
             how = Step(if_unknown="check" if blind else "resend", again="clear")
             self._begin_again(how)

@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -17,10 +18,13 @@ from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsErr
 from amili_provider.operators.buckets import AmiliFileBucketsOperator
 from amili_provider.storage.listing import list_files, unstable_files
 from amili_provider.storage.moves import Mover
+from tests.wire.certificates import Certificate
 from tests.wire.proxies import forward_proxy
+from tests.wire.rawserver import RawServer, answer
 from tests.words import across_lines
 
 _INVOICE = b"invoice\n" * 200_000
+_PACKED = gzip.compress(_INVOICE[:800_000]) + gzip.compress(_INVOICE[800_000:])
 
 
 class _Pages(BaseHTTPRequestHandler):
@@ -67,7 +71,7 @@ class _Pages(BaseHTTPRequestHandler):
         if path == "/part.csv":
             data = _INVOICE[: int(self.path.partition("?")[2])]
         if path == "/packed.csv":
-            data = gzip.compress(_INVOICE)
+            data = _PACKED[: int(self.path.partition("?")[2] or len(_PACKED))]
             self.send_header("Content-Encoding", "gzip")
         if path.startswith("/packed-with/"):
             self.send_header("Content-Encoding", unquote(path.split("/")[2]))
@@ -217,12 +221,53 @@ def test_what_comes_packed_is_unpacked(pages: tuple[str, type[_Pages]]) -> None:
         assert stream.read() == _INVOICE
 
 
-@pytest.mark.parametrize("packing", ["br", "zstd", "compress", "gzip, br", "aws-chunked"])
+@pytest.mark.parametrize("packing", ["br", "zstd", "compress", "deflate", "gzip, br", "aws-chunked"])
 def test_what_comes_packed_and_cannot_be_unpacked_is_refused(pages: tuple[str, type[_Pages]], packing: str) -> None:
     """The packed bytes are not the file: they are never delivered under its name."""
     address = f"{pages[0]}/packed-with/{quote(packing)}/a.csv"
     with pytest.raises(AmiliStorageSettingsError, match=f"packs it with {packing.rpartition(' ')[2]}.*Let it send"):
         list_files(address, None)
+
+
+@pytest.mark.parametrize("end", [5, 100, len(_PACKED) // 2 + 30, len(_PACKED) - 3])
+def test_what_comes_packed_and_ends_early_is_an_error(pages: tuple[str, type[_Pages]], end: int) -> None:
+    """A packed file that was cut off before it was served, in an answer that is whole: it is never a shorter file."""
+    with pytest.raises(AmiliStorageError, match="packed with gzip is damaged"):
+        list_files(f"{pages[0]}/packed.csv?{end}", None)
+
+
+def test_the_connection_s_header_goes_before_a_login_of_netrc(
+    pages: tuple[str, type[_Pages]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The user's other tools may have a login for the host; the connection says another."""
+    root, handler = pages
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login other password netrc-canary\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    port = urlsplit(root).port
+    site = {"conn_type": "http", "host": "127.0.0.1", "port": port, "extra": {"Authorization": "Bearer mine"}}
+    monkeypatch.setenv("AIRFLOW_CONN_SITE", json.dumps(site))
+    list_files(f"{root}/a.csv", "site")
+    assert {headers["Authorization"] for _, _, headers in handler.seen} == {"Bearer mine"}
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_the_connection_s_certificates_go_before_those_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    """As for the hook of the HTTP provider; and where they do not fit, the message says what is wrong."""
+    (tmp_path / "other").mkdir()
+    certificate, other = Certificate(tmp_path), Certificate(tmp_path / "other")
+    monkeypatch.setenv(variable, str(other.file))
+    with RawServer(otherwise=answer(200, b"x"), tls=certificate.server) as server:
+        site = {"conn_type": "http", "host": "127.0.0.1", "port": server.port, "schema": "https"}
+        for verify in (str(certificate.file), False):
+            monkeypatch.setenv("AIRFLOW_CONN_SITE", json.dumps({**site, "extra": {"verify": verify}}))
+            [file] = list_files(f"{server.url}/a.csv", "site")
+            assert file.size == 1
+        monkeypatch.setenv("AIRFLOW_CONN_SITE", json.dumps(site))
+        with pytest.raises(AmiliStorageError, match=r"SSLError: self.signed certificate|SSLError: .*issuer"):
+            list_files(f"{server.url}/a.csv", "site")
 
 
 @pytest.mark.parametrize("packing", ["identity", "", "Identity"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -179,6 +180,34 @@ def test_airflow_s_own_database_is_refused_in_any_schema(database: SqlHome, monk
     monkeypatch.setattr(database, "named", "fin.deliveries")
     with pytest.raises(ValueError, match="Airflow's own metadata database"):
         database.store(create=True).create()
+
+
+@on(
+    ("server", "database"),
+    [("postgres", ("CREATE DATABASE {}", {"options": f"-c synchronous_commit={how}"})) for how in ("off", "local")],
+    indirect=True,
+)
+def test_what_is_written_outlives_the_server(database: SqlHome) -> None:
+    """Where a COMMIT is said to wait for no disk, ours does: a claim that a crash takes back is sent twice."""
+    store = database.store(create=True)
+    assert isinstance(store, SqlStore)
+    store.create()
+    store.open()
+    kept: list[str] = []
+
+    @sa.event.listens_for(store.engine, "commit")
+    def _commit(connection: sa.engine.Connection) -> None:
+        kept.append(connection.exec_driver_sql("SHOW synchronous_commit").scalar_one())
+
+    attempt = an_attempt(b"1")
+    assert store.claim([attempt], 600) == set()
+    attempt.settle(ACCEPTED)
+    store.settle([attempt])
+    other = an_attempt(b"2")
+    other.stamp(1_790_000_000.0, 600)
+    store.restore([other])
+    (extra,) = json.loads(os.environ[f"AIRFLOW_CONN_{CONN_ID.upper()}"])["extra"].values()
+    assert kept == ["local" if extra.endswith("local") else "on"] * 3
 
 
 @on(

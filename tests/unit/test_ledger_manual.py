@@ -29,6 +29,7 @@ from tests.ledger_cases import (
     LOST,
     REFUSED,
     Clock,
+    an_attempt,
     facts,
     file_id_of,
     ledger_over,
@@ -612,3 +613,24 @@ def test_an_export_that_is_not_whole_is_refused(ledger: Ledger, change: Any, wor
     other.create()
     with pytest.raises(ValueError, match=words):
         transfer.import_lines(other, change(list(transfer.export(ledger.store))))
+
+
+@pytest.mark.parametrize(("since", "until", "found"), [
+    ("2026-11-22", "2026-11-22", True), ("2026-11-22", None, True), (None, "2026-11-22", True),
+    (None, "2026-11-21", False), ("2026-11-23", None, False),
+])  # fmt: skip
+@pytest.mark.parametrize(
+    "claimed", ["2026-11-21T23:59:58.000Z", "2026-11-26T09:00:00.000Z"], ids=["midnight", "settled"]
+)
+def test_a_file_is_found_on_the_day_that_is_shown(
+    any_store: LedgerStore, claimed: str, since: str | None, until: str | None, found: bool
+) -> None:
+    """Accepted after midnight, or settled days later: it counts on the day of its acceptance, as in the report."""
+    attempt = an_attempt(b"1", name="invoice-1042.csv")
+    attempt.settle(ACCEPTED)
+    attempt.claimed_at, attempt.expires_at = claimed, claimed
+    attempt.settled_at, attempt.uploaded_at = claimed, "2026-11-22T00:00:03.000Z"
+    any_store.restore([attempt])
+    rows = questions.find(any_store, "1042", since=since, until=until)
+    assert [row["when"][:10] for row in rows] == ["2026-11-22"] * found
+    assert bool(questions.report(any_store, since=since, until=until)) is found

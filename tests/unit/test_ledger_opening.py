@@ -168,6 +168,20 @@ def test_a_network_mount_is_found_behind_blanks_and_links(tmp_path: Path, mount:
             store_from(f"sqlite:///{path}", _settings())
 
 
+@pytest.mark.parametrize("kind", ["ext4", "overlay", "nfs4"])
+def test_a_file_that_is_mounted_alone_is_refused(tmp_path: Path, mount: Any, kind: str) -> None:
+    """SQLite's log is beside it, in no other container: what one has written the other does not know."""
+    for name in ("x.db", "a (b).db"):
+        (tmp_path / name).touch()
+        (tmp_path / "link.db").unlink(missing_ok=True)
+        (tmp_path / "link.db").symlink_to(tmp_path / name)
+        point = f"{tmp_path}/{name}".replace(" ", "\\040")
+        mount(f"/dev/sda1 / ext4 rw 0 0\n/dev/sda1 {point} {kind} rw 0 0\n")
+        for path in (tmp_path / name, tmp_path / "link.db"):
+            with pytest.raises(ValueError, match="is mounted as a single file.*mount its folder"):
+                store_from(f"sqlite:///{path}", _settings())
+
+
 def test_where_mounts_cannot_be_told_sqlite_is_taken(tmp_path: Path, mount: Any) -> None:
     """Not every system has them."""
     mount(FileNotFoundError("/proc/self/mounts"))

@@ -171,14 +171,20 @@ def test_a_raw_line_break_in_content_is_malformed_json(where: int) -> None:
         read(b'{"content":' + body + b"}", range(30))
 
 
-def test_content_goes_to_disk(tmp_path: Path) -> None:
-    """The file on disk has the bytes that were sent."""
-    data = bytes(range(256)) * 3000
-    reader = UploadBody(lambda: ReceivedContent(tmp_path / "part"))
-    for piece in cut(b'{"content":"' + base64.b64encode(data) + b'"}', range(0, 1_100_000, 65_521)):
+@pytest.mark.parametrize("slash", [b"/", b"\\/", b"\\u002f"])
+def test_content_goes_to_disk(tmp_path: Path, slash: bytes) -> None:
+    """The file on disk has the bytes that were sent, and none is open longer than its content arrives."""
+    data = [bytes(range(256)) * 300, *([b"\xff" * 9] * 300)]
+    paths = [tmp_path / str(number) for number in range(len(data))]
+    going = iter(paths)
+    reader = UploadBody(lambda: ReceivedContent(next(going)))
+    contents = (b'{"content":"' + base64.b64encode(one).replace(b"/", slash) + b'"}' for one in data)
+    before = len([*Path("/proc/self/fd").iterdir()])
+    for piece in cut(b"[" + b",".join(contents) + b"]", range(0, 1_100_000, 4_001)):
         reader.feed(piece)
-    assert list(reader.close()) == ["content"]
-    assert (tmp_path / "part").read_bytes() == data
+        assert len([*Path("/proc/self/fd").iterdir()]) < before + 5
+    assert len(reader.close()) == len(data)
+    assert [path.read_bytes() for path in paths] == data
 
 
 def test_content_costs_no_memory() -> None:
@@ -203,7 +209,8 @@ def test_nesting_and_text_are_bounded() -> None:
         read(b"[" * 100_000 + b"]" * 100_000)
     with pytest.raises(MalformedJson, match="digits"):
         read(b"1" * 10_000)
-    assert read(b'{"content":"' + b"QUJD" * 90 + b'"}', most_text=100)
+    for content in (b"QUJD" * 90, b"QU\\/D" * 90):
+        assert read(b'{"content":"' + content + b'"}', range(0, 500, 7), most_text=100)["content"] != "not base64"
     with pytest.raises(TooMuchText):
         read(b'["' + b"x" * 90 + b'", "' + b"y" * 20, most_text=100)
     with pytest.raises(TooMuchText):

@@ -13,6 +13,7 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_3_PLUS
 
 from amili_provider.command.desk import Desk
+from amili_provider.delivery import run
 from amili_provider.exceptions import (
     AmiliArgumentError,
     AmiliDeliveryIncomplete,
@@ -23,6 +24,7 @@ from amili_provider.exceptions import (
     AmiliStorageError,
     AmiliUploadRejected,
 )
+from amili_provider.operators import amili as amili_operator
 from amili_provider.operators import asking as asking_module
 from amili_provider.operators.amili import AmiliFileUploadOperator
 from amili_provider.operators.question import HAS_THEM, LEAVE_UNKNOWN, OPTIONS, SEND_AGAIN
@@ -664,3 +666,22 @@ def test_an_answer_that_was_not_offered_is_nobodys_word(
     asks.begin()
     with pytest.raises(AmiliOutcomeUnknown, match="none of those offered"):
         asks.answer("Perhaps")
+
+
+@can_ask
+def test_stopped_before_the_second_part_has_listed_it_is_not_green(
+    task: Callable[..., Task], outbound: Path, amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a person said of the first part's files says nothing of those that the second part has not looked for."""
+    _write(outbound, a=b"one")
+    amili_sandbox.faults.add("upload", **LOST)
+    asking = task(expect=["a.csv", "must-come.csv"])
+    assert asking.begin() is None
+
+    def stopped(*_: Any, **__: Any) -> Any:
+        raise amili_operator._Stopped
+
+    monkeypatch.setattr(run, "list_files", stopped)
+    with pytest.raises(AmiliDeliveryIncomplete, match="told to stop before it had listed the files"):
+        asking.answer(HAS_THEM)
+    assert asking.published == {"a.csv": "already_uploaded"}

@@ -130,9 +130,9 @@ def test_the_first_of_the_listing_is_sent_also_if_it_is_read_last(
             b_is_read.wait(20)
         return read(reader, job)
 
-    def tell(delivery: Pipeline, done: Any, job: Any, began: float) -> None:
-        on_read(delivery, done, job, began)
-        if job[0].receipt.name == "b.csv":
+    def tell(delivery: Pipeline, outcomes: Any, *more: Any, **how: Any) -> None:
+        on_read(delivery, outcomes, *more, **how)
+        if outcomes[0][0].receipt.name == "b.csv":
             b_is_read.set()
 
     monkeypatch.setattr(Reader, "read", read_late)

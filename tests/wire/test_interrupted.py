@@ -239,14 +239,14 @@ def test_a_second_exception_while_stopping_ends_the_request_on_its_way(
 
     (outbound / "a.csv").write_bytes(b"1")
     amili_sandbox.faults.add("upload", delay=60, stage="accepted")
-    await_job = Pipeline._await_job
+    next_event = Pipeline._next_event
 
     def interrupted(delivery: Pipeline, *given: Any, **more: Any) -> None:
         if amili_sandbox.uploads:
             raise Timeout
-        await_job(delivery, timeout=0.05)
+        next_event(delivery, timeout=0.05)
 
-    monkeypatch.setattr(Pipeline, "_await_job", interrupted)
+    monkeypatch.setattr(Pipeline, "_next_event", interrupted)
     ti = FakeTaskInstance()
     started = time.monotonic()
     with pytest.raises(Timeout):
@@ -254,6 +254,38 @@ def test_a_second_exception_while_stopping_ends_the_request_on_its_way(
     assert time.monotonic() - started < 15
     assert [r["outcome"] for r in ti.pushed["return_value"]] == ["unknown"]
     assert not _amili_threads()
+
+
+def test_a_second_exception_while_receipts_are_made_final_loses_none(
+    upload: Upload,
+    outbound: Path,
+    amili_sandbox: SandboxServer,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_when: Callable[[Callable[[], bool]], None],
+) -> None:
+    """What was sent is not called "not tried": without a ledger, a retry would send it twice."""
+    from amili_provider.delivery import pipeline
+
+    for number in range(10):
+        (outbound / f"{number}.csv").write_bytes(b"%d" % number)
+    amili_sandbox.faults.add("upload", delay=1.0, stage="accepted")
+    monkeypatch.setattr(pipeline, "GRACE_SECONDS", 0.2)
+    settle_rest = pipeline.Pipeline._settle_rest
+    struck: list[bool] = []
+
+    def interrupted(delivery: pipeline.Pipeline, items: Any) -> None:
+        if not struck:
+            struck.append(True)
+            raise Timeout
+        settle_rest(delivery, items)
+
+    monkeypatch.setattr(pipeline.Pipeline, "_settle_rest", interrupted)
+    stop_when(lambda: bool(amili_sandbox.uploads))
+    ti = FakeTaskInstance()
+    with pytest.raises(AmiliOutcomeUnknown):
+        upload(ti, ledger=None)
+    assert {r["outcome"] for r in ti.pushed["return_value"]} == {"unknown"}
+    assert len(amili_sandbox.uploads) == 10
 
 
 def test_a_reader_that_breaks_does_not_hold_up_the_run(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
-from collections.abc import Iterator
+import ssl
+import zlib
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import BinaryIO, cast
@@ -22,7 +24,7 @@ _SECONDS = (30, 120)
 _BLOCK = 256 * 1024
 # Bytes as they are. What a server compresses all the same is unpacked: it is the file that was asked for.
 _HEADERS = {"Accept-Encoding": "identity"}
-_UNPACKED = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
+_PLAIN, _GZIP = frozenset({"", "identity"}), frozenset({"gzip", "x-gzip"})
 
 
 class HttpFiles:
@@ -84,7 +86,8 @@ class HttpFiles:
             size = _length(answer)
             if size is None:
                 # The only way to know it is to read it.
-                size = sum(len(block) for block in _blocks(answer))
+                content = _content(answer)
+                size = sum(len(block) for block in iter(lambda: content.read(_BLOCK), b""))
             modified = _moment(answer.headers.get("Last-Modified"))
             version = answer.headers.get("ETag") or (None if modified is None else str(modified))
             return object_entry(path, size, version, modified)
@@ -97,17 +100,23 @@ class HttpFiles:
         except BaseException:
             answer.close()
             raise
-        return cast("BinaryIO", _Body(answer))
+        return _content(answer)
 
     def _ask(self, method: str, path: str) -> requests.Response:
-        proxies = self._proxies(path)
+        session, proxies = self._session, self._proxies(path)
+        # What the connection says counts: requests would prefer a bundle that the environment names to its
+        # certificates, and a login in ~/.netrc to its header.
+        verify = None if session.verify is True else session.verify
+        auth = _as_it_is if session.auth is None and "Authorization" in session.headers else None
         try:
-            return self._session.request(
-                method, path, headers=_HEADERS, stream=True, timeout=_SECONDS, allow_redirects=False, proxies=proxies
-            )
+            return session.request(
+                method, path, headers=_HEADERS, stream=True, timeout=_SECONDS, allow_redirects=False, proxies=proxies,
+                verify=verify, auth=auth,
+            )  # fmt: skip
         except requests.RequestException as error:
             # Its text holds the whole address, whose query may be a signature.
-            raise OSError(f"no answer from {urlsplit(path).netloc} ({type(error).__name__})") from None
+            why = f"{type(error).__name__}{_certificate_problem(error)}"
+            raise OSError(f"no answer from {urlsplit(path).netloc} ({why})") from None
 
     def _proxies(self, address: str) -> dict[str, str] | None:
         """Return the way to an address, read from the environment as for Amili; None: as the connection says."""
@@ -133,8 +142,7 @@ class HttpFiles:
             )
         if answer.status_code != 200:  # noqa: PLR2004 - the one status that promises a whole file
             raise OSError(f"the server answered {said}")
-        packed = {one.strip().casefold() for one in answer.headers.get("Content-Encoding", "").split(",")}
-        if unknown := packed - _UNPACKED:
+        if unknown := {*_packings(answer)} - _GZIP:
             raise WrongSettings(
                 f"the server packs it with {one_line(', '.join(sorted(unknown)), 40)}, unasked, which is not unpacked "
                 f"here. Let it send the file as it is, or packed with gzip"
@@ -155,7 +163,7 @@ def _moment(words: str | None) -> float | None:
 
 def _length(answer: requests.Response) -> int | None:
     """Return the length of the file, or None where the server does not tell it, or tells that of its packed form."""
-    if answer.headers.get("Content-Encoding", "identity").strip().casefold() not in ("", "identity"):
+    if _packings(answer):
         return None
     length = answer.headers.get("Content-Length", "")
     return int(length) if length.isdecimal() else None
@@ -165,13 +173,36 @@ def _host(answer: requests.Response) -> str:
     return one_line(urlsplit(urljoin(answer.url, answer.headers["Location"])).netloc.rpartition("@")[2], 80)
 
 
-def _blocks(answer: requests.Response) -> Iterator[bytes]:
-    return iter(lambda: answer.raw.read(_BLOCK, decode_content=True), b"")
+def _packings(answer: requests.Response) -> list[str]:
+    words = (one.strip().casefold() for one in answer.headers.get("Content-Encoding", "").split(","))
+    return [word for word in words if word not in _PLAIN]
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _certificate_problem(error: BaseException | None) -> str:
+    """Return what is wrong with the server's certificate, if that is what an error of requests wraps."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f": {error.verify_message}"
+        inner = getattr(error, "reason", None) or next(iter(error.args), None)
+        error = inner if isinstance(inner, BaseException) else None
+    return ""
+
+
+def _content(answer: requests.Response) -> BinaryIO:
+    """Return the bytes of a file in an answer, unpacked if they came packed."""
+    content = cast("BinaryIO", _Body(answer))
+    for _ in _packings(answer):
+        content = cast("BinaryIO", _Unpacked(content))
+    return content
 
 
 class _Body(io.RawIOBase):
     """
-    The bytes of a file in an answer, unpacked if they came packed.
+    What an answer holds, as it comes.
 
     :param answer: an answer whose body was not read.
     """
@@ -187,10 +218,44 @@ class _Body(io.RawIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         """Return at most *size* bytes; none at the end."""
         wanted = _BLOCK if size is None or size < 0 else min(size, _BLOCK)
-        return bytes(self._answer.raw.read(wanted, decode_content=True))
+        return bytes(self._answer.raw.read(wanted, decode_content=False))
 
     def close(self) -> None:
         """Give the connection back."""
         if not self.closed:
             super().close()
             self._answer.close()
+
+
+class _Unpacked(io.RawIOBase):
+    """
+    What was packed with gzip, to its end: urllib3 takes one that is cut off for whole.
+
+    :param packed: as it comes.
+    """
+
+    def __init__(self, packed: BinaryIO) -> None:
+        super().__init__()
+        self._packed = packed
+        self._content = gzip.GzipFile(fileobj=packed, mode="rb")
+
+    def readable(self) -> bool:
+        """Return True: it is for reading."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """
+        Return at most *size* bytes; none at the end.
+
+        :raises OSError: if it is cut off or damaged.
+        """
+        try:
+            return self._content.read(_BLOCK if size is None or size < 0 else min(size, _BLOCK))
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise OSError(f"what the server packed with gzip is damaged: {error}") from None
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if not self.closed:
+            super().close()
+            self._packed.close()

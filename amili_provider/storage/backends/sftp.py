@@ -99,6 +99,11 @@ class SftpFiles(ServerFiles[_Connection]):
                 "the private key needs a passphrase. Add it to the connection: extra 'private_key_passphrase' for an "
                 "inline key, the password for a key file"
             ) from None
+        except paramiko.BadAuthenticationType as error:
+            raise WrongSettings(
+                f"{where} does not let {self._login!r} log in with what the connection has; it offers "
+                f"{', '.join(error.allowed_types)}. A password needs 'password' there, a key 'publickey'"
+            ) from None
         except paramiko.AuthenticationException as error:
             raise WrongSettings(
                 f"{where} refuses the login of {self._login!r} ({error}). Correct the login, password or key"
@@ -291,6 +296,10 @@ class _Windows(io.RawIOBase):
                 raise OSError(f"it became shorter while it was read, after {self._next} bytes")
             self._window.reverse()
             self._next = end
+            # What paramiko keeps of blocks that the server gave in parts.
+            self._file._prefetch_data.clear()  # noqa: SLF001 - paramiko has no other way
+        if not self._size:
+            return bytes(self._file.read(_READ_BYTES))  # of what a server tells no size
         if not self._window:
             return b""
         block = self._window.pop()

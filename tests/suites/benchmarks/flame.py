@@ -27,7 +27,7 @@ from tests.suites.benchmarks.measurements import GIB, KIB
 from tests.suites.benchmarks.measuring import ROOT, make_file, make_files, server
 
 _WIDTH, _HEIGHT, _NARROWEST = 1000, 15, 0.004
-_ROOTS = ("AmiliFileUploadOperator.execute", "Reader.read", "Pipeline._sender_job", "ObjectFiles.read")
+_ROOTS = ("AmiliFileUploadOperator.execute", "Pipeline._reader_job", "Pipeline._sender_job", "ObjectFiles.read")
 _COLOURS = {"delivery": "#8ecae6", "ledger": "#ffb703", "storage": "#90be6d", "api": "#f4a261", "": "#d9d9d9"}
 _IMPORTED = "<frozen importlib"
 Stack = tuple[str, ...]
