@@ -19,8 +19,8 @@ from amili_provider.ledger.questions import Row
 from amili_provider.ledger.stores import LedgerStore
 
 _DAYS = 30
-_NO_MATCH = "No file matches."
 """Days of a report that names no first day."""
+_NO_MATCH = "No file matches."
 
 
 @dataclass(frozen=True, slots=True)

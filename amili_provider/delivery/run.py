@@ -88,6 +88,7 @@ class UploadRun:
         self._sources = Sources([])
         self._items: list[Item] = []
         self.listed = False
+        """Whether it is known which files there are."""
         self._halt: EarlyStop | None = None
         self._abandoned = False
         self._has_ledger = False

@@ -113,8 +113,8 @@ class AmiliFileBucketsOperator(SourceOperator):
         sources = open_sources(source, conn_id) if source else Sources([])
         with closing(sources):
             listed = list_files(sources, max_files=max_files)
-        self.log.info("Found %d file(s) in %s", len(listed), sources.shown)
-        files, skipped = self._without_skipped(listed, context)
+            self.log.info("Found %d file(s) in %s", len(listed), sources.shown)
+            files, skipped = self._without_skipped(listed, context)
         if not files:
             end_with_nothing(nothing_there(sources, skipped), if_no_files, self.log)
             return []
