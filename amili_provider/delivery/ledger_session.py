@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from amili_provider.api.client import AmiliClient
 from amili_provider.delivery.duplicates import not_sent_twice
-from amili_provider.delivery.item import Item, Result, in_a_dry_run, not_sent, unknown
+from amili_provider.delivery.item import Item, Result, in_a_dry_run, joined, not_sent, unknown
 from amili_provider.delivery.options import Options
 from amili_provider.exceptions import (
     AmiliConnectionError,
@@ -251,16 +251,17 @@ class LedgerSession:
         if self._ledger is not None:
             self._ledger.check_margin(self._claims[item.file_id] for item in group)
 
-    def release(self, group: Sequence[Item]) -> None:
+    def release(self, group: Sequence[Item], why: str = "") -> None:
         """
         Give back the claims of files of which nothing was accepted; those never claimed are passed over.
 
+        :param why: what was answered, if it was.
         :raises AmiliLedgerUnavailable: if that cannot be written.
         """
         mine = [item for item in group if item.receipt.file_id in self._claims]
         if self._ledger is None or not mine:
             return
-        verdict = Verdict(Outcome.NOT_SENT, message="Nothing of the request was accepted.")
+        verdict = Verdict(Outcome.NOT_SENT, message=joined("Nothing of the request was accepted.", why))
         self._ledger.settle([(self._claims.pop(item.file_id), verdict) for item in mine])
         found = self._look_up_all([item.file_id for item in mine])
         for item in mine:

@@ -211,10 +211,10 @@ class Sender:
         rest = [item for item in group if item not in results]
         return [rest] if rest else []
 
-    def _let_go_of_claims(self, group: list[Item], sent: Sent) -> None:
+    def _let_go_of_claims(self, group: list[Item], sent: Sent, why: str = "") -> None:
         _foretell(group, _STOPPED)
         try:
-            self._session.release(group)
+            self._session.release(group, why)
         except AmiliLedgerUnavailable as error:
             sent.halt = sent.halt or EarlyStop(f"Not tried: {error}", transient=True, error=error)
 
@@ -260,7 +260,7 @@ class Sender:
         again = self._isolated(rest, reply, of=len(group))
         if not again:
             results |= dict.fromkeys(rest, self._refused(reply, at, alone=len(group) == 1))
-        self._let_go_of_claims([item for part in again for item in part], sent)
+        self._let_go_of_claims([item for part in again for item in part], sent, reply.words)
         self._settle([item for item in group if item in results], results, sent)
         by_gateway = reply.refused_by is RefusedBy.GATEWAY and len(group) == 1
         self._breaker.note({result.outcome for result in results.values()}, by_gateway=by_gateway)

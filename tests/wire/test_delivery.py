@@ -26,6 +26,7 @@ from amili_provider.exceptions import (
 )
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.storage.reading import read_content, read_small_contents
+from tests.ledgers import attempts_in, new_ledger
 from tests.wire.conftest import FakeTaskInstance, Upload
 from tests.words import one_line
 
@@ -144,15 +145,21 @@ def test_rejected_files_fail_the_task_and_the_others_arrive(
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_one_poisoned_file_among_200_is_isolated(
-    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, status: int
+    upload: Upload, outbound: Path, amili_sandbox: SandboxServer, tmp_path: Path, status: int
 ) -> None:
-    """199 arrive exactly once, one is named."""
+    """199 arrive exactly once, one is named; the ledger has Amili's words about requests that were refused whole."""
     amili_sandbox.rules.poison_status = status
     for number in range(200):
         (outbound / f"{number}.csv").write_bytes(b"POISON" if number == 137 else b"%d" % number)
     with pytest.raises(AmiliUploadRejected, match=r"(?s)1 of 200.*137\.csv"):
         upload()
     assert Counter(Counter(u.file_id for u in amili_sandbox.uploads).values()) == {1: 199}
+    given_back = {a.message for a in attempts_in(new_ledger(tmp_path)) if a.outcome == "not_sent"}
+    assert given_back
+    assert all(
+        re.match(rf"Nothing of the request was accepted\. .*{status}.* cannot be processed", str(said))
+        for said in given_back
+    )
 
 
 def test_isolation_can_be_turned_off(upload: Upload, outbound: Path, connect: Callable[..., SandboxServer]) -> None:
