@@ -97,12 +97,18 @@ class _Pages(BaseHTTPRequestHandler):
         """Be quiet."""
 
 
+class _Site(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of those who leave early."""
+
+
 @pytest.fixture(name="pages")
 def _pages(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[_Pages]]]:
     """The address of a web server, and what it saw; the connection ``site`` names it."""
     handler = type("Pages", (_Pages,), {"seen": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Site(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     port = server.server_address[1]
