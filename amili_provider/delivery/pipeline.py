@@ -79,9 +79,8 @@ class Pipeline:
         """The file that is sent, by the hash of its content."""
         self._warned_of: list[Receipt] = []
         self._todo: deque[Item] = deque()
-        self._reading = 0
+        self._reading = self._sending = 0
         self._readers = Readers()
-        self._sending = 0
         self._streams = 0
         self._held_bytes = 0
         self._unreachable = 0
