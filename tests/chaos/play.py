@@ -331,14 +331,18 @@ class Play:
                 break
             self.world.mend_refused(self.tasks)
             blind = self._scenario.blind
-            if number > (0 if blind else 1):
-                # Also where Amili says something that may be about an earlier attempt at the file.
+            if number and (blind or self._amili_is_to_be_asked()):
                 self._settle_by_hand()
             how = Step(if_unknown="check" if blind else "resend", again="clear")
             self._begin_again(how)
             for task in self.tasks:
                 self._tries([(task, {})])
         self._look_once_more()
+
+    def _amili_is_to_be_asked(self) -> bool:
+        """Whether what the result endpoint says of a file may be about an earlier attempt: then a person must ask."""
+        receipts = [receipt for task in self.tasks for receipt in task.receipts or []]
+        return any(r["outcome"] == "unknown" and "Ask Amili" in r["message"] for r in receipts)
 
     def _settle_by_hand(self) -> None:
         """Do what the message says: ask the other side, and settle what is unknown."""
