@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
 from amili_provider.connection.settings import settings_from
@@ -19,7 +19,7 @@ def settle(
     ledger: dict[str, str],
     url: str,
     client_no: str,
-    there: Collection[str],
+    there: Collection[Sequence[str]],
     answer_timeout: float,
     ahead: float,
 ) -> dict[str, bool]:
@@ -29,7 +29,7 @@ def settle(
     :param ledger: as a connection names it.
     :param url: of the sandbox's API, with its base path.
     :param client_no: whose files.
-    :param there: the file ids that the other side has.
+    :param there: the file ids that the other side has, each with its name.
     :param answer_timeout: of the connection.
     :param ahead: seconds by which the ledger's clock runs ahead of the machine's.
     :returns: what was said of which file.
@@ -45,7 +45,16 @@ def settle(
         store_from(None, settings), environment=environment, client_no=client_no, answer_timeout=answer_timeout
     ) as opened:
         found = [row["file_id"] for row in unknown(opened.store, environment=environment, client_no=client_no)]
+        # One that was sent under two names is settled by request, once its requests hold no other that is unknown.
+        two_names = [i for i, known in opened.look_up(found).items() if len(known.unknown_names) > 1]
+        arrived_ids = {file_id for file_id, _ in there}
+        person = Person("chaos", "asked Amili")
         for arrived in (True, False):
-            if ids := [file_id for file_id in found if (file_id in there) is arrived]:
-                settle_in(opened, Person("chaos", "asked Amili"), arrived=arrived, file_ids=ids)
-    return {file_id: file_id in there for file_id in found}
+            if ids := [i for i in found if i not in two_names and (i in arrived_ids) is arrived]:
+                settle_in(opened, person, arrived=arrived, file_ids=ids)
+        for file_id in two_names:
+            known = opened.look_up([file_id])[file_id]
+            for attempt in [a for a in known.attempts if a.attempt in known.unknown]:
+                arrived = [file_id, attempt.name] in [list(one) for one in there]
+                settle_in(opened, person, arrived=arrived, request=attempt.request)
+    return {file_id: file_id in arrived_ids for file_id in found}

@@ -352,7 +352,7 @@ class Play:
                 ledger=self._ledger,
                 url=sandbox.base_url,
                 client_no=next(iter(sandbox.rules.clients)),
-                there=[upload.file_id for upload in sandbox.uploads],
+                there=[(upload.file_id, upload.name) for upload in sandbox.uploads],
                 answer_timeout=ANSWER_TIMEOUT,
                 ahead=self._clock,
             )
