@@ -27,6 +27,7 @@ from amili_provider.storage.backends.sftp import SftpFiles
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.listing import list_files
 from amili_provider.storage.names import IS_EMPTY, KINDS_IGNORED, reason_to_ignore
+from amili_provider.storage.reading import more_than_told
 from tests.wire.conftest import FakeTaskInstance
 
 Change = Callable[[paramiko.SFTPAttributes], None]
@@ -292,6 +293,15 @@ def test_what_is_told_to_be_empty_and_is_not_is_never_skipped(
     assert not amili_sandbox.uploads
     buckets = AmiliFileBucketsOperator(task_id="buckets", **where)
     assert [[address.rpartition("/")[2] for address in bucket] for bucket in buckets.execute({})] == [["a.csv"]]
+
+
+def test_what_linux_tells_to_be_empty_and_is_not_is_found_out(tmp_path: Path) -> None:
+    """Its own files are made when they are read; one that is empty stays so."""
+    (tmp_path / "a.csv").touch()
+    made, empty = (list_files(path, None)[0] for path in ("/proc/version", str(tmp_path / "a.csv")))
+    assert (made.size, empty.size) == (0, 0)
+    assert "was listed with 0 bytes" in str(more_than_told(made))
+    assert more_than_told(empty) is None
 
 
 def test_a_server_that_gives_less_than_was_asked_for_costs_no_memory(ssh: Callable[..., None]) -> None:
