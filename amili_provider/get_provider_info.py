@@ -49,7 +49,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         # Without this, Airflow 2 does not draw the task's button.
-        "extra-links": ["amili_provider.operators.links.AmiliReceiptsLink"],
+        "extra-links": ["amili_provider.operators.assets.AmiliReceiptsLink"],
         "config": {
             "amili": {
                 "description": "The page 'Amili deliveries' (Airflow 3.1 and newer).",

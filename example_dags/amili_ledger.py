@@ -82,8 +82,8 @@ with DAG(
     def act() -> list[dict[str, Any]]:
         """Do what the form asks for."""
         # Nothing heavy is imported when the DAG is parsed.
-        from amili_provider.command import form  # noqa: PLC0415
+        from amili_provider.command import desk  # noqa: PLC0415
 
-        return form.act(get_current_context())
+        return desk.act(get_current_context())
 
     act()

@@ -39,9 +39,8 @@ from amili_provider.ledger import Ledger, LedgerState, manual
 from amili_provider.ledger import ledger as ledger_module
 from amili_provider.ledger.attempts import Attempt, Origin, Run, timestamp
 from amili_provider.ledger.ledger import MARGIN_SECONDS, SETTLE_SECONDS
-from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.state import History, history
-from amili_provider.ledger.stores import Found, LedgerStore
+from amili_provider.ledger.stores import Found, LedgerStore, MemoryStore
 from amili_provider.receipts import Outcome, Receipt
 from amili_provider.storage.content import MemoryContent
 from amili_provider.storage.files import StorageFile

@@ -8,8 +8,7 @@ from typing import Any
 
 from amili_provider.ledger import Attempt, ClaimFacts, Ledger
 from amili_provider.ledger.attempts import Run
-from amili_provider.ledger.memory import MemoryStore
-from amili_provider.ledger.stores import LedgerStore
+from amili_provider.ledger.stores import LedgerStore, MemoryStore
 from amili_provider.receipts import Outcome, Verdict
 
 FILE_TYPE = "InvoiciaFormatDocFile"

@@ -19,7 +19,7 @@ import httpx
 from amili_provider.api.responses import take_body
 from amili_provider.api.results import Vocabulary, read_json
 from amili_provider.api.tokens import TOKEN_TIMEOUT_SECONDS, Token, TokenService, atoken_answer, token_answer
-from amili_provider.api.urls import USER_AGENT
+from amili_provider.api.transport import USER_AGENT
 from amili_provider.connection.fields import label as field_label
 from amili_provider.connection.settings import AmiliSettings
 from amili_provider.exceptions import AmiliConnectionError, AmiliPermanentError

@@ -23,7 +23,7 @@ from amili_provider.api.results import (
     read_upload_answer,
     what_instead_of_json,
 )
-from amili_provider.api.taken import takes_something
+from amili_provider.api.upload import takes_something
 from amili_provider.exceptions import AmiliResponseError
 from amili_provider.receipts import Outcome, Verdict, one_line
 

@@ -17,7 +17,7 @@ import httpx
 
 from amili_provider.api.responses import ResponseUnusable, atake_body, take_body
 from amili_provider.api.results import read_json
-from amili_provider.api.retry import asked_to_wait
+from amili_provider.api.transport import asked_to_wait
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliConnectionError,

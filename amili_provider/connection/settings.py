@@ -11,13 +11,13 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from amili_provider.connection.addresses import (
     ENVIRONMENTS,
     Address,
+    checked_proxy,
     identity_of,
     read_base_url,
     read_host,
 )
 from amili_provider.connection.fields import FIELDS, MOST_FILES_PER_REQUEST, default, label
 from amili_provider.connection.form import known_extras
-from amili_provider.connection.proxies import checked_proxy
 from amili_provider.connection.values import (
     as_bool,
     as_count,

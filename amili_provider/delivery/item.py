@@ -1,15 +1,30 @@
-"""One file on its way; what became of the files of one request, and whether the run can go on."""
+"""One file on its way, which files travel together, what became of them, and whether the run can go on."""
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from amili_provider.api.upload import base64_bytes
+from amili_provider.delivery.options import Options
 from amili_provider.exceptions import AmiliPermanentError
 from amili_provider.ledger import History
 from amili_provider.receipts import Outcome, Receipt, Verdict, one_line
 from amili_provider.storage.content import HashedContent
 from amili_provider.storage.files import StorageFile
+
+_AROUND_CONTENT_BYTES = 160
+"""JSON around a file's content, its name left out."""
+UNKNOWN_REQUESTS = 2
+"""After so many requests whose outcome is unknown, and none of which something was accepted, the rest is not tried."""
+REFUSED_FILES = 100
+"""
+After so many files that a gateway let through not even alone, and none that Amili accepted, a request that it refuses
+is not halved any more: it is hardly about single files then, and each half would be one more request in vain.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,3 +199,88 @@ class Item:
         if self.content is not None:
             self.content.close()
             self.content = None
+
+
+class Packer:
+    """
+    Packs items into batches, one batch a request.
+
+    :param options: its bounds.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._ready: deque[list[Item]] = deque()
+        self._open: list[Item] = []
+        self._open_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._open) + sum(len(batch) for batch in self._ready)
+
+    def add(self, item: Item) -> None:
+        """Take *item* into the batch being packed; a file too large to share a request gets one of its own."""
+        assert item.content is not None
+        size = base64_bytes(item.content.size) + 6 * len(item.receipt.name) + _AROUND_CONTENT_BYTES
+        limit = base64_bytes(self._options.batch_bytes)
+        if item.content.size > self._options.in_memory_bytes or size > limit:
+            self._ready.append([item])
+            return
+        if self._open and self._open_bytes + size > limit:
+            self._close()
+        self._open.append(item)
+        self._open_bytes += size
+        if len(self._open) >= self._options.max_files_per_request:
+            self._close()
+
+    def next_batch(self, *, even_if_not_full: bool) -> list[Item] | None:
+        """Return the next batch, or None if there is none yet."""
+        if not self._ready and even_if_not_full and self._open:
+            self._close()
+        return self._ready.popleft() if self._ready else None
+
+    def drain(self) -> list[Item]:
+        """Return everything that was not handed out."""
+        items = [item for batch in self._ready for item in batch] + self._open
+        self._ready.clear()
+        self._open, self._open_bytes = [], 0
+        return items
+
+    def _close(self) -> None:
+        self._ready.append(self._open)
+        self._open, self._open_bytes = [], 0
+
+
+class Breaker:
+    """What requests came to since Amili last accepted something. Safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._unknown = self._refused_by_gateway = 0
+
+    def note(self, outcomes: AbstractSet[Outcome], *, by_gateway: bool = False) -> None:
+        """
+        Take note of a request that has ended.
+
+        :param outcomes: what became of its files.
+        :param by_gateway: whether a gateway refused a request of one file.
+        """
+        with self._lock:
+            if Outcome.UPLOADED in outcomes:
+                self._unknown = self._refused_by_gateway = 0
+            self._unknown += Outcome.UNKNOWN in outcomes and Outcome.UPLOADED not in outcomes
+            self._refused_by_gateway += by_gateway
+
+    @property
+    def halt(self) -> EarlyStop | None:
+        """Why nothing more is to be sent, if so."""
+        if self._unknown < UNKNOWN_REQUESTS:
+            return None
+        return EarlyStop(
+            f"Not tried: of {self._unknown} requests in a row nobody knows what Amili took. A retry sends this file.",
+            transient=True,
+        )
+
+    @property
+    def gateway_bars_all(self) -> bool:
+        """Whether halving requests that a gateway refuses leads nowhere."""
+        return self._refused_by_gateway >= REFUSED_FILES

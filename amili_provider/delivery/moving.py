@@ -15,9 +15,8 @@ from amili_provider.delivery.options import Options
 from amili_provider.exceptions import AmiliError, AmiliPermanentError
 from amili_provider.ledger.stores import LedgerStore
 from amili_provider.receipts import Outcome
-from amili_provider.storage.locations import Location
+from amili_provider.storage.locations import Location, is_pattern
 from amili_provider.storage.moves import Mover
-from amili_provider.storage.patterns import is_pattern
 
 _AT_ONCE = 8
 _NOT_BY_NAME = "Not moved: Amili refused the request without naming the file, and accepted no other."

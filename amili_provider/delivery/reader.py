@@ -1,17 +1,22 @@
 """
-Reading a job of files: read, hash, look up.
+Reading a job of files: read, hash, look up; and the threads that do it.
 
-Runs in a reader's thread and touches nothing of Airflow. Every file of the job leaves with its content, or with what
+A job runs in a reader's thread and touches nothing of Airflow. Every file of it leaves with its content, or with what
 becomes of it instead. A large file that nobody can have sent before leaves unread: it is hashed while it is sent, and
 looked up before its request's tail.
+
+Jobs are given by a thread in which a signal may raise an exception at any moment: Airflow's time-outs and kills do that
+in the task's own. Whatever takes a lock there (an executor, a future, a condition) may keep it then, and its workers
+wait for that lock for ever. A :class:`queue.SimpleQueue` has none to keep.
 """
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from amili_provider.delivery.item import Item, Result, not_sent
 from amili_provider.delivery.ledger_session import LedgerSession
@@ -23,6 +28,51 @@ from amili_provider.storage.reading import can_stay, open_content, read_content,
 
 SLOW_SECONDS = 0.002
 """A file that took longer to read and look up was waited for."""
+FEWEST_READERS, MOST_READERS = 2, 16
+
+
+class Workers:
+    """
+    Threads that do jobs in the order in which they were given.
+
+    :param name: what the threads are called, before their number.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def give(self, job: Callable[[], None], going: int) -> None:
+        """
+        Have *job* done, which raises nothing.
+
+        :param going: how many jobs there are with it; so many threads there will be.
+        """
+        self._jobs.put(job)
+        while len(self._threads) < going:
+            thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def end(self, seconds: float | None) -> bool:
+        """
+        Wait until the jobs are done and the threads have ended.
+
+        :param seconds: for how long at most; None for as long as it takes.
+        :returns: whether they have. If not, they end when their job does, and hold up nothing.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            if thread.is_alive():  # else an exception came before it was started
+                thread.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
 
 
 class Reader:
@@ -112,9 +162,6 @@ class Reader:
     def _keep_reading(self, _: int) -> None:
         if self._stop.is_set():
             raise InterruptedError("The run was stopped before this file was read.")
-
-
-FEWEST_READERS, MOST_READERS = 2, 16
 
 
 class Readers:

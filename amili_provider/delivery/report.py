@@ -31,7 +31,7 @@ from amili_provider.report_lines import (
     was_asked,
     wrapped,
 )
-from amili_provider.storage.sources import Sources
+from amili_provider.storage.opening import Sources
 
 _REMEDIES = {
     "unwritten": "Mend the ledger first: it was not told of files, so the next run finds them unknown.",

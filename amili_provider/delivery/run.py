@@ -13,25 +13,23 @@ from amili_provider import fault_points
 from amili_provider.api.client import AmiliClient
 from amili_provider.connection.addresses import ENVIRONMENTS
 from amili_provider.connection.settings import AmiliSettings
-from amili_provider.delivery.earlier import no_longer_listed, restore
 from amili_provider.delivery.item import EarlyStop, Item
 from amili_provider.delivery.ledger_session import LedgerSession
 from amili_provider.delivery.moving import Moving, keep_apart
 from amili_provider.delivery.options import FileFacts, Options
 from amili_provider.delivery.pipeline import Pipeline
-from amili_provider.delivery.progress import shown_bytes
+from amili_provider.delivery.progress import Telemetry, shown_bytes
 from amili_provider.delivery.report import Skipped, failure, non_retryable_error, nothing_there, what_is_missing
-from amili_provider.delivery.telemetry import Telemetry
 from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
 from amili_provider.ledger import Ledger
 from amili_provider.ledger.opening import ledger_from
-from amili_provider.receipts import Outcome, Receipt, escaped, one_line
+from amili_provider.receipts import Outcome, Receipt, escaped, no_longer_listed, one_line, restore
 from amili_provider.report_lines import groups
 from amili_provider.storage import names
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.listing import list_files, unstable_files
+from amili_provider.storage.opening import Sources, open_sources
 from amili_provider.storage.reading import more_than_told
-from amili_provider.storage.sources import Sources, open_sources
 
 # Without blanks, so that a line of the log never ends within a template.
 _ARCHIVED = (

@@ -19,8 +19,7 @@ from amili_provider import fault_points
 from amili_provider.api.client import AmiliClient
 from amili_provider.api.responses import RefusedBy, UploadReply
 from amili_provider.api.upload import PartUnreadable, UploadBody, UploadPart
-from amili_provider.delivery.breaker import Breaker
-from amili_provider.delivery.item import EarlyStop, Item, Post, Result, Sent, joined, not_sent, unknown
+from amili_provider.delivery.item import Breaker, EarlyStop, Item, Post, Result, Sent, joined, not_sent, unknown
 from amili_provider.delivery.ledger_session import LedgerSession, NotOurs
 from amili_provider.delivery.options import Options
 from amili_provider.exceptions import (

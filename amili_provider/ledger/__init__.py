@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin
-from amili_provider.ledger.claims import Claim, ClaimLost, SettlingFailed
 from amili_provider.ledger.ledger import Ledger
-from amili_provider.ledger.state import Disregard, History, LedgerState
+from amili_provider.ledger.state import Claim, ClaimLost, Disregard, History, LedgerState, SettlingFailed
 
 __all__ = [
     "Attempt",

@@ -32,8 +32,7 @@ from amili_provider import fault_points
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger import attempts
 from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin
-from amili_provider.ledger.claims import Claim, ClaimLost, SettlingFailed
-from amili_provider.ledger.state import Disregard, History, LedgerState, history
+from amili_provider.ledger.state import Claim, ClaimLost, Disregard, History, LedgerState, SettlingFailed, history
 from amili_provider.ledger.stores import Identity, LedgerStore
 from amili_provider.receipts import Outcome, Verdict
 

@@ -13,17 +13,15 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from amili_provider.ledger.asking import facts_of
 from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin, Run, is_file_id, same_name
-from amili_provider.ledger.claims import ClaimLost
 from amili_provider.ledger.ledger import Ledger
-from amili_provider.ledger.questions import Row
-from amili_provider.ledger.state import History, LedgerState
+from amili_provider.ledger.questions import Row, facts_of
+from amili_provider.ledger.state import ClaimLost, History, LedgerState
 from amili_provider.ledger.stores import Query
 from amili_provider.receipts import Outcome, Verdict, escaped, one_line
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.listing import list_files
-from amili_provider.storage.sources import open_sources
+from amili_provider.storage.opening import open_sources
 
 _NAMED = 5
 _LONGEST_REASON = 1_000

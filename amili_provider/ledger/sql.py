@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, NoSuchTableError
 
 from amili_provider.exceptions import AmiliLedgerUnavailable
-from amili_provider.ledger import fitness
+from amili_provider.ledger import dialects
 from amili_provider.ledger.attempts import FIELDS, FORMAT, Attempt, AttemptState, epoch
 from amili_provider.ledger.dialects import DIALECTS, TOGETHER
 from amili_provider.ledger.stores import Found, Identity, Query, another_ledger
@@ -30,6 +30,7 @@ from amili_provider.ledger.table import (
     IDENTITY,
     KEY,
     SAID,
+    Transactions,
     attempt_of,
     attempts_table,
     ddl,
@@ -38,7 +39,6 @@ from amili_provider.ledger.table import (
     row_of,
     values_of,
 )
-from amili_provider.ledger.transactions import Transactions
 from amili_provider.receipts import one_line
 
 _PAGE = 1000
@@ -80,19 +80,18 @@ class SqlStore:
             )
         schema, _, name = table.rpartition(".")
         self.table = attempts_table(name, schema or None)
-        self._dialect = DIALECTS[engine.dialect.name](engine, self.table)
+        self._dialect = dialect = DIALECTS[engine.dialect.name](engine, self.table)
         self.shown = f"{shown}, table {table}"
+        options = dialect.reads, dialect.writes
         self._transactions = Transactions(
-            engine, self._dialect, shown=self.shown, path=path, conn_id=conn_id, said=said, sleep=sleep
+            engine, options, shown=self.shown, path=path, conn_id=conn_id, said=said, sleep=sleep
         )
         self.places = [("file", path + suffix) for suffix in ("", "-wal", "-shm")] if path else []
         # Statements are made once: to make one costs as much as to run it.
         columns = self.table.c
         self._select = sa.select(*(columns[field] for field in FIELDS))
-        of_files = self._dialect.of_files
-        self._look_up = (
-            self._select.add_columns(self._dialect.now).where(of_files).order_by(columns.file_id, columns.attempt)
-        )
+        of_files = dialect.of_files
+        self._look_up = self._select.add_columns(dialect.now).where(of_files).order_by(columns.file_id, columns.attempt)
         mine = sa.and_(of_files, columns.owner == sa.bindparam("its_owner"))
         self._settle = (
             sa.update(self.table)
@@ -111,9 +110,9 @@ class SqlStore:
         """
 
         def work(connection: sa.engine.Connection) -> tuple[Identity, bool]:
-            fitness.refuse_unfit(connection, self._dialect, self.table, self.shown)
+            dialects.refuse_unfit(connection, self._dialect, self.table, self.shown)
             self._dialect.create(connection, self.table)
-            fitness.try_out(connection, self.table, self._insert, self.shown)
+            dialects.try_out(connection, self.table, self._insert, self.shown)
             known = self._identity(connection)
             if known is not None:
                 return known, False
@@ -141,7 +140,7 @@ class SqlStore:
 
         def work(connection: sa.engine.Connection) -> Identity:
             if not read_only:
-                fitness.refuse_unfit(connection, self._dialect, self.table, self.shown)
+                dialects.refuse_unfit(connection, self._dialect, self.table, self.shown)
             if not self._dialect.has_table(connection, self.table.name, self.table.schema):
                 raise NoSuchTableError(self.table.fullname)
             known = self._identity(connection)
@@ -152,12 +151,12 @@ class SqlStore:
                     f"sent with it before, it was emptied: restore it."
                 )
             if not read_only:
-                fitness.try_out(connection, self.table, self._insert, self.shown)
+                dialects.try_out(connection, self.table, self._insert, self.shown)
             return known
 
         try:
             if self._path is None or Path(self._path).is_file():
-                fitness.refuse_strangers(self._path, self.shown)
+                dialects.refuse_strangers(self._path, self.shown)
                 who = self._transactions.run("be opened", work, writes=not read_only)
                 self._opened = who, _file(self._path)
                 return who

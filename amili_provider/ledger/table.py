@@ -1,17 +1,23 @@
 """
-The ledger's table: one row an attempt, a column for each field of ``Attempt``; and how an attempt becomes a row.
+The ledger's table, how an attempt becomes a row of it, and the transactions on it.
 
-Its columns are the facts that people ask for, so that accounting can ask with what they have.
+It has one row an attempt, a column for each field of ``Attempt``: the facts that people ask for, so that accounting can
+ask with what they have. A transaction is tried again if what failed may pass: no connection, a deadlock, a lock.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
+import tenacity
+from sqlalchemy.exc import DBAPIError, IntegrityError, NoSuchTableError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from amili_provider import fault_points
+from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.attempts import FIELDS, Attempt, AttemptState, Origin, check_state
 from amili_provider.ledger.stores import EXACT, Query
 from amili_provider.receipts import Outcome, one_line
@@ -46,6 +52,7 @@ _WORDS, _RESOLVES = [FIELDS.index(field) for field in ("state", "outcome", "orig
 _FREE_TEXT = [
     (index, _LENGTHS.get(field, 16_000)) for index, field in enumerate(FIELDS) if field not in {*INTEGERS, *_OUR_WORDS}
 ]
+T = TypeVar("T")
 
 
 def attempts_table(name: str = DEFAULT_TABLE, schema: str | None = None) -> sa.Table:
@@ -149,3 +156,105 @@ def ddl(table: sa.Table, engine: sa.engine.Engine) -> str:
     name = engine.dialect.identifier_preparer.format_table(table)
     written.append(f"GRANT SELECT, INSERT, UPDATE ON {name} TO <login of the connection>")
     return "".join(f"{statement};\n" for statement in written)
+
+
+class Transactions:
+    """
+    Transactions of one ledger in a database.
+
+    :param engine: of the database.
+    :param options: of a connection, for one question and for a transaction that writes.
+    :param shown: the ledger as messages name it, without secrets.
+    :param path: SQLite's file.
+    :param conn_id: the Airflow connection of a server.
+    :param said: returns an error's words without secrets.
+    :param sleep: how to wait between tries.
+    """
+
+    def __init__(
+        self,
+        engine: sa.engine.Engine,
+        options: tuple[Mapping[str, Any], Mapping[str, Any]],
+        *,
+        shown: str,
+        path: str | None,
+        conn_id: str,
+        said: Callable[[BaseException], str],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._engine = engine
+        self._reads, self._writes = options
+        self._shown = shown
+        self._path = path
+        self._conn_id = conn_id
+        self._said = said
+        self._sleep = sleep
+
+    def run(
+        self,
+        what: str,
+        work: Callable[[sa.engine.Connection], T],
+        *,
+        writes: bool = False,
+        claims: bool = False,
+        also: str = "",
+    ) -> T:
+        """
+        Run *work* in a transaction; once more if it failed for a reason that may pass.
+
+        Every *work* can be repeated, also after a COMMIT whose answer was lost.
+
+        :param what: as in "The ledger cannot <what>".
+        :param also: what a message adds to that.
+        :raises AmiliLedgerUnavailable: if it fails for good.
+        :raises IntegrityError: if *claims*, and somebody else has a key.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_may_pass),
+            wait=tenacity.wait_exponential(multiplier=0.1, max=2.0) + tenacity.wait_random(0, 0.1),
+            stop=tenacity.stop_after_attempt(5),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        try:
+            return retrying(lambda: self._once(work, writes=writes))
+        except NoSuchTableError:
+            raise
+        # Of a driver that is given settings, or characters, that it does not understand, errors come as they are.
+        except (SQLAlchemyError, OSError, UnicodeError, TypeError, AttributeError, OverflowError) as error:
+            if claims and isinstance(error, IntegrityError):
+                raise
+            raise self.unavailable(what, error, also) from None
+
+    def _once(self, work: Callable[[sa.engine.Connection], T], *, writes: bool) -> T:
+        options = {"amili_writes": writes, **(self._writes if writes else self._reads)}
+        with self._engine.connect().execution_options(**options) as connection, connection.begin():
+            result = work(connection)
+            if writes:
+                fault_points.reached("before commit")
+        if writes:
+            fault_points.reached("committed")
+        return result
+
+    def unavailable(self, what: str, error: Exception, also: str = "") -> AmiliLedgerUnavailable:
+        """Return the error for what cannot be done, in the driver's own words and with the remedy."""
+        # The driver's own words: SQLAlchemy's hold the statement and its values.
+        said = self._said(getattr(error, "orig", None) or error).rstrip(".")
+        remedy = (
+            f"connection {self._conn_id!r} is right and its server reachable, that the database has room, and that the "
+            f"login may SELECT, INSERT and UPDATE"
+        )
+        if self._path is not None:
+            remedy = "the disk has room, and that the user who runs the tasks may write the folder and all files in it"
+        return AmiliLedgerUnavailable(
+            f"The ledger {self._shown} cannot {what}: {type(error).__name__}: {said}. Nothing is sent without it. "
+            f"Check that {remedy}.{also}"
+        )
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Return whether a transaction may succeed if it is tried again: no connection, a deadlock, a lock."""
+    if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError):
+        return False
+    refused = isinstance(error, sa.exc.ProgrammingError | sa.exc.DataError | sa.exc.NotSupportedError)
+    return bool(error.connection_invalidated) or not refused

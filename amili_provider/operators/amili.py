@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from amili_provider.connection.fields import LEDGER_FROM_CONNECTION
-from amili_provider.operators.links import AmiliReceiptsLink
+from amili_provider.operators.assets import AmiliReceiptsLink
 from amili_provider.operators.templates import SourceOperator
 from amili_provider.report_lines import laid_out_errors
 
@@ -230,7 +230,7 @@ class AmiliFileUploadOperator(SourceOperator):
         from amili_provider.delivery.run import UploadRun
         from amili_provider.exceptions import AmiliError, wrong_arguments_are_permanent
         from amili_provider.hooks.amili import AmiliHook
-        from amili_provider.operators.retries import policy_for
+        from amili_provider.operators.task import policy_for
 
         # Here and not in __init__: it is asked in this process, of mapped tasks too, and nothing has to be serialized.
         self.retry_policy = policy_for(getattr(self, "retry_policy", None))
@@ -321,7 +321,7 @@ class AmiliFileUploadOperator(SourceOperator):
 
         :param task_instance: not needed.
         """
-        from amili_provider.operators.lineage import facets
+        from amili_provider.operators.assets import facets
 
         return facets(self._receipts, self._base_url)
 

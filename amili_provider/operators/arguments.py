@@ -19,17 +19,15 @@ from amili_provider.storage.names import KINDS_IGNORED
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from amili_provider.operators.amili import AmiliFileUploadOperator
-
 _PRINTED = re.compile(r"^\s*[\[({].*[\])}]\s*$", re.DOTALL)
 """Text that looks like a list, tuple, set or dictionary that was printed."""
 
 
-def options_of(task: AmiliFileUploadOperator, context: Context) -> Options:
+def options_of(task: Any, context: Context) -> Options:
     """
     Check every argument of an upload, before anything is sent.
 
-    :param task: the operator, rendered.
+    :param task: the :class:`~amili_provider.operators.amili.AmiliFileUploadOperator`, rendered.
     :param context: Airflow's; an empty one will do.
     :raises ValueError: for the first argument that is wrong.
     """

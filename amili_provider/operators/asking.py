@@ -20,7 +20,6 @@ from airflow.providers.common.compat.version_compat import (
     get_base_airflow_version_tuple,
 )
 
-from amili_provider.delivery.earlier import receipt_from
 from amili_provider.delivery.options import Options
 from amili_provider.delivery.report import failure as failure_of
 from amili_provider.exceptions import AmiliError, AmiliOutcomeUnknown, AmiliPermanentError
@@ -30,7 +29,7 @@ from amili_provider.ledger.attempts import Run
 from amili_provider.ledger.manual import Person
 from amili_provider.ledger.opening import ledger_from
 from amili_provider.operators import question
-from amili_provider.receipts import Outcome, Receipt, one_line
+from amili_provider.receipts import Outcome, Receipt, one_line, receipt_from
 from amili_provider.report_lines import LOG_WIDTH, LONGEST_CLASS, wrapped
 
 GOES_ON_IN = "execute_complete"

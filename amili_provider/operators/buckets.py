@@ -1,13 +1,21 @@
-"""Spread a long listing over workers: list once, return buckets for dynamic task mapping."""
+"""
+Spread a long listing over workers: list once, and return balanced buckets for dynamic task mapping.
+
+What a bucket costs is its bytes and its files: ten thousand small files take longer than one large one of as many
+bytes. The costliest files are placed first, each into the bucket that costs least so far.
+"""
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from amili_provider.operators.templates import SourceOperator
 from amili_provider.report_lines import laid_out_errors
+from amili_provider.storage.names import comparable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -15,8 +23,130 @@ if TYPE_CHECKING:
     from amili_provider.delivery.report import Skipped
     from amili_provider.storage.files import StorageFile
 
+
+FILE_COSTS_BYTES = 256 * 1024
+"""What a file costs besides its bytes: reading a name, a request to the storage, a claim and a receipt."""
 MOST_BUCKETS = 1024
 """Airflow's own bound on the map indexes of one task, ``[core] max_map_length``."""
+
+
+class Sized(Protocol):
+    """What has to be known of a file to place it; ``storage.listing.StorageFile`` is one."""
+
+    @property
+    def name(self) -> str:
+        """Base name."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """
+    What one bucket holds at most.
+
+    :param files: how many files.
+    :param size: how many bytes; a larger file gets a bucket of its own.
+    """
+
+    files: int
+    size: int
+
+
+def balanced_buckets(files: Sequence[Sized], bounds: Bounds) -> list[list[int]]:
+    """
+    Return the positions of *files*, spread over as few buckets as their bounds allow, of about equal cost.
+
+    The same files always give the same buckets; each keeps the order of the listing. Files with equal names stay
+    together in twos and threes, also where that exceeds the bounds: the upload of a bucket sees them side by side,
+    and refuses them as it would have done with the whole listing before it.
+
+    :param files: a listing.
+    :param bounds: of one bucket.
+    """
+    units = _units(files)
+    units.sort(key=lambda unit: (-unit.cost, unit.positions))
+    count = _fewest(files, bounds)
+    while True:
+        buckets = _spread(units, count, bounds)
+        if len(buckets) <= count:
+            break
+        # The bounds did not let everything in: spread anew, so that what was left over has no bucket to itself.
+        count = len(buckets)
+    placed = [sorted(bucket.positions) for bucket in buckets if bucket.positions]
+    return sorted(placed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """Files that stay together."""
+
+    positions: tuple[int, ...]
+    size: int
+
+    @property
+    def cost(self) -> int:
+        return self.size + FILE_COSTS_BYTES * len(self.positions)
+
+
+class _Bucket:
+    def __init__(self) -> None:
+        self.positions: list[int] = []
+        self.size = 0
+        self.cost = 0
+
+    def has_room(self, unit: _Unit, bounds: Bounds) -> bool:
+        return not self.positions or (
+            len(self.positions) + len(unit.positions) <= bounds.files and self.size + unit.size <= bounds.size
+        )
+
+    def add(self, unit: _Unit) -> None:
+        self.positions.extend(unit.positions)
+        self.size += unit.size
+        self.cost += unit.cost
+
+
+def _fewest(files: Sequence[Sized], bounds: Bounds) -> int:
+    """Return a number of buckets below which the files cannot fit."""
+    size = sum(min(file.size, bounds.size) for file in files)
+    return max(1, -(-len(files) // bounds.files), -(-size // bounds.size))
+
+
+def _units(files: Sequence[Sized]) -> list[_Unit]:
+    by_name: dict[str, list[int]] = {}
+    for position, file in enumerate(files):
+        by_name.setdefault(comparable(file.name), []).append(position)
+    units = []
+    for positions in by_name.values():
+        # Twos, and a three at the end of an odd number: none is left alone, and none is too large to balance.
+        while positions:
+            taken = len(positions) if len(positions) <= 3 else 2  # noqa: PLR2004 - the last three stay together
+            together, positions = positions[:taken], positions[taken:]  # noqa: PLW2901
+            units.append(_Unit(tuple(together), sum(files[p].size for p in together)))
+    return units
+
+
+def _spread(units: Sequence[_Unit], count: int, bounds: Bounds) -> list[_Bucket]:
+    """Return the buckets, at least *count*; more if the bounds do not let everything into these."""
+    buckets = [_Bucket() for _ in range(count)]
+    cheapest = [(0, number) for number in range(count)]
+    for unit in units:
+        passed: list[tuple[int, int]] = []
+        while cheapest and not buckets[cheapest[0][1]].has_room(unit, bounds):
+            number = heapq.heappop(cheapest)[1]
+            if len(buckets[number].positions) < bounds.files:
+                passed.append((buckets[number].cost, number))
+        if cheapest:
+            number = heapq.heappop(cheapest)[1]
+        else:
+            number = len(buckets)
+            buckets.append(_Bucket())
+        buckets[number].add(unit)
+        for entry in [*passed, (buckets[number].cost, number)]:
+            heapq.heappush(cheapest, entry)
+    return buckets
 
 
 class AmiliFileBucketsOperator(SourceOperator):
@@ -92,13 +222,13 @@ class AmiliFileBucketsOperator(SourceOperator):
     def _buckets(self, context: Context) -> list[list[str]]:
         from contextlib import closing
 
-        from amili_provider.delivery.buckets import Bounds, balanced_buckets
         from amili_provider.delivery.report import nothing_there
         from amili_provider.exceptions import AmiliStorageSettingsError
         from amili_provider.operators import arguments
+        from amili_provider.operators.buckets import Bounds, balanced_buckets
         from amili_provider.operators.task import end_with_nothing
         from amili_provider.storage.listing import list_files
-        from amili_provider.storage.sources import Sources, open_sources
+        from amili_provider.storage.opening import Sources, open_sources
 
         bounds = Bounds(
             files=arguments.number_of("max_files_per_bucket", self.max_files_per_bucket),
@@ -171,8 +301,8 @@ class AmiliFileBucketsOperator(SourceOperator):
 def _address(file: StorageFile, conn_id: str | None) -> str:
     """Return the path by which an upload with the same ``source_conn_id`` finds *file*."""
     from amili_provider.exceptions import AmiliStorageSettingsError
-    from amili_provider.storage.patterns import is_pattern
-    from amili_provider.storage.sources import EXACT
+    from amili_provider.storage.locations import is_pattern
+    from amili_provider.storage.opening import EXACT
 
     storage = file.location_root.storage
     as_it_is = storage.prefix + file.path == file.url

@@ -58,7 +58,7 @@ def secrets_of(source: Any) -> set[str]:
 
 
 def _paths(source: Any) -> Iterator[str]:
-    from amili_provider.storage.sources import EXACT
+    from amili_provider.storage.opening import EXACT
 
     if isinstance(source, Sequence | set | frozenset) and not isinstance(source, str):
         for entry in source:

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
     from amili_provider.api.results import Vocabulary
     from amili_provider.sensors.arguments import Asked
-    from amili_provider.triggers.base import AmiliTrigger
+    from amili_provider.triggers.amili import AmiliTrigger
     from amili_provider.triggers.clients import Overrides
-    from amili_provider.triggers.events import Open, Settled
-    from amili_provider.triggers.questions import Ask, Client, Key
+    from amili_provider.triggers.questions import Ask, Client, Key, Open, Settled
 
 _PARTIAL_CHOICES = ("wait", "fail", "succeed")
 

@@ -16,17 +16,16 @@ from airflow.providers.common.compat.sdk import AirflowSensorTimeout, PokeReturn
 from amili_provider.exceptions import AmiliError, AmiliResultFailed, wrong_arguments_are_permanent
 from amili_provider.report_lines import laid_out, laid_out_errors
 from amili_provider.sensors.soft_fail import SensorThatEndsAsPokeWould, first_reschedule_date
-from amili_provider.triggers.base import MOST_FAILURES, Pace, Time
+from amili_provider.triggers.amili import MOST_FAILURES, Pace, Time
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from amili_provider.api.results import Vocabulary
-    from amili_provider.sensors.poller import Poller
-    from amili_provider.triggers.base import AmiliTrigger
+    from amili_provider.triggers.amili import AmiliTrigger
     from amili_provider.triggers.clients import Overrides
-    from amili_provider.triggers.events import Open, Settled
-    from amili_provider.triggers.questions import Ask, Client, Key
+    from amili_provider.triggers.polling import Poller
+    from amili_provider.triggers.questions import Ask, Client, Key, Open, Settled
 
 DEFAULT_TIMEOUT_SECONDS = 60 * 60
 _GRACE_SECONDS = 120
@@ -244,7 +243,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
         """
         from pydantic import ValidationError
 
-        from amili_provider.triggers.events import CLEAR, Settled, read_event
+        from amili_provider.triggers.questions import CLEAR, Settled, read_event
 
         ended = read_event(event)
         try:
@@ -263,8 +262,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
 
     def _opened(self, context: Context, wanted: list[tuple[str | None, str]], started: float) -> Poller:
         from amili_provider.hooks.amili import AmiliHook
-        from amili_provider.sensors.poller import Poller
-        from amili_provider.triggers.polling import Wait
+        from amili_provider.triggers.polling import Poller, Wait
 
         hook = AmiliHook(self.amili_conn_id)
         settings = self._overrides().applied_to(hook.settings)
@@ -298,7 +296,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
             raise self._refused(refused, still_open, len(known) + len(still_open))
         missing = self._missing(known)
         if missing or still_open:
-            from amili_provider.triggers.events import CLEAR
+            from amili_provider.triggers.questions import CLEAR
 
             raise AmiliError(f"The trigger ended without a result of {len(missing) or len(still_open)}. {CLEAR}")
         names = self._names()

@@ -22,10 +22,9 @@ from amili_provider.storage.backends.objects import THREADS, look_at_key, matchi
 from amili_provider.storage.base import Entry
 from amili_provider.storage.errors import explain
 from amili_provider.storage.files import StorageFile
-from amili_provider.storage.locations import Location
+from amili_provider.storage.locations import Levels, Location, is_pattern, natural_key
 from amili_provider.storage.names import comparable
-from amili_provider.storage.patterns import Levels, is_pattern, natural_key
-from amili_provider.storage.sources import EXACT, Sources, open_sources
+from amili_provider.storage.opening import EXACT, Sources, open_sources
 
 log = logging.getLogger(__name__)
 

@@ -28,10 +28,9 @@ from amili_provider.storage.base import Entry, NotAsListedError
 from amili_provider.storage.connections import BY_SCHEME, split_url
 from amili_provider.storage.errors import explain
 from amili_provider.storage.files import StorageFile, look_at
-from amili_provider.storage.locations import Location
+from amili_provider.storage.locations import Location, is_pattern
 from amili_provider.storage.names import with_suffix
 from amili_provider.storage.opening import open_storage, split_conn_id
-from amili_provider.storage.patterns import is_pattern
 
 log = logging.getLogger(__name__)
 

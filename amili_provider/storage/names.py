@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from amili_provider.receipts import escaped
 from amili_provider.storage.files import StorageFile
-from amili_provider.storage.patterns import is_pattern
+from amili_provider.storage.locations import is_pattern
 
 KINDS_IGNORED = ("hidden", "temporary", "empty")
 """Kinds of files that can be skipped."""

@@ -17,7 +17,7 @@ from amili_provider.connection.values import as_words, checked_result_path
 from amili_provider.hooks.amili import missing_connection, short_extras
 
 if TYPE_CHECKING:
-    from amili_provider.api.async_client import AmiliAsyncClient
+    from amili_provider.api.exchange import AmiliAsyncClient
 
 
 LONGEST_ANSWER_SECONDS = 60.0
@@ -114,9 +114,9 @@ async def aclient(settings: AmiliSettings, questions: int, on_token: Any = amask
     :raises AmiliArgumentError: if the environment names a proxy that cannot be used.
     """
     tls = await asyncio.to_thread(_made_ready, settings)
-    from amili_provider.api import async_client  # imported in the thread above
+    from amili_provider.api import exchange  # imported in the thread above
 
-    opened = async_client.AmiliAsyncClient(
+    opened = exchange.AmiliAsyncClient(
         for_questions(settings),
         verify=tls,
         auth=_shared_auth(settings, on_token),
@@ -137,9 +137,9 @@ def _made_ready(settings: AmiliSettings) -> Any:
     The first import of the HTTP library takes up to 200 ms; its first request on an event loop would import another
     100 ms of its own library for events, which a rehearsal here brings forward; reading certificates takes 20 ms.
     """
-    from amili_provider.api import async_client, transport
+    from amili_provider.api import exchange, transport
 
-    async_client.rehearse()
+    exchange.rehearse()
     return transport.ssl_context(settings)
 
 

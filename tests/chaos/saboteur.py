@@ -104,12 +104,12 @@ class Countdown:
 
 def _hurry() -> None:
     """Shorten pauses, and call files large that are not; how often something is tried stays as it is."""
-    from amili_provider.api import retry
+    from amili_provider.api import transport
     from amili_provider.delivery import pipeline
     from amili_provider.ledger import dialects, ledger
     from amili_provider.ledger.sql import SqlStore
 
-    retry._FIRST_BACKOFF_SECONDS = 0.02
+    transport._FIRST_BACKOFF_SECONDS = 0.02
     wrap(SqlStore, "__init__", lambda make, *args, **more: make(*args, **{**more, "sleep": _briefly}))
     ledger.SETTLE_SECONDS = 1.5
     dialects.LOCK_SECONDS = 0.2  # type: ignore[assignment]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from amili_provider.command import desk, form
+from amili_provider.command import desk
 from amili_provider.ledger import Ledger, LedgerState, manual
 from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.opening import create_in_file
@@ -43,7 +43,7 @@ def clicked(action: str, *, user: str | None = None, **fields: Any) -> list[dict
         "ti": SimpleNamespace(dag_id="amili_ledger", run_id="manual", task_id="act"),
         "dag_run": SimpleNamespace(triggering_user_name=user),
     }
-    return form.act(context)
+    return desk.act(context)
 
 
 def _params() -> Any:
@@ -156,9 +156,9 @@ def test_an_incomplete_form_says_what_is_missing(ledger: Ledger, fields: dict[st
 def test_the_form_and_its_messages_name_the_same_fields() -> None:
     """Each field named in a message is one of the form, and each action of the form is one that can be done."""
     params = _params()
-    assert tuple(params["action"].schema["enum"]) == form.ACTIONS
+    assert tuple(params["action"].schema["enum"]) == desk.ACTIONS
     titles = {param.schema["title"] for param in params.values()}
-    code = "".join(inspect.getsource(module) for module in (form, desk, manual))
+    code = "".join(inspect.getsource(module) for module in (desk, manual))
     named = set(re.findall(r"""_filled\(form, "\w+", "([^"]+)\"""", code))
     named |= set(re.findall(r"'([A-Z][a-z ]+)' is (?:empty|'none')", code))
     named |= set(re.findall(r"""\("([A-Z][a-z ]+)", self\.""", code))

@@ -15,9 +15,9 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.providers.openlineage.extractors.base import DefaultExtractor
 
-from amili_provider.operators import lineage
+from amili_provider.operators import assets
 from amili_provider.operators.amili import AmiliFileUploadOperator
-from amili_provider.operators.lineage import dataset_of
+from amili_provider.operators.assets import dataset_of
 from amili_provider.sandbox.server import SandboxServer
 
 DAY = "2025-03-01"
@@ -94,7 +94,7 @@ def test_an_event_is_bounded(
     operator: AmiliFileUploadOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More files than the bound are counted, not named."""
-    monkeypatch.setattr(lineage, "MOST_INPUTS", 2)
+    monkeypatch.setattr(assets, "MOST_INPUTS", 2)
     for number in range(5):
         (tmp_path / f"outbound/{number}.csv").write_bytes(bytes([number]))
     operator.execute({})

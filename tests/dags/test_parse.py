@@ -59,10 +59,10 @@ _HEAVY = (
     "amili_provider.hooks",
     "amili_provider.ledger",
     "amili_provider.operators.asking",
-    "amili_provider.sensors.poller",
+    "amili_provider.triggers.polling",
     "amili_provider.storage",
     "amili_provider.triggers.clients",
-    "amili_provider.triggers.events",
+    "amili_provider.triggers.questions",
     "amili_provider.triggers.polling",
     "amili_provider.triggers.questions",
 )

@@ -343,7 +343,7 @@ def test_a_filesystem_that_somebody_attached_is_used() -> None:
     """A scheme that Airflow does not know works if a filesystem was attached for it."""
     from fsspec.implementations.memory import MemoryFileSystem
 
-    from amili_provider.storage.backends.other import attach
+    from amili_provider.storage.backends.local import attach
 
     fs = MemoryFileSystem()
     fs.pipe_file("/inbox/a.csv", b"invoice")
@@ -385,13 +385,13 @@ def test_passed_through_schemes_are_said_to_be_untested(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A scheme that only Airflow's providers know is passed to them, with a word in the log."""
-    from amili_provider.storage.backends import other
+    from amili_provider.storage.backends import local
 
     def get_fs(protocol: str, conn_id: str | None) -> Any:
         raise ImportError(f"no {protocol} here")
 
-    monkeypatch.setattr(other, "has_fs", lambda scheme: scheme == "webhdfs")
-    monkeypatch.setattr(other, "get_fs", get_fs)
+    monkeypatch.setattr(local, "has_fs", lambda scheme: scheme == "webhdfs")
+    monkeypatch.setattr(local, "get_fs", get_fs)
     with caplog.at_level(logging.WARNING), pytest.raises(AmiliStorageError, match="no webhdfs here"):
         list_files("webhdfs://cluster/x", None)
     assert "does not test it" in caplog.text

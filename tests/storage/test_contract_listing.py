@@ -11,7 +11,7 @@ import pytest
 from amili_provider.exceptions import AmiliError, AmiliStorageError, AmiliStorageSettingsError
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.listing import list_files, unstable_files
-from amili_provider.storage.sources import open_sources
+from amili_provider.storage.opening import open_sources
 from tests.storage.backends.base import Backend, OnDisk
 from tests.storage.backends.smb import Smb
 

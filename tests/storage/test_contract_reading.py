@@ -16,11 +16,11 @@ import pytest
 from pytest_mock import MockerFixture
 
 from amili_provider.exceptions import AmiliError, AmiliStorageError
-from amili_provider.storage import streams
+from amili_provider.storage import files
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.listing import list_files
+from amili_provider.storage.opening import open_sources
 from amili_provider.storage.reading import read_content
-from amili_provider.storage.sources import open_sources
 from tests.storage.backends.base import Backend
 from tests.storage.backends.ftp import Ftp
 from tests.storage.backends.smb import Smb
@@ -128,7 +128,7 @@ def test_a_large_file_that_is_replaced_while_it_is_read_is_an_error(
     if isinstance(store, Ftp):
         pytest.skip("FTP sends a file in one piece, and its listing has no finer time than a minute or a second")
     # Of an object, which is bound to its version, what is read ahead would be all of it, and right.
-    monkeypatch.setattr(streams, "BLOCK_BYTES", 1024 * 1024)
+    monkeypatch.setattr(files, "BLOCK_BYTES", 1024 * 1024)
     store.put("x.bin", _LARGE)
     file = _one(store, "x.bin")
     digest = hashlib.sha256()

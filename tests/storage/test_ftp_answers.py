@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from amili_provider.exceptions import AmiliStorageError, AmiliStorageSettingsError
-from amili_provider.storage.backends import ftp_login
+from amili_provider.storage.backends import ftp_protocol
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.listing import list_files
 from amili_provider.storage.names import KINDS_IGNORED, reason_to_ignore
@@ -206,9 +206,9 @@ def test_a_server_that_does_not_greet_is_none(
 ) -> None:
     """As one that waits for TLS to begin: after seconds, with the reason."""
     server = serve(greeting=None)
-    monkeypatch.setattr(ftp_login, "_GREETING_SECONDS", 0.3)
+    monkeypatch.setattr(ftp_protocol, "_GREETING_SECONDS", 0.3)
     if port == "990":
-        monkeypatch.setattr(ftp_login, "_IMPLICIT_TLS", server.port)
-        monkeypatch.setattr(ftp_login, "_IMPLICIT_SECONDS", 0.3)
+        monkeypatch.setattr(ftp_protocol, "_IMPLICIT_TLS", server.port)
+        monkeypatch.setattr(ftp_protocol, "_IMPLICIT_SECONDS", 0.3)
     with pytest.raises(AmiliStorageSettingsError, match=f"it says nothing.*{words}"):
         _listed()

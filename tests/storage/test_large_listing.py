@@ -21,7 +21,7 @@ _COUNT = 100_000 if LONG else 3_000
 _LIST = """
 import json, sys, tracemalloc
 from amili_provider.storage.listing import list_files
-from amili_provider.storage.sources import open_sources
+from amili_provider.storage.opening import open_sources
 url, count = sys.argv[1], int(sys.argv[2])
 list_files(url + "invoice-000001-of-a-customer.csv", "partner")
 sources = open_sources(url + "*.csv", "partner")

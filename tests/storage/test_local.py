@@ -20,7 +20,7 @@ from amili_provider.storage.backends import local
 from amili_provider.storage.backends.local import LocalFiles
 from amili_provider.storage.listing import list_files
 from amili_provider.storage.moves import Mover
-from amili_provider.storage.sources import open_sources
+from amili_provider.storage.opening import open_sources
 
 _ID = "0123456789abcdef0123456789abcdef"
 

@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 
 from amili_provider.exceptions import AmiliStorageError
-from amili_provider.storage import streams
+from amili_provider.storage import files
 from amili_provider.storage.backends.objects import THREADS, ObjectFiles
 from amili_provider.storage.base import NotAsListedError
-from amili_provider.storage.files import StorageFile
+from amili_provider.storage.files import Blocks, StorageFile
 from amili_provider.storage.reading import read_content, read_small_contents
-from amili_provider.storage.streams import Blocks
 
 
 class FakeObjects:
@@ -76,7 +75,7 @@ def etag(data: bytes) -> str:
 @pytest.fixture(name="small_blocks")
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a thousand bytes."""
-    monkeypatch.setattr(streams, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(files, "BLOCK_BYTES", 1000)
     monkeypatch.setattr("amili_provider.storage.files.BLOCK_BYTES", 1000)
 
 
@@ -105,7 +104,7 @@ def test_pieces_come_in_order_and_several_are_on_their_way(size: int) -> None:
     """The bytes are the object's whatever the size, requests overlap, and memory for blocks is bounded."""
     data = os.urandom(size)
     fs = FakeObjects(a=data)
-    fs.together = min(streams.BLOCKS_AHEAD, -(-size // 1000))
+    fs.together = min(files.BLOCKS_AHEAD, -(-size // 1000))
     with listed(fs, "a").open() as stream:
         assert b"".join(iter(lambda: stream.read(300), b"")) == data
     assert sorted(fs.requests) == [
@@ -192,7 +191,7 @@ def test_closing_gives_up_what_was_asked_for() -> None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert fs.now == 0
-    assert len(fs.requests) <= 1 + streams.BLOCKS_AHEAD
+    assert len(fs.requests) <= 1 + files.BLOCKS_AHEAD
 
 
 def test_a_short_answer_is_an_error_where_it_happens() -> None:

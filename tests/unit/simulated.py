@@ -23,9 +23,9 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-import amili_provider.api.async_client
+import amili_provider.api.exchange
 from amili_provider.sensors.base import AmiliSensor
-from amili_provider.triggers.base import AmiliTrigger, Time
+from amili_provider.triggers.amili import AmiliTrigger, Time
 
 EPOCH = 1_800_000_000.0
 MODES = ("poke", "reschedule", "deferrable")
@@ -139,11 +139,9 @@ def settle_in(world: World, monkeypatch: pytest.MonkeyPatch, **extra: Any) -> No
     connection = {**CONNECTION, "extra": {**CONNECTION["extra"], **extra}}  # type: ignore[dict-item]
     monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", json.dumps(connection))
     monkeypatch.setattr(
-        amili_provider.api.async_client,
+        amili_provider.api.exchange,
         "AmiliAsyncClient",
-        functools.partial(
-            amili_provider.api.async_client.AmiliAsyncClient, transport=httpx.MockTransport(world.answer)
-        ),
+        functools.partial(amili_provider.api.exchange.AmiliAsyncClient, transport=httpx.MockTransport(world.answer)),
     )
     monkeypatch.setattr(AmiliSensor, "time", world.time)
     monkeypatch.setattr(AmiliTrigger, "time", world.time)

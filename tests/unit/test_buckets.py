@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from amili_provider.delivery.buckets import Bounds, balanced_buckets
 from amili_provider.exceptions import AmiliArgumentError, AmiliFilesMissing, AmiliStorageSettingsError
-from amili_provider.operators.buckets import AmiliFileBucketsOperator
+from amili_provider.operators.buckets import AmiliFileBucketsOperator, Bounds, balanced_buckets
 from amili_provider.storage.names import comparable
 from tests.words import across_lines
 

@@ -17,7 +17,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger.state import history
 from amili_provider.operators.amili import AmiliFileUploadOperator
-from amili_provider.operators.links import AmiliReceiptsLink
+from amili_provider.operators.assets import AmiliReceiptsLink
 from amili_provider.ui import plugin
 from amili_provider.ui.answers import Row, Strip, Totals
 from amili_provider.ui.asked import Asked, NotUnderstood, written

@@ -13,8 +13,7 @@ import pytest
 from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger import Attempt, Claim, ClaimLost, Disregard, History, Ledger, LedgerState, SettlingFailed
 from amili_provider.ledger.attempts import Origin, Run
-from amili_provider.ledger.memory import MemoryStore
-from amili_provider.ledger.stores import Query
+from amili_provider.ledger.stores import MemoryStore, Query
 from amili_provider.receipts import Outcome, Verdict
 from tests.ledger_cases import (
     ACCEPTED,

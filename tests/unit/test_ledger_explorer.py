@@ -16,7 +16,7 @@ from amili_provider.exceptions import AmiliLedgerUnavailable
 from amili_provider.ledger import History, Ledger, LedgerState, SettlingFailed, manual
 from amili_provider.ledger import ledger as ledger_module
 from amili_provider.ledger.attempts import Attempt, AttemptState
-from amili_provider.ledger.memory import MemoryStore
+from amili_provider.ledger.stores import MemoryStore
 from amili_provider.receipts import Outcome
 from tests.explorer import ANSWER_SECONDS, LATE, LONG, Broken, Case, Explorer
 

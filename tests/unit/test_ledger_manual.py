@@ -13,15 +13,14 @@ import pytest
 from amili_provider.api.responses import Asked
 from amili_provider.api.results import FileResult, Vocabulary
 from amili_provider.exceptions import AmiliConnectionError, AmiliResponseError, AmiliStorageError
-from amili_provider.ledger import Attempt, ClaimLost, Ledger, LedgerState, Origin, asking, manual, questions, transfer
+from amili_provider.ledger import Attempt, ClaimLost, Ledger, LedgerState, Origin, manual, questions, transfer
 from amili_provider.ledger.attempts import Run, timestamp
 from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.ledger import MARGIN_SECONDS
 from amili_provider.ledger.manual import Person
-from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.state import Disregard
-from amili_provider.ledger.stores import LedgerStore, Query
+from amili_provider.ledger.stores import LedgerStore, MemoryStore, Query
 from amili_provider.receipts import Outcome, Verdict
 from tests.ledger_cases import (
     ACCEPTED,
@@ -375,7 +374,7 @@ def test_amili_is_asked_for_what_is_unknown(ledger: Ledger) -> None:
             ids["again"]: _asked("FAILED", "REJECTED"),
         }
     )
-    rows = {row["file_id"]: row for row in asking.check(ledger, amili)}  # type: ignore[arg-type]
+    rows = {row["file_id"]: row for row in questions.check(ledger, amili)}  # type: ignore[arg-type]
     assert {name: rows[i]["outcome"] for name, i in ids.items()} == {
         "arrived": "uploaded", "refused": "rejected", "pending": "unknown", "nowhere": "unknown", "odd": "unknown",
         "again": "unknown",
@@ -398,7 +397,7 @@ def test_an_amili_that_cannot_be_asked_ends_the_check(ledger: Ledger, clock: Clo
     amili = Amili({first: _asked("PROCESSED", "CREATED"), second: AmiliConnectionError("Amili does not answer.")})
     rows: list[Any] = []
     with pytest.raises(AmiliConnectionError, match="does not answer"):
-        rows.extend(asking.check(ledger, amili))  # type: ignore[arg-type]
+        rows.extend(questions.check(ledger, amili))  # type: ignore[arg-type]
     assert [row["file_id"] for row in rows] == [first]
     assert (_state(ledger, first), _state(ledger, second)) == (LedgerState.UPLOADED, LedgerState.UNKNOWN)
 

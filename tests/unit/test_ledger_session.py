@@ -13,8 +13,7 @@ from amili_provider.delivery.item import Item, Result
 from amili_provider.delivery.ledger_session import LedgerSession
 from amili_provider.delivery.options import Options
 from amili_provider.delivery.reader import Reader
-from amili_provider.ledger.memory import MemoryStore
-from amili_provider.ledger.stores import Found
+from amili_provider.ledger.stores import Found, MemoryStore
 from amili_provider.receipts import Outcome, Receipt
 from amili_provider.storage.listing import list_files
 from tests.ledger_cases import ACCEPTED, Clock, ledger_over

@@ -20,7 +20,7 @@ from amili_provider.api.results import (
     read_upload_answer,
     without_content,
 )
-from amili_provider.api.taken import takes_something
+from amili_provider.api.upload import takes_something
 from amili_provider.receipts import Outcome, Verdict, escaped, one_line, unescaped
 
 WORDS = Vocabulary()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amili_provider.connection.proxies import checked_proxy, environment_proxy
+from amili_provider.connection.addresses import checked_proxy, environment_proxy
 
 PROXY = "http://proxy.example:3128"
 

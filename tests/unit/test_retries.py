@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS, get_base_airflow_version_tuple
 
 from amili_provider.exceptions import AmiliConnectionError, AmiliDeliveryIncomplete, AmiliStorageError
-from amili_provider.operators import retries
+from amili_provider.operators.task import AmiliRetryPolicy, policy_for
 
 needs_policies = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="retry policies came with Airflow 3.3")
 PAUSES = "reschedule" if get_base_airflow_version_tuple() >= (3, 4) else "retry"
@@ -21,7 +21,7 @@ def _decided(
 ) -> tuple[str, timedelta | None]:
     task = SimpleNamespace(retry_delay=retry_delay, retries=allowed)
     context = {"task": task, "task_reschedule_count": paused}
-    decision = retries.AmiliRetryPolicy().evaluate(error, 1, 3, context)
+    decision = AmiliRetryPolicy().evaluate(error, 1, 3, context)
     return decision.action.value, decision.retry_delay
 
 
@@ -63,19 +63,19 @@ def test_an_absurd_pause_is_a_day() -> None:
 @needs_policies
 def test_without_a_context_it_decides_all_the_same() -> None:
     """Airflow may have none to give."""
-    decision = retries.AmiliRetryPolicy().evaluate(AmiliDeliveryIncomplete("busy", retry_after=60.0), 1, 3, None)
+    decision = AmiliRetryPolicy().evaluate(AmiliDeliveryIncomplete("busy", retry_after=60.0), 1, 3, None)
     assert decision.retry_delay == timedelta(minutes=1)
 
 
 def test_a_policy_of_the_author_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only tasks that name none get ours, and only where Airflow knows policies."""
     named = object()
-    assert retries.policy_for(named) is named
-    monkeypatch.setattr(retries, "AIRFLOW_V_3_3_PLUS", False)
-    assert retries.policy_for(None) is None
+    assert policy_for(named) is named
+    monkeypatch.setattr("amili_provider.operators.task.AIRFLOW_V_3_3_PLUS", False)
+    assert policy_for(None) is None
 
 
 @needs_policies
 def test_a_task_without_a_policy_gets_ours() -> None:
     """It is set where it is asked: in the task's process."""
-    assert isinstance(retries.policy_for(None), retries.AmiliRetryPolicy)
+    assert isinstance(policy_for(None), AmiliRetryPolicy)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
-from amili_provider.triggers.base import MOST_FAILURES
+from amili_provider.triggers.amili import MOST_FAILURES
 from tests.crossed import crossed
 from tests.unit.simulated import ACCEPTED, EPOCH, MODES, QUEUED, REFUSED, Ending, World, run, says, settle_in
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from amili_provider.storage.backends import ftp
-from amili_provider.storage.backends.ftp_lines import read_list, read_mlsd
+from amili_provider.storage.backends.ftp_protocol import read_list, read_mlsd
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from amili_provider.storage.connections import Kind, StorageConnection, said, sp
 from amili_provider.storage.errors import explain
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.listing import unstable_files
-from amili_provider.storage.locations import Location, Storage
+from amili_provider.storage.locations import Levels, Location, Storage, natural_key
 from amili_provider.storage.names import (
     _SYSTEM_FILES,
     _TEMPORARY_BEGINNINGS,
@@ -32,7 +32,6 @@ from amili_provider.storage.names import (
     unique_name,
     with_suffix,
 )
-from amili_provider.storage.patterns import Levels, natural_key
 
 
 def _file(path: str, *, asked: str = "/in/*", size: int = 1, literal: bool = False, **facts: Any) -> StorageFile:

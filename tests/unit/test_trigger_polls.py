@@ -11,10 +11,9 @@ import httpx
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook, Connection
 
-import amili_provider.api.async_client
-from amili_provider.api.async_client import AmiliAsyncClient
-from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
-from amili_provider.triggers.base import MOST_FAILURES
+import amili_provider.api.exchange
+from amili_provider.api.exchange import AmiliAsyncClient
+from amili_provider.triggers.amili import MOST_FAILURES, AmiliBatchTrigger, AmiliFileResultTrigger
 from amili_provider.triggers.clients import MOST_IN_FLIGHT
 from tests.unit.simulated import ACCEPTED, EPOCH, QUEUED, World, first_event, settle_in
 
@@ -338,7 +337,7 @@ def test_the_client_is_closed_when_the_trigger_is_cancelled(world: World, monkey
 def _counting(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[Any]]:
     opened: list[Any] = []
     closed: list[Any] = []
-    real = amili_provider.api.async_client.AmiliAsyncClient
+    real = amili_provider.api.exchange.AmiliAsyncClient
 
     def make(*args: Any, **kwargs: Any) -> Any:
         client = real(*args, **kwargs)
@@ -352,7 +351,7 @@ def _counting(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[Any]]:
         opened.append(client)
         return client
 
-    monkeypatch.setattr(amili_provider.api.async_client, "AmiliAsyncClient", make)
+    monkeypatch.setattr(amili_provider.api.exchange, "AmiliAsyncClient", make)
     return opened, closed
 
 

@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
-from amili_provider.api.retry import Backoff, asked_to_wait
+from amili_provider.api.transport import Backoff, asked_to_wait
 
 NOW = 1_800_000_000.0
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from amili_provider.api.tcp import (
+from amili_provider.api.in_flight import (
     LONGEST_STILLSTAND_SECONDS,
     speaks_or_is_gone,
     unacknowledged_bytes,

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from amili_provider.api.async_client import AmiliAsyncClient
 from amili_provider.api.client import MOST_PAGES, AmiliClient
+from amili_provider.api.exchange import AmiliAsyncClient
 from amili_provider.api.results import FileResult
 from amili_provider.api.transport import ssl_context
 from amili_provider.connection.settings import AmiliSettings

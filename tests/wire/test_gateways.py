@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from amili_provider.connection.fields import MOST_FILES_PER_REQUEST
-from amili_provider.delivery import breaker
-from amili_provider.delivery.breaker import UNKNOWN_REQUESTS
+from amili_provider.delivery import item
+from amili_provider.delivery.item import UNKNOWN_REQUESTS
 from amili_provider.exceptions import (
     AmiliDeliveryFailed,
     AmiliDeliveryIncomplete,
@@ -147,7 +147,7 @@ def test_a_gateway_that_lets_nothing_through_is_not_asked_for_each_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong base path is answered with a page for everything: soon nobody looks for the one bad file any more."""
-    monkeypatch.setattr(breaker, "REFUSED_FILES", 10)
+    monkeypatch.setattr(item, "REFUSED_FILES", 10)
     _write(folder, *(f"{n:03}.csv" for n in range(200)))
     with _amili(lambda _: whole_answer(404, PAGE), folder, max_files_per_request=50) as amili:
         receipts, failure = _upload(folder)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from amili_provider.api import retry
+from amili_provider.api import transport
 from amili_provider.exceptions import AmiliError
 from amili_provider.hooks.amili import AmiliHook
 from amili_provider.operators.amili import AmiliFileUploadOperator
@@ -366,7 +366,7 @@ class Hell:
 def test_an_answer_from_hell(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file has its outcome and words, is sent whole once, and is sent by the next run only if it was not taken."""
     case, hell = CASES[name], Hell(CASES[name])
-    monkeypatch.setattr(retry, "_FIRST_BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(transport, "_FIRST_BACKOFF_SECONDS", 0.01)
     (tmp_path / "out").mkdir()
     for number in range(case.files):
         # An early answer is seen by those who still write.
@@ -395,7 +395,7 @@ def test_an_answer_from_hell(name: str, tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_hook_judges_alike(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own upload gives each file the same outcome, and sends it whole no more often."""
     case, hell = CASES[name], Hell(CASES[name])
-    monkeypatch.setattr(retry, "_FIRST_BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(transport, "_FIRST_BACKOFF_SECONDS", 0.01)
     expected = case.outcomes.split() if " " in case.outcomes else [case.outcomes] * case.files
     content = b"x" * (1 if case.before is None else 9_000_000)
     with RawServer(otherwise=hell) as server:

@@ -10,8 +10,8 @@ import pytest
 
 from amili_provider.delivery.moving import keep_apart
 from amili_provider.exceptions import AmiliArgumentError
-from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.opening import create_in_file
+from amili_provider.ledger.stores import MemoryStore
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.storage.connections import BY_SCHEME
 from amili_provider.storage.locations import Location, Storage

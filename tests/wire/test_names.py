@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from amili_provider.exceptions import AmiliArgumentError, AmiliDeliveryFailed
+from amili_provider.operators.assets import dataset_of
 from amili_provider.operators.buckets import AmiliFileBucketsOperator
-from amili_provider.operators.lineage import dataset_of
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.storage.listing import list_files
 from tests.wire.conftest import FakeTaskInstance, Upload

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from amili_provider.connection import proxies
+from amili_provider.connection import addresses
 from amili_provider.exceptions import AmiliArgumentError
 from amili_provider.hooks.amili import AmiliHook
 from amili_provider.operators.amili import AmiliFileUploadOperator
@@ -154,7 +154,7 @@ def test_what_cannot_be_used_is_refused_by_its_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A proxy that cannot be read or used ends every door for good, with the variable's name and not its value."""
-    monkeypatch.setattr(proxies, "find_spec", lambda _: None)
+    monkeypatch.setattr(addresses, "find_spec", lambda _: None)
     environment(**dict([variable]))
     with pytest.raises(AmiliArgumentError, match=f"{variable[0]} in the environment of this process") as caught:
         DOORS[door](tmp_path)

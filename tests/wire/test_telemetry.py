@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from amili_provider.delivery import telemetry
+from amili_provider.delivery import progress
 from amili_provider.exceptions import AmiliDeliveryIncomplete, AmiliUploadRejected
 from amili_provider.receipts import Outcome
 from amili_provider.sandbox.server import SandboxServer
@@ -120,12 +120,12 @@ def test_every_name_stands_in_the_docs() -> None:
     """A metric that is not documented is a metric that nobody finds, and one that is only documented a promise."""
     text = (ROOT / "docs" / "metrics.md").read_text("utf-8")
     table = text.partition("<!-- metrics -->")[2].partition("<!-- /metrics -->")[0]
-    others = {telemetry.BYTES, telemetry.REQUESTS, telemetry.REQUEST_SECONDS, telemetry.RUN_SECONDS}
+    others = {progress.BYTES, progress.REQUESTS, progress.REQUEST_SECONDS, progress.RUN_SECONDS}
     assert set(re.findall(r"^\| `(amili\.\S+)`", table, re.MULTILINE)) == {
-        *(f"{telemetry.FILES}{outcome}" for outcome in Outcome),
+        *(f"{progress.FILES}{outcome}" for outcome in Outcome),
         *others,
     }
-    assert {telemetry.RUN_SPAN, telemetry.REQUEST_SPAN} <= set(re.findall(r"^\| `(amili\.\w+)` \|", text, re.MULTILINE))
+    assert {progress.RUN_SPAN, progress.REQUEST_SPAN} <= set(re.findall(r"^\| `(amili\.\w+)` \|", text, re.MULTILINE))
 
 
 def test_a_run_is_a_span_and_each_request_one_within_it(

@@ -12,9 +12,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from amili_provider.api.async_client import AmiliAsyncClient
 from amili_provider.api.auth import auth_of
 from amili_provider.api.client import AmiliClient
+from amili_provider.api.exchange import AmiliAsyncClient
 from amili_provider.exceptions import (
     AmiliAuthenticationError,
     AmiliConnectionError,

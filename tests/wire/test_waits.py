@@ -21,8 +21,7 @@ import amili_provider.api.transport
 from amili_provider.exceptions import AmiliConnectionError
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
-from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
-from amili_provider.triggers.base import MOST_FAILURES, AmiliTrigger
+from amili_provider.triggers.amili import MOST_FAILURES, AmiliBatchTrigger, AmiliFileResultTrigger, AmiliTrigger
 from amili_provider.triggers.clients import MOST_IN_FLIGHT
 from tests.unit.simulated import EPOCH, World, first_event, rebuilt
 from tests.wire.loop_guard import BLOCKING, BlockedError, no_blocking
@@ -381,5 +380,4 @@ def test_the_first_trigger_of_a_process_imports_little_on_the_event_loop(amili_s
         "amili_provider",
         "amili_provider.triggers",
         "amili_provider.triggers.amili",
-        "amili_provider.triggers.base",
     }

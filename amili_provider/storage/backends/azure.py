@@ -16,7 +16,7 @@ from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobPrefix, BlobServiceClient
 
 from amili_provider.storage.backends.objects import THREADS, refuse_encoded, refuse_other, refuse_other_span
-from amili_provider.storage.backends.sessions import close_session, pooled
+from amili_provider.storage.backends.pool import close_session, pooled
 from amili_provider.storage.base import Entry, object_entry
 from amili_provider.storage.connections import StorageConnection, is_on
 from amili_provider.storage.errors import WrongSettings

@@ -18,8 +18,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from amili_provider.storage.backends.ftp_lines import read_facts, read_list, read_mlsd, read_moment
-from amili_provider.storage.backends.ftp_login import logged_in
+from amili_provider.storage.backends.ftp_protocol import logged_in, read_facts, read_list, read_mlsd, read_moment
 from amili_provider.storage.backends.server import ServerFiles
 from amili_provider.storage.base import broken_link
 from amili_provider.storage.connections import StorageConnection

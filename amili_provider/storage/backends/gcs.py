@@ -24,7 +24,7 @@ from google.cloud.storage import Client
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from amili_provider.storage.backends.objects import THREADS, asked_of, refuse_encoded, refuse_other, refuse_other_span
-from amili_provider.storage.backends.sessions import close_session
+from amili_provider.storage.backends.pool import close_session
 from amili_provider.storage.base import Entry, object_entry
 from amili_provider.storage.connections import StorageConnection, is_on
 from amili_provider.storage.errors import WrongSettings

@@ -13,9 +13,9 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
 
-from amili_provider.connection.proxies import environment_proxy
+from amili_provider.connection.addresses import environment_proxy
 from amili_provider.receipts import one_line
-from amili_provider.storage.backends.sessions import close_session
+from amili_provider.storage.backends.pool import close_session
 from amili_provider.storage.base import Entry, object_entry
 from amili_provider.storage.connections import StorageConnection
 from amili_provider.storage.errors import WrongSettings

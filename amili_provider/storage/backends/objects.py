@@ -17,8 +17,8 @@ from typing import Any, BinaryIO, TypeVar, cast
 from amili_provider.receipts import one_line
 from amili_provider.storage.base import Entry, NotAsListedError, ObjectClient, object_entry
 from amili_provider.storage.errors import WrongSettings
-from amili_provider.storage.patterns import Levels
-from amili_provider.storage.streams import BLOCK_BYTES, Blocks
+from amili_provider.storage.files import BLOCK_BYTES, Blocks
+from amili_provider.storage.locations import Levels
 
 THREADS = 16
 """Requests to a store that are on their way at once."""

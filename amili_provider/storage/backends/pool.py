@@ -1,4 +1,4 @@
-"""Open connections to one server, each for one caller at a time, and no more than the server lets in."""
+"""Kept connections: of a server, each for one caller at a time, no more than it lets in; of a session of requests."""
 
 from __future__ import annotations
 
@@ -9,12 +9,32 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+import requests
+from requests.adapters import HTTPAdapter
+
 IDLE_SECONDS = 10.0
 """A connection that was idle for longer is asked whether it lives before it is used again."""
 WAIT_SECONDS = 600.0
 """How long a caller waits while none of our own connections becomes free."""
-
 C = TypeVar("C")
+
+
+def pooled(session: requests.Session, connections: int) -> requests.Session:
+    """Let *session* keep as many *connections* to a server; return it."""
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=connections))
+    return session
+
+
+def close_session(session: requests.Session) -> None:
+    """Close *session* and its connections; who asks again opens new ones."""
+    for adapter in session.adapters.values():
+        # urllib3 only lets go of its pools, whose connections then stay open until they are collected.
+        pools = adapter.poolmanager.pools if isinstance(adapter, HTTPAdapter) else {}
+        for key in list(pools.keys()):
+            if (pool := pools.get(key)) is not None:
+                pool.close()
+    session.close()
 
 
 class Pool(Generic[C]):

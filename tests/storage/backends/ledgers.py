@@ -20,9 +20,8 @@ import pytest
 import sqlalchemy as sa
 
 from amili_provider.connection.settings import settings_from
-from amili_provider.ledger.memory import MemoryStore
 from amili_provider.ledger.opening import store_from
-from amili_provider.ledger.stores import LedgerStore
+from amili_provider.ledger.stores import LedgerStore, MemoryStore
 from tests.databases import ServerMissing, mariadb, postgres
 from tests.processes import end, free_port, wait_for
 from tests.storage.backends.azure import Azure

@@ -180,7 +180,7 @@ def main() -> None:
 
 def warm_up() -> None:
     """Import what a triggerer has long imported when the next thousand triggers come."""
-    import amili_provider.api.async_client  # noqa: F401
+    import amili_provider.api.exchange  # noqa: F401
     from amili_provider.triggers import amili as _triggers  # noqa: F401
 
 
