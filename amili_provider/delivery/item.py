@@ -1,23 +1,29 @@
-"""One file on its way, which files travel together, what became of them, and whether the run can go on."""
+"""
+One file on its way, what becomes of it, of equal bytes too, and whether the run can go on.
+
+Next month's file can honestly hold the same bytes under another name, and a file exported twice does, too. Only a
+person knows which, and says so with ``if_duplicate``. Who such a file is, is the rule of
+:mod:`amili_provider.ledger.attempts`.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
+import time
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from amili_provider.api.upload import base64_bytes
 from amili_provider.delivery.options import Options
 from amili_provider.exceptions import AmiliPermanentError
 from amili_provider.ledger import History
+from amili_provider.ledger.attempts import timestamp
 from amili_provider.receipts import Outcome, Receipt, Verdict, one_line
 from amili_provider.storage.content import HashedContent
 from amili_provider.storage.files import StorageFile
 
-_AROUND_CONTENT_BYTES = 160
-"""JSON around a file's content, its name left out."""
+_LONGEST_NAME = 80
 UNKNOWN_REQUESTS = 2
 """After so many requests whose outcome is unknown, and none of which something was accepted, the rest is not tried."""
 REFUSED_FILES = 100
@@ -201,55 +207,6 @@ class Item:
             self.content = None
 
 
-class Packer:
-    """
-    Packs items into batches, one batch a request.
-
-    :param options: its bounds.
-    """
-
-    def __init__(self, options: Options) -> None:
-        self._options = options
-        self._ready: deque[list[Item]] = deque()
-        self._open: list[Item] = []
-        self._open_bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._open) + sum(len(batch) for batch in self._ready)
-
-    def add(self, item: Item) -> None:
-        """Take *item* into the batch being packed; a file too large to share a request gets one of its own."""
-        assert item.content is not None
-        size = base64_bytes(item.content.size) + 6 * len(item.receipt.name) + _AROUND_CONTENT_BYTES
-        limit = base64_bytes(self._options.batch_bytes)
-        if item.content.size > self._options.in_memory_bytes or size > limit:
-            self._ready.append([item])
-            return
-        if self._open and self._open_bytes + size > limit:
-            self._close()
-        self._open.append(item)
-        self._open_bytes += size
-        if len(self._open) >= self._options.max_files_per_request:
-            self._close()
-
-    def next_batch(self, *, even_if_not_full: bool) -> list[Item] | None:
-        """Return the next batch, or None if there is none yet."""
-        if not self._ready and even_if_not_full and self._open:
-            self._close()
-        return self._ready.popleft() if self._ready else None
-
-    def drain(self) -> list[Item]:
-        """Return everything that was not handed out."""
-        items = [item for batch in self._ready for item in batch] + self._open
-        self._ready.clear()
-        self._open, self._open_bytes = [], 0
-        return items
-
-    def _close(self) -> None:
-        self._ready.append(self._open)
-        self._open, self._open_bytes = [], 0
-
-
 class Breaker:
     """What requests came to since Amili last accepted something. Safe to use from many threads."""
 
@@ -284,3 +241,71 @@ class Breaker:
     def gateway_bars_all(self) -> bool:
         """Whether halving requests that a gateway refuses leads nowhere."""
         return self._refused_by_gateway >= REFUSED_FILES
+
+
+class Accepted(Protocol):
+    """What has to be known of the file that Amili accepted: its receipt, of this run or from the ledger."""
+
+    @property
+    def name(self) -> str:
+        """What Amili got."""
+
+    @property
+    def source(self) -> str:
+        """Where it was."""
+
+    @property
+    def status(self) -> str | None:
+        """Amili's status."""
+
+    @property
+    def result(self) -> str | None:
+        """Amili's result."""
+
+    @property
+    def uploaded_at(self) -> str | None:
+        """When Amili had accepted it."""
+
+
+def not_sent_twice(accepted: Accepted, options: Options, *, run: str) -> Result:
+    """
+    Return what becomes of a file whose bytes Amili accepted under another name, and which is not to be sent as well.
+
+    :param accepted: the one that Amili has.
+    :param options: whose ``if_duplicate`` is ``fail`` or ``skip``.
+    :param run: which run delivered that one, in words.
+    """
+    day = (accepted.uploaded_at or "")[:10] or "an unknown day"
+    words = (
+        f"Amili accepted the same bytes as '{one_line(accepted.name, _LONGEST_NAME)}' on {day} ({run}); "
+        f"not sent again on {timestamp(time.time())[:10]}"
+    )
+    where = f" The first was {accepted.source}."
+    if options.if_duplicate == "skip":
+        message = one_line(f"{words}, because if_duplicate='skip'.{where}")
+        verdict = Verdict(Outcome.ALREADY_UPLOADED, accepted.status, accepted.result, message)
+        return Result(verdict, at=accepted.uploaded_at, warned_of=True)
+    return Result(Verdict(Outcome.DUPLICATE, message=one_line(f"{words}.{where}")))
+
+
+def as_follower(leader: Item, options: Options) -> Result | None:
+    """
+    Return what becomes of a file whose bytes another file of the run holds, once that has its receipt.
+
+    :param leader: the first of the listing with these bytes.
+    :param options: how to deliver.
+    :returns: None if the file is to be looked up for itself: the bytes are accepted, so it has an identity of its own.
+    """
+    receipt = leader.receipt
+    would_be_sent = options.dry_run and receipt.outcome is Outcome.SKIPPED
+    if receipt.outcome is Outcome.UPLOADED or would_be_sent:
+        if options.if_duplicate == "send":
+            return in_a_dry_run(None) if would_be_sent else None
+        result = replace(not_sent_twice(receipt, options, run="in this run"), unwritten=receipt.unwritten)
+        return in_a_dry_run(result) if would_be_sent else result
+    if receipt.outcome in (Outcome.ALREADY_UPLOADED, Outcome.DUPLICATE):
+        return None
+    verdict = Verdict(receipt.outcome, receipt.status, receipt.result, receipt.message, per_file=leader.refused_by_name)
+    return Result(
+        verdict, transient=receipt.transient, refused_itself=leader.refused_itself, unwritten=receipt.unwritten
+    )

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from amili_provider.api.client import AmiliClient
-from amili_provider.delivery.duplicates import not_sent_twice
-from amili_provider.delivery.item import Item, Result, in_a_dry_run, joined, not_sent, unknown
+from amili_provider.delivery.item import Item, Result, in_a_dry_run, joined, not_sent, not_sent_twice, unknown
 from amili_provider.delivery.options import Options
 from amili_provider.exceptions import (
     AmiliConnectionError,

@@ -16,16 +16,16 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from amili_provider.api.client import AmiliClient
-from amili_provider.delivery.duplicates import Lines, as_follower
-from amili_provider.delivery.item import EarlyStop, Item, Packer, Result, Sent, in_a_dry_run, not_sent, unknown
+from amili_provider.delivery.item import EarlyStop, Item, Result, Sent, as_follower, in_a_dry_run, not_sent, unknown
 from amili_provider.delivery.ledger_session import LedgerSession
 from amili_provider.delivery.options import STREAM_BYTES, Options
 from amili_provider.delivery.progress import Progress, Telemetry, warn_of_duplicates
-from amili_provider.delivery.reader import MOST_READERS, Reader, Readers, Workers
+from amili_provider.delivery.reader import MOST_READERS, Lines, Packer, Reader, Readers
 from amili_provider.delivery.sender import Sender
 from amili_provider.receipts import Outcome, Receipt
 from amili_provider.storage.content import StoredContent
 from amili_provider.storage.files import STREAM_MEMORY_BYTES
+from amili_provider.workers import Workers
 
 FILES_PER_READ = 100
 """Small files read by one job at most; a job costs the coordinator more than a small file does."""

@@ -1,23 +1,19 @@
 """
-Reading a job of files: read, hash, look up; and the threads that do it.
+From files to requests: read a job, hash, look up, put equal sizes in line, pack.
 
 A job runs in a reader's thread and touches nothing of Airflow. Every file of it leaves with its content, or with what
 becomes of it instead. A large file that nobody can have sent before leaves unread: it is hashed while it is sent, and
 looked up before its request's tail.
-
-Jobs are given by a thread in which a signal may raise an exception at any moment: Airflow's time-outs and kills do that
-in the task's own. Whatever takes a lock there (an executor, a future, a condition) may keep it then, and its workers
-wait for that lock for ever. A :class:`queue.SimpleQueue` has none to keep.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 
+from amili_provider.api.upload import base64_bytes
 from amili_provider.delivery.item import Item, Result, not_sent
 from amili_provider.delivery.ledger_session import LedgerSession
 from amili_provider.delivery.options import Options
@@ -26,53 +22,46 @@ from amili_provider.storage.content import HashedContent
 from amili_provider.storage.files import StorageFile
 from amili_provider.storage.reading import can_stay, open_content, read_content, read_small_contents
 
+_AROUND_CONTENT_BYTES = 160
+"""JSON around a file's content, its name left out."""
 SLOW_SECONDS = 0.002
 """A file that took longer to read and look up was waited for."""
 FEWEST_READERS, MOST_READERS = 2, 16
 
 
-class Workers:
+class Lines:
     """
-    Threads that do jobs in the order in which they were given.
+    Hands on what was read: files of one size in the order of the listing, since only they can hold the same bytes.
 
-    :param name: what the threads are called, before their number.
+    So of equal bytes the first of the listing is sent, however readers overtake one another.
+
+    :param items: what will be read, in the order of the listing.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
+    def __init__(self, items: Iterable[Item]) -> None:
+        going = list(items)
+        sizes = Counter(item.file.size for item in going)
+        self._expected: dict[int, deque[Item]] = {size: deque() for size, number in sizes.items() if number > 1}
+        for item in going:
+            if item.file.size in self._expected:
+                self._expected[item.file.size].append(item)
+        self._read: dict[Item, Result | None] = {}
 
-    def give(self, job: Callable[[], None], going: int) -> None:
+    def read(self, item: Item, result: Result | None) -> Iterator[tuple[Item, Result | None]]:
         """
-        Have *job* done, which raises nothing.
+        Take one file that was read, and yield those whose turn it is.
 
-        :param going: how many jobs there are with it; so many threads there will be.
+        :param item: the file.
+        :param result: what becomes of it, or None if it is to be sent.
         """
-        self._jobs.put(job)
-        while len(self._threads) < going:
-            thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def end(self, seconds: float | None) -> bool:
-        """
-        Wait until the jobs are done and the threads have ended.
-
-        :param seconds: for how long at most; None for as long as it takes.
-        :returns: whether they have. If not, they end when their job does, and hold up nothing.
-        """
-        deadline = None if seconds is None else time.monotonic() + seconds
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            if thread.is_alive():  # else an exception came before it was started
-                thread.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
-        return not any(thread.is_alive() for thread in self._threads)
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
+        line = self._expected.get(item.file.size)
+        if not line or item.alone:
+            yield item, result
+            return
+        self._read[item] = result
+        while line and line[0] in self._read:
+            first = line.popleft()
+            yield first, self._read.pop(first)
 
 
 class Reader:
@@ -192,3 +181,52 @@ class Readers:
             self._slow_since = time.monotonic()
         elif began >= self._slow_since:
             self.number = min(self.number * 2, MOST_READERS)
+
+
+class Packer:
+    """
+    Packs items into batches, one batch a request.
+
+    :param options: its bounds.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._ready: deque[list[Item]] = deque()
+        self._open: list[Item] = []
+        self._open_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._open) + sum(len(batch) for batch in self._ready)
+
+    def add(self, item: Item) -> None:
+        """Take *item* into the batch being packed; a file too large to share a request gets one of its own."""
+        assert item.content is not None
+        size = base64_bytes(item.content.size) + 6 * len(item.receipt.name) + _AROUND_CONTENT_BYTES
+        limit = base64_bytes(self._options.batch_bytes)
+        if item.content.size > self._options.in_memory_bytes or size > limit:
+            self._ready.append([item])
+            return
+        if self._open and self._open_bytes + size > limit:
+            self._close()
+        self._open.append(item)
+        self._open_bytes += size
+        if len(self._open) >= self._options.max_files_per_request:
+            self._close()
+
+    def next_batch(self, *, even_if_not_full: bool) -> list[Item] | None:
+        """Return the next batch, or None if there is none yet."""
+        if not self._ready and even_if_not_full and self._open:
+            self._close()
+        return self._ready.popleft() if self._ready else None
+
+    def drain(self) -> list[Item]:
+        """Return everything that was not handed out."""
+        items = [item for batch in self._ready for item in batch] + self._open
+        self._ready.clear()
+        self._open, self._open_bytes = [], 0
+        return items
+
+    def _close(self) -> None:
+        self._ready.append(self._open)
+        self._open, self._open_bytes = [], 0

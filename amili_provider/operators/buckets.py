@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from amili_provider.operators.templates import SourceOperator
 from amili_provider.report_lines import laid_out_errors
-from amili_provider.storage.names import comparable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -115,6 +114,8 @@ def _fewest(files: Sequence[Sized], bounds: Bounds) -> int:
 
 
 def _units(files: Sequence[Sized]) -> list[_Unit]:
+    from amili_provider.storage.names import comparable
+
     by_name: dict[str, list[int]] = {}
     for position, file in enumerate(files):
         by_name.setdefault(comparable(file.name), []).append(position)

@@ -16,11 +16,9 @@ from amili_provider.sensors.base import AmiliSensor, words_of
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from amili_provider.api.results import Vocabulary
     from amili_provider.sensors.arguments import Asked
     from amili_provider.triggers.amili import AmiliTrigger
-    from amili_provider.triggers.clients import Overrides
-    from amili_provider.triggers.questions import Ask, Client, Key, Open, Settled
+    from amili_provider.triggers.questions import Key, Open, Settled
 
 _PARTIAL_CHOICES = ("wait", "fail", "succeed")
 
@@ -89,16 +87,6 @@ class AmiliFileResultSensor(AmiliSensor):
         ]
         sections = [(f"{outcome} ({len(some)})", some) for outcome, some in by_outcome(lost).items()]
         return AmiliResultFailed("\n".join([*head, *told(sections, MOST_LINES - len(head))]), receipts=lost)
-
-    def _overrides(self) -> Overrides:
-        from amili_provider.triggers.clients import Overrides
-
-        return Overrides(self.result_path, self.accepted_results, self.refused_results, self.pending_results)
-
-    def _question(self, client: Client, vocabulary: Vocabulary) -> Ask:
-        from amili_provider.triggers.questions import about_files
-
-        return about_files(client, vocabulary)
 
     def _trigger(self, keys: list[Key], **arguments: Any) -> AmiliTrigger:
         from amili_provider.triggers.amili import AmiliFileResultTrigger
@@ -169,11 +157,6 @@ class AmiliBatchSensor(AmiliSensor):
         given = self.client_no
         number = None if given is None or given == "" else checked_client_no(given, "client_no")
         return [(number, checked_uuid(self.batch_uuid))]
-
-    def _question(self, client: Client, vocabulary: Vocabulary) -> Ask:
-        from amili_provider.triggers.questions import about_batches
-
-        return about_batches(client, vocabulary, self.if_partial)
 
     def _trigger(self, keys: list[Key], **arguments: Any) -> AmiliTrigger:
         from amili_provider.triggers.amili import AmiliBatchTrigger

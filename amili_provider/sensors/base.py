@@ -16,16 +16,14 @@ from airflow.providers.common.compat.sdk import AirflowSensorTimeout, PokeReturn
 from amili_provider.exceptions import AmiliError, AmiliResultFailed, wrong_arguments_are_permanent
 from amili_provider.report_lines import laid_out, laid_out_errors
 from amili_provider.sensors.soft_fail import SensorThatEndsAsPokeWould, first_reschedule_date
-from amili_provider.triggers.amili import MOST_FAILURES, Pace, Time
+from amili_provider.triggers.amili import MOST_FAILURES, Time
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from amili_provider.api.results import Vocabulary
     from amili_provider.triggers.amili import AmiliTrigger
-    from amili_provider.triggers.clients import Overrides
     from amili_provider.triggers.polling import Poller
-    from amili_provider.triggers.questions import Ask, Client, Key, Open, Settled
+    from amili_provider.triggers.questions import Key, Open, Settled
 
 DEFAULT_TIMEOUT_SECONDS = 60 * 60
 _GRACE_SECONDS = 120
@@ -106,17 +104,8 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
         return None
 
     @abstractmethod
-    def _question(self, client: Client, vocabulary: Vocabulary) -> Ask:
-        """Return how it is asked for."""
-
-    @abstractmethod
     def _trigger(self, keys: list[Key], **arguments: Any) -> AmiliTrigger:
-        """Return what waits for it in the triggerer."""
-
-    def _overrides(self) -> Overrides:
-        from amili_provider.triggers.clients import Overrides
-
-        return Overrides(None, self.accepted_results, self.refused_results, self.pending_results)
+        """Return what waits for it in the triggerer, and says how it is asked for everywhere."""
 
     @abstractmethod
     def _result(self, settled: dict[Key, Settled]) -> Any:
@@ -206,25 +195,27 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
         else:
             if isinstance(done, PokeReturnValue):
                 return done.xcom_value
-        deadline = started + self.timeout
-        trigger = self._trigger(
-            [(still.client_no, still.id) for still in wait.open],
+        trigger = self._wait_for([(still.client_no, still.id) for still in wait.open], started)
+        self.defer(
+            trigger=trigger,
+            method_name="execute_complete",
+            kwargs={"settled": [result.model_dump(mode="json") for result in wait.settled]},
+            timeout=timedelta(seconds=max(trigger.deadline - self.time.now(), 0.0) + _GRACE_SECONDS),
+        )
+
+    def _wait_for(self, keys: list[Key], started: float) -> AmiliTrigger:
+        return self._trigger(
+            keys,
             amili_conn_id=self.amili_conn_id,
             poke_interval=self.poke_interval,
             started_at=started,
-            deadline=deadline,
+            deadline=started + self.timeout,
             exponential_backoff=self.exponential_backoff,
             max_wait=None if self.max_wait is None else self.max_wait.total_seconds(),
             silent_fail=self.silent_fail,
             accepted_results=self.accepted_results,
             refused_results=self.refused_results,
             pending_results=self.pending_results,
-        )
-        self.defer(
-            trigger=trigger,
-            method_name="execute_complete",
-            kwargs={"settled": [result.model_dump(mode="json") for result in wait.settled]},
-            timeout=timedelta(seconds=max(deadline - self.time.now(), 0.0) + _GRACE_SECONDS),
         )
 
     def execute_complete(
@@ -262,21 +253,22 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
 
     def _opened(self, context: Context, wanted: list[tuple[str | None, str]], started: float) -> Poller:
         from amili_provider.hooks.amili import AmiliHook
+        from amili_provider.triggers.clients import overridden
         from amili_provider.triggers.polling import Poller, Wait
 
         hook = AmiliHook(self.amili_conn_id)
-        settings = self._overrides().applied_to(hook.settings)
         keys = [(hook.client_no() if number is None else number, one) for number, one in wanted]
+        trigger = self._wait_for(keys, self._first_poke(context, started))
         wait = Wait(
             keys,
-            Pace(self.poke_interval),
-            deadline=self._first_poke(context, started) + self.timeout,
+            trigger.pace,
+            deadline=trigger.deadline,
             time=self.time,
             # Deferrable: the triggerer tries again, and no worker waits for it.
             attempts=1 if self.deferrable else MOST_FAILURES,
             gives_back=self.reschedule and not self.deferrable,
         )
-        return Poller(settings, wait, self._question)
+        return Poller(overridden(hook.settings, trigger), wait, trigger)
 
     def _first_poke(self, context: Context, now: float) -> float:
         """Return when the wait began: of a rescheduled task, only Airflow knows."""

@@ -18,7 +18,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 if TYPE_CHECKING:
     from amili_provider.api.results import Vocabulary
-    from amili_provider.triggers.questions import Ask, Client, Key, WaitEvent
+    from amili_provider.triggers.questions import Key, Question, WaitEvent
 
 
 MOST_FAILURES = 10
@@ -38,11 +38,13 @@ class Time(NamedTuple):
     :param now: seconds since the epoch.
     :param sleep: waits without blocking the event loop.
     :param random: gives numbers from 0 to 1.
+    :param pause: waits in a task.
     """
 
     now: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     random: Callable[[], float] = random.random
+    pause: Callable[[float], object] = time.sleep
 
 
 class Pace(NamedTuple):
@@ -101,7 +103,8 @@ class AmiliTrigger(BaseTrigger):
     """
     Waits for results in the triggerer. It only asks; it never uploads, so that running twice does no harm.
 
-    Its arguments are stored in Airflow's database: ids, numbers and words, never a secret or a file's content.
+    Its sensor asks as it says, too. Its arguments are stored in Airflow's database: ids, numbers and words, never a
+    secret or a file's content.
 
     :param amili_conn_id: the connection.
     :param poke_interval: seconds between polls.
@@ -145,6 +148,11 @@ class AmiliTrigger(BaseTrigger):
         self.pending_results = pending_results
         self.result_path: str | None = None
 
+    @property
+    def pace(self) -> Pace:
+        """The intervals between polls."""
+        return Pace(self.poke_interval, self.exponential_backoff, self.max_wait)
+
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that all triggers share, as plain JSON."""
         return {
@@ -169,7 +177,7 @@ class AmiliTrigger(BaseTrigger):
         """Return what is waited for."""
 
     @abstractmethod
-    def question(self, client: Client, vocabulary: Vocabulary) -> Ask:
+    def question(self, vocabulary: Vocabulary) -> Question:
         """Return how it is asked for."""
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -209,11 +217,11 @@ class AmiliFileResultTrigger(AmiliTrigger):
         """Return the files."""
         return [(client_no, file_id) for client_no, ids in self.file_ids.items() for file_id in ids]
 
-    def question(self, client: Client, vocabulary: Vocabulary) -> Ask:
+    def question(self, vocabulary: Vocabulary) -> Question:
         """Ask at the path that the connection, or the sensor, assumes."""
         from amili_provider.triggers.questions import about_files
 
-        return about_files(client, vocabulary)
+        return about_files(vocabulary)
 
 
 class AmiliBatchTrigger(AmiliTrigger):
@@ -241,8 +249,8 @@ class AmiliBatchTrigger(AmiliTrigger):
         """Return the batch."""
         return [(self.client_no, self.batch_uuid)]
 
-    def question(self, client: Client, vocabulary: Vocabulary) -> Ask:
+    def question(self, vocabulary: Vocabulary) -> Question:
         """Ask for the batch (page "GET one batch")."""
         from amili_provider.triggers.questions import about_batches
 
-        return about_batches(client, vocabulary, self.if_partial)
+        return about_batches(vocabulary, self.if_partial)

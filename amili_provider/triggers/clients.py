@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -18,6 +18,7 @@ from amili_provider.hooks.amili import missing_connection, short_extras
 
 if TYPE_CHECKING:
     from amili_provider.api.exchange import AmiliAsyncClient
+    from amili_provider.triggers.amili import AmiliTrigger
 
 
 LONGEST_ANSWER_SECONDS = 60.0
@@ -29,38 +30,22 @@ _auths: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[tuple[A
 """Who we are, per event loop and credentials: a thousand waits of one connection share one token."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Overrides:
+def overridden(settings: AmiliSettings, trigger: AmiliTrigger) -> AmiliSettings:
     """
-    What a sensor says instead of the connection; None leaves it to the connection.
+    Return *settings* with what a sensor says instead of the connection; its refused words come beside the connection's.
 
-    :param result_path: the path of a file's result, with ``{clientno}`` and ``{fileid}`` in it.
-    :param accepted_results: the words that mean accepted.
-    :param refused_results: words that mean refused, besides the connection's.
-    :param pending_results: the words that mean "not yet".
+    :raises ValueError: naming the argument that is wrong.
     """
-
-    result_path: str | None = None
-    accepted_results: str | Sequence[str] | None = None
-    refused_results: str | Sequence[str] | None = None
-    pending_results: str | Sequence[str] | None = None
-
-    def applied_to(self, settings: AmiliSettings) -> AmiliSettings:
-        """
-        Return *settings* with the overrides.
-
-        :raises ValueError: naming the argument that is wrong.
-        """
-        changed: dict[str, Any] = {
-            field.name: checked_result_path(value, field.name)
-            if field.name == "result_path"
-            else as_words(value, field.name)
-            for field in dataclasses.fields(self)
-            if (value := getattr(self, field.name)) is not None
-        }
-        if "refused_results" in changed:
-            changed["refused_results"] += settings.refused_results or ()
-        return dataclasses.replace(settings, **changed) if changed else settings
+    changed: dict[str, Any] = {
+        name: as_words(value, name)
+        for name in ("accepted_results", "refused_results", "pending_results")
+        if (value := getattr(trigger, name)) is not None
+    }
+    if trigger.result_path is not None:
+        changed["result_path"] = checked_result_path(trigger.result_path, "result_path")
+    if "refused_results" in changed:
+        changed["refused_results"] += settings.refused_results or ()
+    return dataclasses.replace(settings, **changed) if changed else settings
 
 
 def for_questions(settings: AmiliSettings) -> AmiliSettings:
@@ -104,13 +89,12 @@ async def amask(secret: str) -> None:
 
 
 @asynccontextmanager
-async def aclient(settings: AmiliSettings, questions: int, on_token: Any = amask) -> AsyncIterator[AmiliAsyncClient]:
+async def aclient(settings: AmiliSettings, questions: int) -> AsyncIterator[AmiliAsyncClient]:
     """
     Give a client that asks each question once, and close it in every ending.
 
     :param settings: the connection.
     :param questions: how many there are per poll.
-    :param on_token: called with every new token.
     :raises AmiliArgumentError: if the environment names a proxy that cannot be used.
     """
     tls = await asyncio.to_thread(_made_ready, settings)
@@ -119,7 +103,7 @@ async def aclient(settings: AmiliSettings, questions: int, on_token: Any = amask
     opened = exchange.AmiliAsyncClient(
         for_questions(settings),
         verify=tls,
-        auth=_shared_auth(settings, on_token),
+        auth=_shared_auth(settings),
         attempts=1,
         # A few questions leave no connection open until the next poll; many of them share a few.
         keep_alive=0 if questions <= MOST_IN_FLIGHT else MOST_IN_FLIGHT,
@@ -143,7 +127,7 @@ def _made_ready(settings: AmiliSettings) -> Any:
     return transport.ssl_context(settings)
 
 
-def _shared_auth(settings: AmiliSettings, on_token: Any) -> Any:
+def _shared_auth(settings: AmiliSettings) -> Any:
     auths = _auths.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
     identity = (
         settings.auth_url,
@@ -159,5 +143,5 @@ def _shared_auth(settings: AmiliSettings, on_token: Any) -> Any:
     if auth is None:
         from amili_provider.api.auth import auth_of
 
-        auth = auths[identity] = auth_of(settings, on_token=on_token)
+        auth = auths[identity] = auth_of(settings, on_token=amask)
     return auth

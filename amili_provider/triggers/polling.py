@@ -1,41 +1,49 @@
-"""Poll until all is settled, or the time is up; from a trigger, or from a task on an event loop of its own."""
+"""
+Poll until all is settled, or the time is up.
+
+:class:`Wait` has the rules, and neither asks nor waits. A trigger follows them on the event loop, and a task with the
+blocking client, so that poke, reschedule and deferrable mode cannot differ.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import queue
-import threading
-from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import Generator, Iterable
 from enum import Enum
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from airflow.providers.common.compat.sdk import mask_secret
 
-from amili_provider.api.results import Meaning, Vocabulary
+from amili_provider.api.results import Meaning
 from amili_provider.api.transport import LONGEST_WAIT_SECONDS
 from amili_provider.connection.settings import AmiliSettings
 from amili_provider.exceptions import AmiliConnectionError, AmiliError
 from amili_provider.receipts import one_line
 from amili_provider.triggers.amili import MOST_FAILURES, AmiliTrigger, Pace, Time
-from amili_provider.triggers.clients import MOST_IN_FLIGHT, Overrides, aclient, asettings
+from amili_provider.triggers.clients import MOST_IN_FLIGHT, aclient, asettings, for_questions, overridden
 from amili_provider.triggers.questions import (
-    Ask,
-    Client,
     Key,
     Open,
+    Question,
     ResultStatus,
     Settled,
     WaitEvent,
     failed,
     is_doubtful,
 )
+from amili_provider.workers import Workers
+
+if TYPE_CHECKING:
+    from amili_provider.api.exchange import AmiliAsyncClient
 
 log = logging.getLogger(__name__)
-Question = Callable[[Client, Vocabulary], Ask]
 _CLOSING_SECONDS = 10.0
+Answers = dict[Key, ResultStatus | AmiliError]
+"""What came of the keys that were asked for."""
+Steps = Generator[list[Key] | float, Answers, "Polled"]
 
 
 class Polled(Enum):
@@ -80,7 +88,7 @@ class Wait:
         self._settled: dict[Key, Settled] = {}
         self._pace = pace
         self._deadline = deadline
-        self._time = time or Time()
+        self.time = time or Time()
         self._attempts = attempts
 
     @property
@@ -96,85 +104,64 @@ class Wait:
     @property
     def is_over(self) -> bool:
         """Whether the time is up."""
-        return self._deadline is not None and self._time.now() >= self._deadline
+        return self._deadline is not None and self.time.now() >= self._deadline
 
-    async def poll(self, ask: Ask) -> Polled:
+    def poll(self) -> Steps:
         """
-        Ask once for everything that is open.
+        Ask once for everything that is open, in steps that block nothing: whoever follows them asks and waits.
 
-        :param ask: the question.
+        A step is the keys to ask for, and is answered with what came of each; once one has failed, no more need be
+        asked. Or it is a number of seconds to wait.
+
+        :returns: a generator of steps, which returns how the poll ended.
         :raises AmiliConnectionError: if it failed for transient causes as often as it may.
         :raises AmiliPermanentError: if asking is of no use.
         """
         unanswered = list(self._open)
         failures = 0
         while unanswered:
-            unanswered, trouble = await self._round(ask, unanswered)
-            if trouble is None:
+            answers = yield unanswered
+            troubles = [answer for answer in answers.values() if isinstance(answer, AmiliError)]
+            for key, answer in answers.items():
+                if isinstance(answer, ResultStatus):
+                    self._take(key, answer)
+            unanswered = [key for key in unanswered if not isinstance(answers.get(key), ResultStatus)]
+            if not troubles:
                 break
+            trouble = next((one for one in troubles if not is_transient(one)), troubles[0])
             failures += 1
             if not is_transient(trouble) or failures >= self._attempts:
                 if failures > 1:
                     trouble.message += f" {failures} attempts in a row failed like this."
                 raise trouble
-            if not await self._paused(trouble, failures):
+            if not (yield from self._paused(trouble, failures)):
                 return Polled.TIME_IS_UP
             if self.not_before is not None:
                 return Polled.OPEN
         return Polled.OPEN if self._open else Polled.SETTLED
 
-    async def _paused(self, trouble: AmiliError, failures: int) -> bool:
+    def _paused(self, trouble: AmiliError, failures: int) -> Generator[float, Any, bool]:
         """Wait before the next attempt; False if the time is up first."""
         asked = getattr(trouble, "retry_after", None)
-        wait = self._pace.after_failure(failures, asked, self._time.random())
-        left = None if self._deadline is None else self._deadline - self._time.now()
-        log.warning(
-            "Asking Amili for results failed (%s of %s attempts): %s",
-            failures,
-            self._attempts,
-            trouble.message,
-        )
+        wait = self._pace.after_failure(failures, asked, self.time.random())
+        left = None if self._deadline is None else self._deadline - self.time.now()
+        told = "Asking Amili for results failed (%s of %s attempts): %s"
+        log.warning(told, failures, self._attempts, trouble.message)
         # What this poll has settled already would be asked for again, and perhaps be in the way for ever.
         gives_back = self._gives_back and asked is not None and (not self._settled or wait > LONGEST_WAIT_SECONDS)
         if left is not None and left <= wait:
             self._note(trouble)
-            await self._time.sleep(0.0 if gives_back else max(left, 0.0))
+            yield 0.0 if gives_back else max(left, 0.0)
             return False
         if gives_back:
             self._note(trouble)
-            self.not_before = self._time.now() + wait
+            self.not_before = self.time.now() + wait
             return True
-        await self._time.sleep(wait)
+        yield wait
         return True
 
     def _note(self, trouble: AmiliError) -> None:
         self._open = {key: one_line(f"the last question failed: {trouble.message}") for key in self._open}
-
-    async def _round(self, ask: Ask, keys: list[Key]) -> tuple[list[Key], AmiliError | None]:
-        """
-        Ask for *keys*; begin no more requests after one has failed.
-
-        :returns: those that got no answer, and the failure: a permanent one if there is one.
-        """
-        waiting = iter(keys)
-        unanswered: list[Key] = []
-        troubles: list[AmiliError] = []
-
-        async def ask_on() -> None:
-            while not troubles and (key := next(waiting, None)) is not None:
-                try:
-                    said = await ask(key)
-                except AmiliError as trouble:
-                    troubles.append(trouble)
-                    unanswered.append(key)
-                else:
-                    self._take(key, said)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(MOST_IN_FLIGHT, len(keys))):
-                group.create_task(ask_on())
-        permanent = [t for t in troubles if not is_transient(t)]
-        return [*unanswered, *waiting], next(iter(permanent or troubles), None)
 
     def _take(self, key: Key, said: ResultStatus) -> None:
         if said.meaning in (Meaning.ACCEPTED, Meaning.REFUSED):
@@ -202,25 +189,20 @@ async def wait(trigger: AmiliTrigger) -> WaitEvent:
 
     :returns: how it ended; what is no failure of asking, such as a bug or a wrong connection, is raised as it is.
     """
-    pace = Pace(trigger.poke_interval, trigger.exponential_backoff, trigger.max_wait)
-    keys = trigger.keys()
-    waiting = Wait(keys, pace, deadline=trigger.deadline, time=trigger.time)
-    overrides = Overrides(
-        trigger.result_path, trigger.accepted_results, trigger.refused_results, trigger.pending_results
-    )
-    settings = overrides.applied_to(await asettings(trigger.amili_conn_id))
+    waiting = Wait(trigger.keys(), trigger.pace, deadline=trigger.deadline, time=trigger.time)
+    settings = overridden(await asettings(trigger.amili_conn_id), trigger)
     try:
-        async with aclient(settings, len(keys)) as client:
-            ask = trigger.question(client, client.vocabulary)
-            settled = await _until_settled(trigger, waiting, ask, pace)
+        async with aclient(settings, len(waiting.open)) as client:
+            settled = await _until_settled(trigger, waiting, client)
     except AmiliError as error:
         return failed(error, waiting.settled, waiting.open)
     return WaitEvent(ending="settled" if settled else "timed_out", settled=waiting.settled, open=waiting.open)
 
 
-async def _until_settled(trigger: AmiliTrigger, waiting: Wait, ask: Ask, pace: Pace) -> bool:
+async def _until_settled(trigger: AmiliTrigger, waiting: Wait, client: AmiliAsyncClient) -> bool:
     """Poll until all is settled, or the time is up; even a trigger that comes too late asks once."""
-    time = trigger.time
+    time, pace = trigger.time, trigger.pace
+    question = trigger.question(client.vocabulary)
     interval = pace.first_interval(time.now() - trigger.started_at, time.random())
     told = 0
     while True:
@@ -231,7 +213,7 @@ async def _until_settled(trigger: AmiliTrigger, waiting: Wait, ask: Ask, pace: P
         last = left <= interval
         await time.sleep(max(min(interval, left), 0.0))
         try:
-            polled = await waiting.poll(ask)
+            polled = await _polled(waiting.poll(), client, question, time)
         except AmiliConnectionError as trouble:
             if not trigger.silent_fail:
                 raise
@@ -244,75 +226,122 @@ async def _until_settled(trigger: AmiliTrigger, waiting: Wait, ask: Ask, pace: P
         interval = pace.interval(time.now() - trigger.started_at, time.random())
 
 
+async def _polled(steps: Steps, client: AmiliAsyncClient, question: Question, time: Time) -> Polled:
+    """Follow the steps of a poll on the event loop."""
+    try:
+        step = next(steps)
+        while True:
+            if isinstance(step, list):
+                step = steps.send(await _asked(step, client, question))
+            else:
+                await time.sleep(step)
+                step = next(steps)
+    except StopIteration as end:
+        return cast("Polled", end.value)
+
+
+async def _asked(keys: list[Key], client: AmiliAsyncClient, question: Question) -> Answers:
+    """Ask for *keys*, a few at a time; begin no more requests after one has failed."""
+    waiting, answers = iter(keys), Answers()
+
+    async def ask_on() -> None:
+        for key in waiting:
+            try:
+                answers[key] = question.read(await question.fetch(client, key))
+            except AmiliError as trouble:
+                answers[key] = trouble
+                for _ in waiting:
+                    pass  # what is not begun never is
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(MOST_IN_FLIGHT, len(keys))):
+            group.create_task(ask_on())
+    return answers
+
+
 class Poller:
     """
     One wait of one task process: its client, token and memory are kept from poke to poke.
 
-    The same code polls here and in the triggerer, so that poke, reschedule and deferrable mode cannot differ. The
-    loop has a thread of its own: what Airflow raises into a task that is stopped, or whose time is up, strikes the
-    main thread between any two steps, and an event loop there could swallow it.
+    Questions are asked in threads. What Airflow raises into a task that is stopped, or whose time is up, strikes the
+    main thread between any two steps; there it only waits for them, and tells Airflow secrets to be masked: from
+    another thread that would block.
 
-    :param settings: the connection.
+    :param settings: the connection, with what the sensor says instead.
     :param wait: what is waited for.
-    :param question: how it is asked for.
+    :param trigger: how it is asked for.
+    :raises AmiliArgumentError: if the environment names a proxy that cannot be used.
     """
 
-    def __init__(self, settings: AmiliSettings, wait: Wait, question: Question) -> None:
+    def __init__(self, settings: AmiliSettings, wait: Wait, trigger: AmiliTrigger) -> None:
+        from amili_provider.api.client import AmiliClient
+
         self.wait = wait
-        self._settings = settings
-        self._question = question
-        self._stack = AsyncExitStack()
-        self._ask: Ask | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="amili-poking", daemon=True)
-        self._news: queue.SimpleQueue[tuple[str, asyncio.Event] | None] = queue.SimpleQueue()
+        self._client = AmiliClient(for_questions(settings), on_token=self._mask, attempts=1)
+        self._question = trigger.question(self._client.vocabulary)
+        self._workers = Workers("amili-poking")
+        self._news: queue.SimpleQueue[tuple[str, queue.SimpleQueue[None]] | BaseException | None] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_CLOSING_SECONDS)
-        finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(_CLOSING_SECONDS)
-            if not self._thread.is_alive():
-                self._loop.close()
+        self._client.abort()
+        self._workers.end(_CLOSING_SECONDS)
+        self._client.close()
 
     def poll(self) -> Polled:
         """Ask once for everything that is open; see :meth:`~amili_provider.triggers.polling.Wait.poll`."""
-        polling = asyncio.run_coroutine_threadsafe(self._poll(), self._loop)
-        polling.add_done_callback(lambda _: self._news.put(None))
+        steps = self.wait.poll()
         try:
-            while (news := self._news.get()) is not None:
+            step = next(steps)
+            while True:
+                if isinstance(step, list):
+                    step = steps.send(self._asked(step))
+                else:
+                    self.wait.time.pause(step)
+                    step = next(steps)
+        except StopIteration as end:
+            return cast("Polled", end.value)
+
+    def _asked(self, keys: list[Key]) -> Answers:
+        """Ask for *keys*, a few at a time; begin no more requests after one has failed."""
+        waiting, answers, bug = iter(keys), Answers(), None
+
+        def ask_on() -> None:
+            ended = None
+            try:
+                for key in waiting:
+                    try:
+                        answers[key] = self._question.read(self._question.fetch(self._client, key))
+                    except AmiliError as trouble:
+                        answers[key] = trouble
+                        for _ in waiting:
+                            pass  # as above
+            except Exception as error:  # noqa: BLE001 - raised in the task's own thread
+                ended = error
+            self._news.put(ended)
+
+        going = min(MOST_IN_FLIGHT, len(keys))
+        for number in range(going):
+            self._workers.give(ask_on, number + 1)
+        while going:
+            news = self._news.get()
+            if isinstance(news, tuple):
                 token, told = news
                 mask_secret(token)
-                self._loop.call_soon_threadsafe(told.set)
-        except BaseException:
-            polling.cancel()
-            raise
-        return polling.result()
+                told.put(None)
+            else:
+                going -= 1
+                bug = bug or news
+        if bug is not None:
+            raise bug
+        return answers
 
-    async def _poll(self) -> Polled:
-        if self._ask is None:
-            opened = aclient(self._settings, len(self.wait.open), on_token=self._mask)
-            client = await self._stack.enter_async_context(opened)
-            self._ask = self._question(client, client.vocabulary)
-        return await self.wait.poll(self._ask)
-
-    async def _close(self) -> None:
-        """End a poll that was given up, then close the client."""
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        await self._stack.aclose()
-
-    async def _mask(self, token: str) -> None:
-        """Have the task's own thread tell Airflow a secret: from another one it would block."""
-        told = asyncio.Event()
+    def _mask(self, token: str) -> None:
+        """Have the task's own thread tell Airflow a secret, and wait until it has."""
+        told: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._news.put((token, told))
-        await told.wait()
+        told.get(timeout=_CLOSING_SECONDS)

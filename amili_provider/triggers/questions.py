@@ -10,9 +10,9 @@ again when it arrives, and the sensor believes what it understands.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -181,45 +181,38 @@ class Response(Protocol):
         """Return the body as JSON, or raise AmiliResponseError."""
 
 
-class Client(Protocol):
-    """What is needed of the client; each call asks once and raises our errors."""
+class Question(NamedTuple):
+    """
+    How something is asked for, and what the answer means.
 
-    async def get_file_result(self, client_no: str, file_id: str) -> FileResult | None:
-        """Return the result of a file, None if there is none yet."""
+    :param fetch: asks once, with the client of tasks; or with that of triggers, and then the answer is awaited.
+    :param read: reads the answer.
+    """
 
-    async def get_batch(self, client_no: str, batch_uuid: str) -> Response:
-        """Return the answer about a batch."""
-
-
-Ask = Callable[[Key], Awaitable[ResultStatus]]
+    fetch: Callable[[Any, Key], Any]
+    read: Callable[[Any], ResultStatus]
 
 
-def about_files(client: Client, vocabulary: Vocabulary) -> Ask:
+def about_files(vocabulary: Vocabulary) -> Question:
     """Return the question for the result of a file."""
 
-    async def ask(key: Key) -> ResultStatus:
-        found = await client.get_file_result(*key)
+    def read(found: FileResult | None) -> ResultStatus:
         if found is None:
             return ResultStatus(Meaning.PENDING, message="no result yet")
         meaning = vocabulary.meaning(found.status, found.result)
         return ResultStatus(meaning, _shown(found.status), _shown(found.result), _shown(found.message))
 
-    return ask
+    return Question(lambda client, key: client.get_file_result(*key), read)
 
 
-def about_batches(client: Client, vocabulary: Vocabulary, if_partial: str) -> Ask:
+def about_batches(vocabulary: Vocabulary, if_partial: str) -> Question:
     """
     Return the question for a batch.
 
     :param if_partial: what a batch that is done in part means: ``wait``, ``fail`` or ``succeed``.
     """
     partly = {"wait": Meaning.PENDING, "fail": Meaning.REFUSED, "succeed": Meaning.ACCEPTED}[if_partial]
-
-    async def ask(key: Key) -> ResultStatus:
-        answer = await client.get_batch(*key)
-        return batch_status(answer, vocabulary, partly)
-
-    return ask
+    return Question(lambda client, key: client.get_batch(*key), lambda answer: batch_status(answer, vocabulary, partly))
 
 
 def batch_status(answer: Response, vocabulary: Vocabulary, partly: Meaning) -> ResultStatus:

@@ -311,12 +311,12 @@ def _duplicates_are_green() -> None:
     """Equal bytes under another name count as delivered, and nobody is asked."""
     from dataclasses import replace
 
-    from amili_provider.delivery import duplicates, ledger_session
+    from amili_provider.delivery import item, ledger_session
 
     def lenient(original: Callable[..., Any], accepted: Any, plan: Any, **more: Any) -> Any:
         return original(accepted, replace(plan, if_duplicate="skip"), **more)
 
-    for module in (ledger_session, duplicates):
+    for module in (ledger_session, item):
         wrap(module, "not_sent_twice", lenient)
 
 

@@ -23,7 +23,6 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-import amili_provider.api.exchange
 from amili_provider.sensors.base import AmiliSensor
 from amili_provider.triggers.amili import AmiliTrigger, Time
 
@@ -72,13 +71,16 @@ class World:
     @property
     def time(self) -> Time:
         """The clock for sensors and triggers."""
-        return Time(lambda: self.now, self._sleep, lambda: self.random)
+        return Time(lambda: self.now, self._sleep, lambda: self.random, self._pause)
 
-    async def _sleep(self, seconds: float) -> None:
+    def _pause(self, seconds: float) -> None:
         assert seconds >= 0, "nobody can wait backwards"
         self.slept += 1
         assert self.slept < 20_000, "nobody waits that often: something spins"
         self.now += seconds
+
+    async def _sleep(self, seconds: float) -> None:
+        self._pause(seconds)
         await asyncio.sleep(0)
         while self.slept < self.together:  # noqa: ASYNC110 - an event would belong to one loop, and there are several
             await asyncio.sleep(0.001)
@@ -138,11 +140,10 @@ def settle_in(world: World, monkeypatch: pytest.MonkeyPatch, **extra: Any) -> No
     """Make sensors, triggers and Airflow's own base class live in *world*."""
     connection = {**CONNECTION, "extra": {**CONNECTION["extra"], **extra}}  # type: ignore[dict-item]
     monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", json.dumps(connection))
-    monkeypatch.setattr(
-        amili_provider.api.exchange,
-        "AmiliAsyncClient",
-        functools.partial(amili_provider.api.exchange.AmiliAsyncClient, transport=httpx.MockTransport(world.answer)),
-    )
+    for module, client in (("client", "AmiliClient"), ("exchange", "AmiliAsyncClient")):
+        path = f"amili_provider.api.{module}.{client}"
+        real = getattr(importlib.import_module(f"amili_provider.api.{module}"), client)
+        monkeypatch.setattr(path, functools.partial(real, transport=httpx.MockTransport(world.answer)))
     monkeypatch.setattr(AmiliSensor, "time", world.time)
     monkeypatch.setattr(AmiliTrigger, "time", world.time)
     base = sys.modules[BaseSensorOperator.__module__]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+from amili_provider.api.client import AmiliClient
+from amili_provider.exceptions import AmiliAuthenticationError
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
+from amili_provider.triggers import polling
 from amili_provider.triggers.amili import MOST_FAILURES
+from amili_provider.triggers.clients import MOST_IN_FLIGHT
 from tests.crossed import crossed
 from tests.unit.simulated import ACCEPTED, EPOCH, MODES, QUEUED, REFUSED, Ending, World, run, says, settle_in
 
@@ -394,3 +399,38 @@ def test_questions_of_a_sensor_in_a_simulated_hour(
     assert max(moments) <= HOUR
     assert (ending.error == TIMEOUT) is (how_long == WHOLE_HOUR)
     assert world.minted == TOKENS[how_long][mode]
+
+
+def test_a_bug_of_a_task_comes_out_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes wrong in a thread that asks is raised in the task's own, and is no answer of Amili."""
+    settle_in(World(), monkeypatch)
+
+    def broken(*_: Any) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(AmiliClient, "get_file_result", broken)
+    with pytest.raises(KeyError, match="a bug"):
+        AmiliFileResultSensor(task_id="wait", file_ids=[f"{number}" for number in range(20)]).execute({})
+
+
+def test_a_task_tells_airflow_its_token_before_it_asks_and_from_its_own_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From another thread, telling the supervisor of Airflow 3 disturbs what the task itself says to it."""
+    world, told = World(scripts={"*": [ACCEPTED]}), []
+    settle_in(world, monkeypatch)
+    monkeypatch.setattr(
+        polling,
+        "mask_secret",
+        lambda secret: told.append((secret, threading.current_thread(), len(world.requests))),
+    )
+    AmiliFileResultSensor(task_id="wait", file_ids=[f"{number}" for number in range(20)]).execute({})
+    assert told == [("token-1-of-the-test", threading.current_thread(), 0)]
+    assert len(world.requests) == 20
+
+
+def test_no_more_questions_are_begun_once_one_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred questions to an Amili that refuses us would be a hundred times the same."""
+    world = World(scripts={"*": [403]})
+    settle_in(world, monkeypatch)
+    with pytest.raises(AmiliAuthenticationError):
+        AmiliFileResultSensor(task_id="wait", file_ids=[f"{number}" for number in range(100)]).execute({})
+    assert len(world.requests) <= MOST_IN_FLIGHT

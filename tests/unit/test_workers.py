@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from amili_provider.delivery import reader
-from amili_provider.delivery.reader import Workers
+from amili_provider import workers
+from amili_provider.workers import Workers
 
 
 class Timeout(BaseException):
@@ -21,7 +21,7 @@ class Timeout(BaseException):
 
 class _Strike:
     """
-    Raises at a line of :mod:`amili_provider.delivery.reader`.
+    Raises at a line of :mod:`amili_provider.workers`.
 
     :param at: at which line that is run, from 1.
     """
@@ -31,7 +31,7 @@ class _Strike:
         self.struck = False
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_filename != reader.__file__:
+        if frame.f_code.co_filename != workers.__file__:
             return None
         if event == "line" and not self.struck:
             self._left -= 1

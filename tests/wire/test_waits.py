@@ -323,7 +323,7 @@ def test_a_task_that_is_stopped_ends_its_wait(moment: float, amili_sandbox: Sand
     finally:
         killer.join()
         signal.signal(signal.SIGUSR1, before)
-    assert not [thread for thread in threading.enumerate() if thread.name == "amili-poking"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("amili-poking")]
 
 
 def test_an_outage_in_poke_mode_ends_with_an_error_that_airflow_retries(amili_sandbox: SandboxServer) -> None:
