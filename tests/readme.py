@@ -14,7 +14,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from amili_provider.connection.form import readme_table
+from amili_provider.connection.fields import FIELDS
+from amili_provider.connection.form import shown_default
 from amili_provider.storage.connections import KINDS
 from tests import reference
 
@@ -22,6 +23,17 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 _NAMED = re.compile(r"^<!-- test: (.+?) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def connection_table() -> str:
+    """Return the fields as a Markdown table."""
+    lines = ["| Form label | Key | Default | Meaning |", "|---|---|---|---|"]
+    for f in FIELDS:
+        key = f"`{f.name}`" if f.standard else f"extra `{f.name}`"
+        shown = shown_default(f)
+        what = f.description + (" *Assumed, not documented by Amili.*" if f.assumed else "")
+        lines.append(f"| {f.label} | {key} | {f'`{shown}`' if shown else ''} | {what} |")
+    return "\n".join(lines) + "\n"
 
 
 def storage_table() -> str:
@@ -38,7 +50,7 @@ def storage_table() -> str:
 
 PARTS: dict[Path, dict[str, Callable[[], str]]] = {
     DOCS / "commands.md": {"amili-ledger": reference.ledger_command, "amili-sandbox": reference.sandbox_command},
-    DOCS / "connection.md": {"connection-table": readme_table},
+    DOCS / "connection.md": {"connection-table": connection_table},
     DOCS / "hook.md": {"hook-table": reference.hook_table},
     DOCS / "ledger-table.md": {"columns-table": reference.columns_table},
     DOCS / "operator.md": {"operator-table": reference.operator_table, "buckets-table": reference.buckets_table},

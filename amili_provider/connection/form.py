@@ -1,4 +1,4 @@
-"""The table of fields as Airflow's connection form and as the guide's table; and which keys of an extra count."""
+"""The table of fields as Airflow's connection form; and which keys of an extra count."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Masked:
         return self._drawn(field, **{**attributes, "value": typed or (AIRFLOW_2_MASK if field.data else "")})
 
 
-def _shown_default(entry: ConnectionField) -> str:
+def shown_default(entry: ConnectionField) -> str:
     """Return the default as one writes it into the field."""
     if entry.default is None:
         return ""
@@ -44,7 +44,7 @@ def _shown_default(entry: ConnectionField) -> str:
 
 def _description(entry: ConnectionField) -> str:
     """Return the description with the default. The default is not prefilled: saved, it would stay for ever."""
-    shown = _shown_default(entry)
+    shown = shown_default(entry)
     return f"{entry.description} Default: {shown}." if shown else entry.description
 
 
@@ -106,17 +106,6 @@ def form_widgets() -> dict[str, Any]:
             widget=_Masked(BS3PasswordFieldWidget()) if secret else BS3TextFieldWidget(),
         )
     return widgets
-
-
-def readme_table() -> str:
-    """Return the fields as a Markdown table."""
-    lines = ["| Form label | Key | Default | Meaning |", "|---|---|---|---|"]
-    for f in FIELDS:
-        key = f"`{f.name}`" if f.standard else f"extra `{f.name}`"
-        shown = _shown_default(f)
-        what = f.description + (" *Assumed, not documented by Amili.*" if f.assumed else "")
-        lines.append(f"| {f.label} | {key} | {f'`{shown}`' if shown else ''} | {what} |")
-    return "\n".join(lines) + "\n"
 
 
 _OTHER_FIELDS = {

@@ -146,7 +146,6 @@ class Sent:
     """The requests' names, as they stand in claims and log."""
     posts: list[Post] = field(default_factory=list)
     """The same, measured."""
-    bytes_out: int = 0
     seconds: float = 0.0
     halt: EarlyStop | None = None
     unreachable: bool = False

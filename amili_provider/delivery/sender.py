@@ -141,7 +141,6 @@ class Sender:
             self._close(group, not_sent(error), sent)
             sent.halt = sent.halt or EarlyStop(f"Not tried: {error}", transient=False, error=error)
         except AmiliOutcomeUnknown as error:
-            sent.bytes_out += body.content_length
             self._close(group, unknown(error), sent)
             self._breaker.note({Outcome.UNKNOWN})
         except Exception as error:  # noqa: BLE001 - see below
@@ -151,7 +150,6 @@ class Sender:
             self._close(group, unknown(reason) if body.released else not_sent(reason, transient=False), sent)
             sent.halt = sent.halt or EarlyStop(f"Not tried: {reason}", transient=False, error=error)
         else:
-            sent.bytes_out += body.content_length
             return self._understand(group, reply, sent)
         return []
 

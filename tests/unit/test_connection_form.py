@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from amili_provider.api import results
 from amili_provider.connection.fields import BY_NAME, FIELDS
-from amili_provider.connection.form import conn_fields, readme_table, ui_field_behaviour, ui_field_behaviour_kebab
+from amili_provider.connection.form import conn_fields, ui_field_behaviour, ui_field_behaviour_kebab
 from amili_provider.connection.settings import AmiliSettings, settings_from
 from amili_provider.connection.values import as_bool, as_words, checked_client_no
 from amili_provider.hooks.amili import AmiliHook
+from tests.readme import connection_table
 
 STAGING = {"environment": "staging"}
 
@@ -521,10 +522,10 @@ def test_every_field_of_the_settings_is_in_the_table() -> None:
 
 def test_table_for_the_readme() -> None:
     """One row per field, with label, key and default; assumptions are marked."""
-    rows = readme_table().splitlines()
+    rows = connection_table().splitlines()
     assert len(rows) == 2 + len(FIELDS)
-    assert "| Client id | `login` |  |" in readme_table()
-    assert "| Result path | extra `result_path` | `/clients/{clientno}/files/{fileid}` |" in readme_table()
+    assert "| Client id | `login` |  |" in connection_table()
+    assert "| Result path | extra `result_path` | `/clients/{clientno}/files/{fileid}` |" in connection_table()
     assert all(row.count("|") == 5 for row in rows)
     assert "*Assumed" in next(row for row in rows if "result_path" in row)
 

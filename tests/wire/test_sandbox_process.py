@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from amili_provider.connection.fields import FIELDS
-from amili_provider.sandbox.admin_client import SandboxAdmin
 from amili_provider.sandbox.cli import main
 from amili_provider.sandbox.results import FAILED, Step
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.terminal import READER_GONE
 from tests.readme import ROOT
+from tests.wire.sandbox_admin import SandboxAdmin
 from tests.wire.sandbox_calls import Caller, Calls, file
 
 

@@ -26,9 +26,7 @@ class SandboxAdmin:
 
     def _call(self, method: str, path: str, order: Any = None) -> Any:
         body = None if order is None else json.dumps(order).encode()
-        request = Request(  # noqa: S310 - the caller's own sandbox
-            f"{self.url}/admin/{path}", body, {"Content-Type": "application/json"}, method=method
-        )
+        request = Request(f"{self.url}/admin/{path}", body, {"Content-Type": "application/json"}, method=method)
         try:
             with self._opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:
                 return json.load(answer)
