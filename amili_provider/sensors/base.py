@@ -41,7 +41,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
     """
     Waits for results of Amili.
 
-    All modes poll with the same code and end alike, ``soft_fail``, ``silent_fail`` and ``never_fail`` included. With
+    All modes poll by the same rules and end alike, ``soft_fail``, ``silent_fail`` and ``never_fail`` included. With
     ``soft_fail`` only a time-out skips: what Amili refuses stays failed.
 
     :param amili_conn_id: the connection.
