@@ -1,5 +1,5 @@
 """
-Which day does a run take? The same one on each Airflow, whatever started the run.
+The day that a run delivers: the same one on each Airflow, whatever started the run.
 
 Airflow's own words for a day (``ds``, ``logical_date``, ``data_interval_start``) mean other days on 2.11 than on 3, are
 UTC, and are not there in each run.

@@ -1,5 +1,5 @@
 """
-What can go wrong, as one tree; the class alone says whether Airflow retries.
+The tree of errors; the class alone says whether Airflow retries.
 
 ::
 

@@ -1,5 +1,5 @@
 """
-What Airflow discovers of this package through the entry point ``apache_airflow_provider``.
+The entry point ``apache_airflow_provider``: all that Airflow discovers of this package.
 
 Airflow reads this in every process and refuses to start some commands if a part is of the wrong shape; so a test
 holds it against the schema of each supported Airflow.

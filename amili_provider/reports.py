@@ -1,4 +1,4 @@
-"""What became of the files of an upload, told to people: in a mail, a chat, a file, or a task's failure."""
+"""Reports of an upload for people: in a mail, a chat, a file, or a task's failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an ordinary command does with its output: any encoding will do, and a reader may leave early."""
+"""Output of a command: any encoding will do, and a reader may leave early."""
 
 from __future__ import annotations
 

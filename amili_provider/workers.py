@@ -1,5 +1,5 @@
 """
-Threads for jobs that are given by a thread in which a signal may raise an exception at any moment.
+Worker threads that are given jobs without a lock, since a signal may strike the task's own thread anywhere.
 
 Airflow's time-outs and kills do that in the task's own thread. Whatever takes a lock there (an executor, a future, a
 condition) may keep it then, and its workers wait for that lock for ever. A :class:`queue.SimpleQueue` has none to keep.
@@ -29,13 +29,21 @@ class Workers:
         """
         Have *job* done, which raises nothing.
 
-        :param going: how many jobs there are with it; so many threads there will be.
+        :param going: how many jobs there are with it; so many threads there will be, or fewer if the system lets no
+            more begin.
+        :raises RuntimeError: if it lets none begin.
         """
         self._jobs.put(job)
         while len(self._threads) < going:
             thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
             self._threads.append(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # the system lets no more threads begin
+                self._threads.remove(thread)
+                if not self._threads:
+                    raise
+                return
 
     def end(self, seconds: float | None) -> bool:
         """

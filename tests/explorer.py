@@ -2,7 +2,7 @@
 An explorer of the ledger's protocol: every interleaving of two tasks and a person, with faults at each of their steps.
 
 The tasks run the product's own code: ``Sender``, ``UploadBody``, ``LedgerSession``, ``Ledger``, ``history`` and
-``MemoryStore``; the person runs ``manual.settle``. Whatever they ask of the world outside (the store, Amili) is one
+``MemoryStore``; the person runs ``settling.settle``. Whatever they ask of the world outside (the store, Amili) is one
 *step*. Between two steps an actor's code depends on nothing but the answers that it got before. So it is run from its
 beginning with those answers, once for each different list of answers, up to the step that comes next (:class:`Node`).
 The world is a plain value that is copied at each step; worlds that are equal are explored once.
@@ -35,7 +35,7 @@ from amili_provider.delivery.ledger_session import LedgerSession
 from amili_provider.delivery.options import IfUnknown, Options
 from amili_provider.delivery.sender import Sender
 from amili_provider.exceptions import AmiliConnectionError, AmiliLedgerUnavailable, AmiliOutcomeUnknown
-from amili_provider.ledger import Ledger, LedgerState, manual
+from amili_provider.ledger import Ledger, LedgerState, settling
 from amili_provider.ledger import ledger as ledger_module
 from amili_provider.ledger.attempts import Attempt, Origin, Run, timestamp
 from amili_provider.ledger.ledger import MARGIN_SECONDS, SETTLE_SECONDS
@@ -271,7 +271,7 @@ def _person(port: Port, case: Case) -> tuple[tuple[str, Outcome], ...]:
     file_id, has_it = port.ask("truth")
     with suppress(AmiliLedgerUnavailable, ValueError):
         arrived = has_it is (case.says == "truth")
-        manual.settle(ledger, manual.Person("Kari", "I asked"), arrived=arrived, file_ids=[file_id])
+        settling.settle(ledger, settling.Person("Kari", "I asked"), arrived=arrived, file_ids=[file_id])
     return ()
 
 

@@ -59,7 +59,7 @@ def translate_errors(flight: InFlight, settings: AmiliSettings) -> Iterator[None
     """
     Turn httpx's errors into :class:`NoResponse`; let everything else through.
 
-    :raises NoAnswer: if the request ended without a complete answer.
+    :raises NoResponse: if the request ended without a complete answer.
     """
     try:
         yield

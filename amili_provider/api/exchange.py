@@ -1,4 +1,4 @@
-"""How requests are sent, and sent again: by the client of tasks, and by that of triggers, which only asks."""
+"""Sending, and sending again: ``Exchange`` for the client of tasks; ``AmiliAsyncClient``, the client of triggers."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ from amili_provider.connection.values import checked_client_no
 from amili_provider.exceptions import AmiliConnectionError
 
 T = TypeVar("T")
+LARGE_BYTES = 32 * 1024
+"""An answer that takes longer to read than an event loop may be held up."""
 
 
 class Exchange:
@@ -112,7 +114,7 @@ class Exchange:
         """
         Run the part of the auth flow that gets a token, without a request of its own.
 
-        :raises NoAnswer: if the token service does not answer.
+        :raises NoResponse: if the token service does not answer.
         """
         flight = self.flight()
         request = self._http.build_request("GET", self._settings.base_url, extensions=self._extensions(flight))
@@ -148,7 +150,7 @@ class Exchange:
         Send one request, with a token, and read its whole answer.
 
         :param takes: whether the body of a 401 could mean that something was taken: then nothing is sent again.
-        :raises NoAnswer: if there is none.
+        :raises NoResponse: if there is none.
         """
         flight = flight or self.flight()
         request = self._http.build_request(
@@ -293,7 +295,12 @@ class AmiliAsyncClient:
         """
         number = checked_client_no(client_no, "client_no")
         path = transport.result_path(self.settings, number, file_id)
-        return file_result_in(await self.get(path, accepted=NOTHING_YET), file_id, self.vocabulary)
+        answer = await self.get(path, accepted=NOTHING_YET)
+        return await self.apart(answer.content, lambda: file_result_in(answer, file_id, self.vocabulary))
+
+    async def apart(self, content: bytes, work: Callable[[], T]) -> T:
+        """Do *work* on an answer here, or in a thread if it is so large that all others would wait."""
+        return await asyncio.to_thread(work) if len(content) > LARGE_BYTES else work()
 
     async def _once(self, url: str, accepted: tuple[int, ...]) -> Response:
         what = f"GET {httpx.URL(url).path}"
@@ -315,5 +322,10 @@ class AmiliAsyncClient:
                         await response.aclose()
         except NoResponse as failure:
             raise AmiliConnectionError(f"{what}: {failure}.") from None
-        answer = Response(answer.status_code, answer.headers, without_secrets(content, response.request, self.settings))
-        return check_status(answer, what, self.settings, self._clock(), writes=False, accepted=accepted)
+
+        def judged() -> Response:
+            body = without_secrets(content, response.request, self.settings)
+            whole = Response(answer.status_code, answer.headers, body)
+            return check_status(whole, what, self.settings, self._clock(), writes=False, accepted=accepted)
+
+        return await self.apart(content, judged)

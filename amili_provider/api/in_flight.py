@@ -1,5 +1,5 @@
 """
-One request while it runs: how much of it is out, what ends it, and whether the other end can have all of it.
+One request while it runs, and its socket: how much of it is out, what ends it, what the other end can have.
 
 A small request fits into the socket's buffer whole, so writing it succeeds although the connection is already dead.
 What is asked of the socket before the last bytes go out turns many outcomes that would be unknown into "not accepted".

@@ -1,4 +1,4 @@
-"""Responses: read within bounds, and what the questions of this package find in them."""
+"""Answers of Amili: read within bounds, and the verdicts and results that are found in them."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def read_response(response: httpx.Response, largest: int = LARGEST_ANSWER_BYTES,
     :param response: the answer, not read yet.
     :param largest: bytes after unpacking.
     :param code_decides: whether the body is only wanted for its message: then what cannot be read is left out.
-    :raises AnswerUnusable: if it is too large or cannot be unpacked.
+    :raises ResponseUnusable: if it is too large or cannot be unpacked.
     :raises httpx.HTTPError: if it ends early.
     """
     try:

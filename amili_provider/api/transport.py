@@ -1,4 +1,4 @@
-"""HTTP as both clients need it: URLs and headers, connections, and how long to wait before the next attempt."""
+"""HTTP as both clients need it: URLs, headers, proxies, TLS, time-outs, and the waits between attempts."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-What we send, and whether an answer could mean that some of it was taken.
+The body of an upload; and whether an answer could mean that Amili took a file of it.
 
 The JSON of ``POST /clients/{clientno}/files`` is a stream of known length that can be sent again. The request's last
 bytes, *the tail*, are held back until :attr:`UploadBody.before_tail` returns. Until then the JSON is incomplete and

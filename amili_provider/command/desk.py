@@ -1,4 +1,4 @@
-"""What a person does with the ledger of a connection: for the command, and for the form of its DAG."""
+"""Actions on the ledger of a connection: for the command, and for the form of its DAG."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 from amili_provider.connection.settings import AmiliSettings
 from amili_provider.hooks.amili import AmiliHook
-from amili_provider.ledger import Ledger, manual, questions, transfer
+from amili_provider.ledger import Ledger, questions, settling, transfer
 from amili_provider.ledger.attempts import Run
-from amili_provider.ledger.manual import Person
 from amili_provider.ledger.opening import is_none, ledger_from, store_from
 from amili_provider.ledger.questions import Row
+from amili_provider.ledger.settling import Person
 from amili_provider.ledger.stores import LedgerStore
 from amili_provider.report_lines import laid_out_errors
 
@@ -85,7 +85,7 @@ class Desk:
         run: str | None = None,
     ) -> list[Row]:
         """
-        Settle unknown files; see :func:`~amili_provider.ledger.manual.settle`.
+        Settle unknown files; see :func:`~amili_provider.ledger.settling.settle`.
 
         :param run: the DAG and its run, with a slash between.
         """
@@ -95,14 +95,14 @@ class Desk:
             raise ValueError(f"{run[:80]!r} names no run of a DAG. Write both: DAG/RUN.")
         chosen = (dag_id, run_id) if run else None
         with self._writing() as ledger:
-            return manual.settle(
+            return settling.settle(
                 ledger, person, arrived=arrived, file_ids=file_ids, request=(request or "").strip() or None, run=chosen
             )
 
     def check(self) -> Iterator[Row]:
         """Ask Amili for the unknown files, and yield what became of each."""
         with AmiliHook(self.conn_id) as hook, self._writing() as ledger:
-            yield from questions.check(ledger, hook.get_conn(), self.run)
+            yield from settling.check(ledger, hook.get_conn(), self.run)
 
     def adopt(
         self,
@@ -114,10 +114,10 @@ class Desk:
         file_type: str,
         dry_run: bool = False,
     ) -> list[Row]:
-        """Record files as delivered without sending them; see :func:`~amili_provider.ledger.manual.adopt`."""
+        """Record files as delivered without sending them; see :func:`~amili_provider.ledger.transfer.adopt`."""
         person = self._person(name, reason)
         with self._writing() as ledger:
-            return manual.adopt(ledger, person, source, source_conn_id, file_type=file_type, dry_run=dry_run)
+            return transfer.adopt(ledger, person, source, source_conn_id, file_type=file_type, dry_run=dry_run)
 
     def export(self) -> Iterator[str]:
         """Yield the whole ledger, of all clients, as lines of JSON."""

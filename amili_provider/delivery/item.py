@@ -1,5 +1,5 @@
 """
-One file on its way, what becomes of it, of equal bytes too, and whether the run can go on.
+The records of a run: a file on its way, a request, what became of them; when a run stops early; equal bytes.
 
 Next month's file can honestly hold the same bytes under another name, and a file exported twice does, too. Only a
 person knows which, and says so with ``if_duplicate``. Who such a file is, is the rule of

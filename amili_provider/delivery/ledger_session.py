@@ -20,7 +20,7 @@ from amili_provider.exceptions import (
 from amili_provider.ledger import Attempt, Claim, ClaimFacts, ClaimLost, Disregard, History, Ledger, LedgerState
 from amili_provider.ledger.attempts import file_id as identity_of
 from amili_provider.ledger.attempts import same_name
-from amili_provider.ledger.questions import ask_amili
+from amili_provider.ledger.settling import ask_amili
 from amili_provider.receipts import Outcome, Verdict, one_line
 from amili_provider.report_lines import ASKED
 

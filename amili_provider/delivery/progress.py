@@ -1,5 +1,5 @@
 """
-What a run tells while it goes on, and at its end: the task's log, metrics and spans.
+The log, the metrics and the spans of a run, while it goes on and at its end.
 
 Metrics and spans are per run and per request, never per file; ``docs/metrics.md`` lists every name. Airflow's ``Stats``
 and OpenTelemetry's tracer do nothing where they are not switched on. All of it happens in the task's own thread:
@@ -22,11 +22,10 @@ from airflow.providers.common.compat.sdk import Stats, conf
 from opentelemetry import trace
 from opentelemetry.trace import Span, Status, StatusCode
 
-from amili_provider.delivery.item import Item, Sent
 from amili_provider.receipts import Outcome, Receipt, one_line
 
 if TYPE_CHECKING:
-    from amili_provider.delivery.item import Item, Post
+    from amili_provider.delivery.item import Item, Post, Sent
     from amili_provider.delivery.options import Options
 
 

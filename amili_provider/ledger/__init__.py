@@ -1,4 +1,4 @@
-"""What was accepted before, kept in a database or a bucket: see :mod:`amili_provider.ledger.ledger`."""
+"""The ledger: accepted files, kept in a database or a bucket; see :mod:`amili_provider.ledger.ledger`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-Three databases, each in its own words: its clock, many rows in one statement, many ids as one parameter.
+PostgreSQL, MySQL and SQLite: what each says in its own words, SQLite's engine, and whether a database is fit.
 
 And the proof that one is fit for a ledger: its server keeps unique keys, and its table what is written.
 """

@@ -1,5 +1,5 @@
 """
-The ledger: what was accepted before, and who is sending now.
+The ledger: what was accepted before, who is sending now, and how long a claim lives.
 
 One attempt at one file is one entry of a store, created once by the task that claims it and settled once by its owner;
 nothing is ever deleted. An outcome that is found out later (by a check, by a person) is an attempt of its own that

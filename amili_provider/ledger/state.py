@@ -1,5 +1,5 @@
 """
-What the attempts of a file mean together: the rules of the ledger, without any store; and the claims that they allow.
+The state of a file, from all of its attempts; and the claims that it allows. No store, no clock.
 
 An accepted attempt wins. Else a live claim means that somebody may be sending this very moment. Else any attempt
 without a known end leaves the file unknown, also if a later attempt was refused: until it is resolved, nobody knows
@@ -179,7 +179,8 @@ class Claim:
     An attempt that is ours.
 
     :param attempt: as it was written.
-    :param release_by: until when the request's tail may be released, by :func:`boot_seconds`.
+    :param release_by: until when the request's tail may be released, by
+        :func:`~amili_provider.ledger.ledger.boot_seconds`.
     :param ends_at: from when on others take the claim for dead, at the earliest, by the same clock.
     """
 

@@ -1,4 +1,4 @@
-"""The port: where attempts are kept, and a claim is decided once; and its twin in memory, for tests."""
+"""The port of every ledger store, where attempts are kept and a claim is decided once; and its twin in memory."""
 
 from __future__ import annotations
 

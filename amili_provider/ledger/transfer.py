@@ -1,23 +1,49 @@
-"""Export a ledger and import it into another, of whatever kind: every attempt whole, nothing overwritten."""
+"""
+What a ledger takes over: the attempts of another, and files that were delivered by other means.
+
+An export holds every attempt whole; an import overwrites nothing, and goes into a ledger of whatever kind.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from amili_provider.ledger.attempts import FORMAT, Attempt, AttemptState, attempt_from, is_file_id, timestamp
-from amili_provider.ledger.questions import histories, key_of
-from amili_provider.ledger.state import LedgerState
+from amili_provider.ledger.attempts import (
+    FORMAT,
+    Attempt,
+    AttemptState,
+    ClaimFacts,
+    Origin,
+    attempt_from,
+    is_file_id,
+    same_name,
+    timestamp,
+)
+from amili_provider.ledger.ledger import Ledger
+from amili_provider.ledger.questions import Row, histories, key_of
+from amili_provider.ledger.settling import LONGEST_REASON, Person
+from amili_provider.ledger.state import ClaimLost, History, LedgerState
 from amili_provider.ledger.stores import LedgerStore, Query
+from amili_provider.receipts import Outcome, Verdict, escaped, one_line
+from amili_provider.storage.files import StorageFile
+from amili_provider.storage.listing import list_files
+from amili_provider.storage.opening import open_sources
 
 _TOGETHER = 500
 _NAMED = 5
 _TOO_LARGE = 2**63
 _SAME = ("owner", "state", "outcome", "settled_at", "resolves")
 """What is equal in two entries of one attempt: a ledger may keep a long name or message shorter than another."""
+_READERS = 4
+_READ_BYTES = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -174,3 +200,92 @@ def _write(store: LedgerStore, attempts: Sequence[Attempt], done: Imported) -> N
 
 def _is_same(one: Attempt | None, other: Attempt) -> bool:
     return all(getattr(one, name, None) == getattr(other, name) for name in _SAME)
+
+
+def adopt(
+    ledger: Ledger,
+    person: Person,
+    source: str | Sequence[str],
+    source_conn_id: str | None = None,
+    *,
+    file_type: str,
+    dry_run: bool = False,
+    max_files: int = 100_000,
+) -> list[Row]:
+    """
+    Record all files that match as delivered, without sending them. Only from the task's own thread.
+
+    For the first day of an installation that delivered by other means: what is adopted is never sent.
+
+    :param ledger: of the client and environment.
+    :param person: who says that they were delivered.
+    :param source: files, folders or patterns, as for the upload operator.
+    :param source_conn_id: the storage's connection.
+    :param file_type: as they were delivered.
+    :param dry_run: read and hash, but write nothing.
+    :param max_files: more than this is an error.
+    :raises AmiliStorageError: if the storage cannot be listed or a file not be read; what was adopted before stays.
+    :raises AmiliLedgerUnavailable: if it cannot be written.
+    """
+    if not file_type.strip():
+        raise ValueError("'File type' is empty. Name the type as which the files were delivered.")
+    one = partial(_adopt_one, ledger, person, file_type.strip(), dry_run)
+    with closing(open_sources(source, source_conn_id)) as sources:
+        files = list_files(sources, max_files=max_files)
+        if sources.missing:
+            raise FileNotFoundError(f"{', '.join(sources.missing)} does not exist. Correct the path.")
+        pool = ThreadPoolExecutor(_READERS, thread_name_prefix="amili-adopt")
+        try:
+            return list(pool.map(one, files))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _adopt_one(ledger: Ledger, person: Person, file_type: str, dry_run: bool, file: StorageFile) -> Row:
+    digest = hashlib.sha256()
+    with file.open() as stream:
+        while block := stream.read(_READ_BYTES):
+            digest.update(block)
+    facts = ClaimFacts(
+        file_type=file_type,
+        name=escaped(file.name),
+        source=file.url,
+        size=file.size,
+        sha256=digest.hexdigest(),
+        run=person.run,
+        request="adopted",
+    )
+    verdict = Verdict(Outcome.UPLOADED, message="Adopted: delivered by other means, a person says.")
+    known = _look_up(ledger, facts)
+    while known.state in (LedgerState.FREE, LedgerState.UNKNOWN) and not dry_run:
+        # The same bytes, sent under another name, are nothing that the person speaks of.
+        mine = {a.attempt for a in known.attempts if same_name(a.name, facts.name)}
+        try:
+            ledger.resolve(
+                replace(known, unknown=tuple(n for n in known.unknown if n in mine)),
+                verdict,
+                facts,
+                origin=Origin.ADOPTED,
+                settled_by=person.on_record,
+                reason=one_line(person.reason, LONGEST_REASON),
+            )
+        except ClaimLost:
+            # The same bytes under another name, or a delivery at this very moment.
+            known = _look_up(ledger, facts)
+        else:
+            break
+    outcome = {LedgerState.UPLOADED: "already_uploaded", LedgerState.IN_FLIGHT: "in_flight"}.get(
+        known.state, "would_be_adopted" if dry_run else "adopted"
+    )
+    note = known.describe() if known.deciding else ""
+    return {"source": file.url, "file_id": known.file_id, "outcome": outcome, "note": note}
+
+
+def _look_up(ledger: Ledger, facts: ClaimFacts) -> History:
+    """Return what the ledger says of a file; of bytes that were delivered under other names, of its own name."""
+    file_id = ledger.file_id(facts.file_type, facts.sha256)
+    known = ledger.look_up([file_id])[file_id]
+    if known.accepted_elsewhere(facts.name) is None:
+        return known
+    file_id = ledger.file_id(facts.file_type, facts.sha256, facts.name)
+    return ledger.look_up([file_id])[file_id]

@@ -24,10 +24,10 @@ from amili_provider.delivery.options import Options
 from amili_provider.delivery.report import failure as failure_of
 from amili_provider.exceptions import AmiliError, AmiliOutcomeUnknown, AmiliPermanentError
 from amili_provider.hooks.amili import AmiliHook
-from amili_provider.ledger import History, Ledger, manual
+from amili_provider.ledger import History, Ledger, settling
 from amili_provider.ledger.attempts import Run
-from amili_provider.ledger.manual import Person
 from amili_provider.ledger.opening import ledger_from
+from amili_provider.ledger.settling import Person
 from amili_provider.operators import question
 from amili_provider.receipts import Outcome, Receipt, one_line, receipt_from
 from amili_provider.report_lines import LOG_WIDTH, LONGEST_CLASS, wrapped
@@ -100,7 +100,7 @@ class Asking:
         self.log.info("Asking a person about %d file(s): see Required Actions", len(known))
         _wait_for_answer(self, ti, known)
 
-    def again(self, answer: Response, file_ids: Asked, ti: Any) -> None:
+    def again(self, answer: Answer, file_ids: Asked, ti: Any) -> None:
         """
         Ask about the same files once more, since the reason was empty; return if all are settled by now, as answered.
 
@@ -108,7 +108,7 @@ class Asking:
         """
         with self.open_ledger() as ledger:
             try:
-                manual.check_settling(ledger, list(file_ids), arrived=answer.arrived is True)
+                settling.check_settling(ledger, list(file_ids), arrived=answer.arrived is True)
             except ValueError as refused:
                 raise _otherwise(answer, refused) from None
         if known := self._unknown(list(file_ids)):
@@ -206,9 +206,9 @@ def _wait_for_answer(asking: Asking, ti: Any, unknown: Sequence[History]) -> NoR
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class Answer:
     """
-    What came of a question.
+    What came of a question to a person.
 
     :param arrived: whether Amili has the files; None if they stay unknown.
     :param words: who said what, or why there is no answer, as a sentence.
@@ -229,7 +229,7 @@ class Response:
         return self.arrived is not None and not self.reason
 
 
-def answer_of(event: Mapping[str, Any], timeout: timedelta | None) -> Response:
+def answer_of(event: Mapping[str, Any], timeout: timedelta | None) -> Answer:
     """
     Return what Airflow's event says; anything but a person's clear answer leaves the files unknown.
 
@@ -238,11 +238,11 @@ def answer_of(event: Mapping[str, Any], timeout: timedelta | None) -> Response:
     """
     if "error" in event:
         if event.get("error_type") == "timeout":
-            return Response(None, f"No answer came within {timeout}: the files stay unknown.")
-        return Response(None, f"The answer cannot be taken ({one_line(event['error'], 120)}): the files stay unknown.")
+            return Answer(None, f"No answer came within {timeout}: the files stay unknown.")
+        return Answer(None, f"The answer cannot be taken ({one_line(event['error'], 120)}): the files stay unknown.")
     user, chosen = event.get("responded_by_user"), list(event.get("chosen_options") or [])
     if not isinstance(user, Mapping) or not (user.get("id") or user.get("name")):
-        return Response(None, "The answer names no person, so nothing is settled: the files stay unknown.")
+        return Answer(None, "The answer names no person, so nothing is settled: the files stay unknown.")
     name, login = str(user.get("name") or user["id"]), f"Airflow user {user.get('id') or user['name']}"
     typed = event.get("params_input")
     reason = one_line((typed.get(_REASON) if isinstance(typed, Mapping) else "") or "", _LONGEST_REASON)
@@ -252,10 +252,10 @@ def answer_of(event: Mapping[str, Any], timeout: timedelta | None) -> Response:
     words = f"{one_line(name, 80)} answered: {said}."
     if arrived is None and chosen != [question.LEAVE_UNKNOWN]:
         words = f"The answer of {one_line(name, 80)} is none of those offered: the files stay unknown."
-    return Response(arrived, words, name, login, reason)
+    return Answer(arrived, words, name, login, reason)
 
 
-def settle(ledger: Ledger, answer: Response, file_ids: Asked, run: Run) -> list[History]:
+def settle(ledger: Ledger, answer: Answer, file_ids: Asked, run: Run) -> list[History]:
     """
     Write the answer into the ledger, about the attempts that were asked about; return what it knew of their files.
 
@@ -265,13 +265,13 @@ def settle(ledger: Ledger, answer: Response, file_ids: Asked, run: Run) -> list[
     person = Person(answer.name, answer.reason, answer.login, run)
     try:
         known = ledger.look_up(list(file_ids))
-        manual.settle(ledger, person, arrived=answer.arrived is True, file_ids=list(file_ids), attempts=file_ids)
+        settling.settle(ledger, person, arrived=answer.arrived is True, file_ids=list(file_ids), attempts=file_ids)
     except ValueError as refused:
         raise _otherwise(answer, refused) from None
     return list(known.values())
 
 
-def _otherwise(answer: Response, refused: ValueError) -> AmiliOutcomeUnknown:
+def _otherwise(answer: Answer, refused: ValueError) -> AmiliOutcomeUnknown:
     return AmiliOutcomeUnknown(
         f"{answer.words} The ledger says otherwise by now. {refused} Clear the task: it then goes by the ledger, "
         "and asks about what is still unknown."
@@ -284,7 +284,7 @@ def earlier_receipts(ti: Any, task_id: str) -> list[Receipt]:
     return [receipt_from(fields) for fields in found or ()]
 
 
-def as_answered(earlier: Sequence[Receipt], answer: Response, known: Sequence[History]) -> list[Receipt]:
+def as_answered(earlier: Sequence[Receipt], answer: Answer, known: Sequence[History]) -> list[Receipt]:
     """
     Return the receipts of the first part as the answer makes them.
 
@@ -322,7 +322,7 @@ def as_answered(earlier: Sequence[Receipt], answer: Response, known: Sequence[Hi
     ]
 
 
-def left_unknown(answer: Response, earlier: Sequence[Receipt], file_ids: Asked) -> AmiliError:
+def left_unknown(answer: Answer, earlier: Sequence[Receipt], file_ids: Asked) -> AmiliError:
     """Return the error of a task whose question was not answered, or answered so."""
     failure = failure_of(earlier, halt=None, has_ledger=True)
     if failure is None:

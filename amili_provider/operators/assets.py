@@ -1,5 +1,5 @@
 """
-What a delivery leaves in Airflow: the button to its receipts, its assets' events, and OpenLineage's datasets.
+The button to a delivery's receipts, its assets' events, and OpenLineage's datasets.
 
 Assets are declared by users as outlets of an upload, ``amili://<host>/<client number>``. OpenLineage's provider asks
 after the task, also after one that failed; nothing of it is imported without that.

@@ -30,7 +30,7 @@ MOST_BUCKETS = 1024
 
 
 class Sized(Protocol):
-    """What has to be known of a file to place it; ``storage.listing.StorageFile`` is one."""
+    """What has to be known of a file to place it; ``storage.files.StorageFile`` is one."""
 
     @property
     def name(self) -> str:
@@ -226,7 +226,6 @@ class AmiliFileBucketsOperator(SourceOperator):
         from amili_provider.delivery.report import nothing_there
         from amili_provider.exceptions import AmiliStorageSettingsError
         from amili_provider.operators import arguments
-        from amili_provider.operators.buckets import Bounds, balanced_buckets
         from amili_provider.operators.task import end_with_nothing
         from amili_provider.storage.listing import list_files
         from amili_provider.storage.opening import Sources, open_sources

@@ -1,4 +1,4 @@
-"""The task around an upload: which run it is of, how it ends with nothing to deliver, and how its next try waits."""
+"""The task around an upload: which run it is, its end with nothing to deliver, and its retry policy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from amili_provider.api.transport import LONGEST_ASKED_SECONDS
 from amili_provider.ledger.attempts import Run
 
 if TYPE_CHECKING:
@@ -19,6 +18,12 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from amili_provider.receipts import Receipt
+
+if TYPE_CHECKING or AIRFLOW_V_3_3_PLUS:
+    from airflow.sdk import RetryDecision, RetryPolicy
+else:
+    # Below 3.3 no policy is asked; the task's own retry_delay stands.
+    RetryPolicy = object
 
 MAY_COME = "They may still come: Airflow looks again as often as the task's retries say."
 _PAUSES = 5
@@ -82,13 +87,6 @@ def end_with_nothing(sentence: str, if_no_files: str, log: Logger | Any, receipt
         raise AirflowSkipException(sentence)
 
 
-if TYPE_CHECKING or AIRFLOW_V_3_3_PLUS:
-    from airflow.sdk import RetryDecision, RetryPolicy
-else:
-    # Below 3.3 there is nobody to ask a policy; the task's own retry_delay stands.
-    RetryPolicy = object
-
-
 class AmiliRetryPolicy(RetryPolicy):
     """
     Waits before the next try for as long as Amili asked (``Retry-After``), if that is longer than ``retry_delay``.
@@ -113,6 +111,8 @@ class AmiliRetryPolicy(RetryPolicy):
         :param max_tries: not used.
         :param context: Airflow's; knows the task's ``retry_delay`` and ``retries``, and how often the try has paused.
         """
+        from amili_provider.api.transport import LONGEST_ASKED_SECONDS
+
         asked = getattr(exception, "retry_after", None)
         if not isinstance(asked, int | float) or isinstance(asked, bool):
             return RetryDecision.default()

@@ -1,4 +1,4 @@
-"""Template fields: what signs an address is masked once they are rendered; ``file_name`` names a file for Amili."""
+"""Template fields: signatures and passwords in ``source`` are masked; ``file_name`` names a file for Amili."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from amili_provider.sensors.arguments import Asked
     from amili_provider.triggers.amili import AmiliTrigger
-    from amili_provider.triggers.questions import Key, Open, Settled
+    from amili_provider.triggers.polling import Open, Settled
+    from amili_provider.triggers.questions import Key
 
 _PARTIAL_CHOICES = ("wait", "fail", "succeed")
 

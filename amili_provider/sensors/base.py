@@ -1,5 +1,5 @@
 """
-What both sensors do: one outcome for one course of events, in poke, reschedule and deferrable mode alike.
+The base of both sensors: one outcome for one course of events, in poke, reschedule and deferrable mode alike.
 
 What only a wait needs is imported when it begins: pydantic's models alone cost a DAG file more than all operators.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout, PokeReturnValue, conf
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowTaskTimeout, PokeReturnValue, conf
 
 from amili_provider.exceptions import AmiliError, AmiliResultFailed, wrong_arguments_are_permanent
 from amili_provider.report_lines import laid_out, laid_out_errors
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from amili_provider.triggers.amili import AmiliTrigger
-    from amili_provider.triggers.polling import Poller
-    from amili_provider.triggers.questions import Key, Open, Settled
+    from amili_provider.triggers.clients import Poller
+    from amili_provider.triggers.polling import Open, Settled
+    from amili_provider.triggers.questions import Key
 
 DEFAULT_TIMEOUT_SECONDS = 60 * 60
 _GRACE_SECONDS = 120
@@ -190,7 +191,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
             if not is_transient(trouble):
                 self.end_as_poke_would(trouble)
             self.log.warning("The first question failed, the triggerer asks again: %s", trouble.message)
-        except AirflowSensorTimeout as late:
+        except (AirflowSensorTimeout, AirflowTaskTimeout) as late:
             self.end_as_poke_would(late)
         else:
             if isinstance(done, PokeReturnValue):
@@ -234,7 +235,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
         """
         from pydantic import ValidationError
 
-        from amili_provider.triggers.questions import CLEAR, Settled, read_event
+        from amili_provider.triggers.polling import CLEAR, Settled, read_event
 
         ended = read_event(event)
         try:
@@ -253,8 +254,8 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
 
     def _opened(self, context: Context, wanted: list[tuple[str | None, str]], started: float) -> Poller:
         from amili_provider.hooks.amili import AmiliHook
-        from amili_provider.triggers.clients import overridden
-        from amili_provider.triggers.polling import Poller, Wait
+        from amili_provider.triggers.clients import Poller, overridden
+        from amili_provider.triggers.polling import Wait
 
         hook = AmiliHook(self.amili_conn_id)
         keys = [(hook.client_no() if number is None else number, one) for number, one in wanted]
@@ -288,7 +289,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
             raise self._refused(refused, still_open, len(known) + len(still_open))
         missing = self._missing(known)
         if missing or still_open:
-            from amili_provider.triggers.questions import CLEAR
+            from amili_provider.triggers.polling import CLEAR
 
             raise AmiliError(f"The trigger ended without a result of {len(missing) or len(still_open)}. {CLEAR}")
         names = self._names()

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
     Context,
 )
 
 from amili_provider.exceptions import AmiliArgumentError
 from amili_provider.report_lines import laid_out_errors
+from amili_provider.triggers.amili import SHORTEST_WAIT_SECONDS
 
+_SHORTEST_POKE_SECONDS = 0.05
 _FAILED_WHILE_DEFERRED = "__fail__"
 """The method that Airflow resumes if the trigger broke, or if the time of the deferral was up."""
 
@@ -55,6 +59,21 @@ class SensorThatEndsAsPokeWould(BaseSensorOperator):
                 raise failure from failure.__cause__
             raise
 
+    def _get_next_poke_interval(
+        self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
+    ) -> float:
+        """
+        Return the seconds until the next poke: no fewer than of a trigger, and the last when the time is up.
+
+        Airflow's own intervals go on past the time-out, and those that grow overflow after a thousand pokes.
+        """
+        left = self.timeout - run_duration()
+        try:
+            interval = super()._get_next_poke_interval(started_at, run_duration, poke_count)
+        except OverflowError:
+            interval = left if self.max_wait is None else self.max_wait.total_seconds()
+        return max(min(max(interval, SHORTEST_WAIT_SECONDS), left), _SHORTEST_POKE_SECONDS)
+
     @abstractmethod
     def out_of_time(self) -> Exception:
         """Return what to raise if Airflow says that the time of the deferral is up."""
@@ -73,7 +92,7 @@ class SensorThatEndsAsPokeWould(BaseSensorOperator):
         except Exception as failure:  # noqa: BLE001 - decides only whether it is a failure or a skip
             self.end_as_poke_would(failure)
 
-    def end_as_poke_would(self, failure: Exception) -> NoReturn:
+    def end_as_poke_would(self, failure: BaseException) -> NoReturn:
         """Fail or skip, as :meth:`execute` does with what ``poke`` raises."""
         if self.is_skip(failure):
             self.log.warning("Skipped instead of failed: %s", failure)
@@ -81,7 +100,7 @@ class SensorThatEndsAsPokeWould(BaseSensorOperator):
             raise AirflowSkipException(f"Skipping due to {name} is set to True.") from failure
         raise failure
 
-    def is_skip(self, failure: Exception) -> bool:
+    def is_skip(self, failure: BaseException) -> bool:
         """Return whether the sensor's flags turn *failure* into a skip."""
-        late = isinstance(failure, AirflowSensorTimeout)
+        late = isinstance(failure, AirflowSensorTimeout | AirflowTaskTimeout)
         return (self.never_fail and not isinstance(failure, AmiliArgumentError)) or (self.soft_fail and late)

@@ -1,4 +1,4 @@
-"""The port of the storages: what is said of a name, and what every storage, and every client of objects, can do."""
+"""The ports: ``Files`` of a storage, ``ObjectClient`` of an object store, and ``Entry``, one name in a listing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
 The bytes of a file, readable again and again: in memory, behind a descriptor, or on their storage.
 
-:mod:`amili_provider.storage.files` decides which.
+:mod:`amili_provider.storage.reading` decides which.
 """
 
 from __future__ import annotations

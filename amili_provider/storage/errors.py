@@ -1,5 +1,5 @@
 """
-What a storage says when it fails, in one sentence: what was tried, with which connection, what to do.
+Errors of storages as ours, in one sentence: what was tried, with which connection, what to do.
 
 The one place where the errors of a dozen storage libraries become ours.
 """

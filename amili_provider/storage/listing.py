@@ -1,5 +1,5 @@
 """
-What is there: files, folders and patterns, listed without hiding an error.
+The listing: files, folders and patterns that are there, without hiding an error.
 
 A folder that is locked or not mounted, and a server that is dead, must not come back as "no files": a day would be
 skipped in silence.

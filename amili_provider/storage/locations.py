@@ -1,4 +1,4 @@
-"""Paths on an open filesystem: how each kind of storage writes and shows them, what patterns match, and their order."""
+"""An open storage and the paths on it: how they are written and shown, what patterns match, and their order."""
 
 from __future__ import annotations
 

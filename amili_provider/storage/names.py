@@ -1,5 +1,5 @@
 """
-What a file is called at Amili, and which files are skipped.
+Names of files at Amili, and the files that are skipped.
 
 Amili documents no rule for names. Ours are for the people who look a file up by its name, here or at Amili: refused is
 what they cannot see or type, what systems cut off or read as a path, and two files that look alike.

@@ -31,7 +31,6 @@ from amili_provider.storage.errors import explain
 from amili_provider.storage.locations import Location, Storage
 
 log = logging.getLogger(__name__)
-__all__ = ["Location", "Storage", "open_location", "open_storage", "split_conn_id"]
 EXACT = "exact:"
 """What a path begins with that means one file or folder, whatever its name holds; the rest is as receipts show it."""
 _MOST_SHOWN = 3

@@ -1,5 +1,5 @@
 """
-Read a file so that it is hashed, and can be sent more than once.
+The content that a file gets when it is read: hashed, and fit to be sent more than once.
 
 Small files are kept in memory. Larger local files are read in place through one descriptor. Larger files from
 elsewhere are spooled while they are hashed, so that the storage is read once and a replay costs it nothing; or they

@@ -1,5 +1,5 @@
 """
-The waits of the sensors, in the triggerer: arguments, clock, intervals, and a run that ends with one event.
+The triggers of the sensors: their arguments, their clock, the intervals between polls.
 
 Airflow imports a trigger's module on the event loop; so this one imports little.
 """
@@ -18,7 +18,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 if TYPE_CHECKING:
     from amili_provider.api.results import Vocabulary
-    from amili_provider.triggers.questions import Key, Question, WaitEvent
+    from amili_provider.triggers.questions import Key, Question
 
 
 MOST_FAILURES = 10
@@ -183,8 +183,8 @@ class AmiliTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and end with one event. What is no failure of asking, such as a bug, comes out as it is."""
         # The first trigger of a process imports what a wait needs; in a thread, all others go on meanwhile.
-        running = await asyncio.to_thread(importlib.import_module, "amili_provider.triggers.polling")
-        event: WaitEvent = await running.wait(self)
+        running = await asyncio.to_thread(importlib.import_module, "amili_provider.triggers.clients")
+        event = await running.wait(self)
         yield TriggerEvent(event.payload())
 
 

@@ -1,12 +1,21 @@
-"""From a connection's id to a client, without blocking the event loop that all triggers share."""
+"""
+Who asks: a trigger on the event loop that all triggers share, and a task from threads of its own.
+
+:mod:`amili_provider.triggers.polling` has the rules. Nothing here blocks the event loop: what takes long is done in a
+thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
+import queue
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
@@ -14,17 +23,25 @@ from airflow.providers.common.compat.sdk import mask_secret
 
 from amili_provider.connection.settings import AmiliSettings, settings_from
 from amili_provider.connection.values import as_words, checked_result_path
+from amili_provider.exceptions import AmiliConnectionError, AmiliError
 from amili_provider.hooks.amili import missing_connection, short_extras
+from amili_provider.triggers.amili import AmiliTrigger, Time
+from amili_provider.triggers.polling import Answers, Polled, Steps, Wait, WaitEvent, failed
+from amili_provider.triggers.questions import Key, Question
+from amili_provider.workers import Workers
 
 if TYPE_CHECKING:
     from amili_provider.api.exchange import AmiliAsyncClient
-    from amili_provider.triggers.amili import AmiliTrigger
 
-
+log = logging.getLogger(__name__)
 LONGEST_ANSWER_SECONDS = 60.0
 """For the answer to one question: ``answer_timeout`` is made for uploads, which take longer."""
 MOST_IN_FLIGHT = 8
 """Requests of one wait at the same time."""
+_CLOSING_SECONDS = 2.0
+"""For the threads of a task to end: Airflow kills one that does not end within five."""
+_MASKING_SECONDS = 10.0
+_News = queue.SimpleQueue[tuple[str, queue.SimpleQueue[None]] | BaseException | None]
 
 _auths: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[tuple[Any, ...], Any]] = WeakKeyDictionary()
 """Who we are, per event loop and credentials: a thousand waits of one connection share one token."""
@@ -145,3 +162,174 @@ def _shared_auth(settings: AmiliSettings) -> Any:
 
         auth = auths[identity] = auth_of(settings, on_token=amask)
     return auth
+
+
+async def wait(trigger: AmiliTrigger) -> WaitEvent:
+    """
+    Wait as *trigger* says.
+
+    :returns: how it ended; what is no failure of asking, such as a bug or a wrong connection, is raised as it is.
+    """
+    waiting = Wait(trigger.keys(), trigger.pace, deadline=trigger.deadline, time=trigger.time)
+    settings = overridden(await asettings(trigger.amili_conn_id), trigger)
+    try:
+        async with aclient(settings, len(waiting.open)) as client:
+            settled = await _until_settled(trigger, waiting, client)
+    except AmiliError as error:
+        return failed(error, waiting.settled, waiting.open)
+    return WaitEvent(ending="settled" if settled else "timed_out", settled=waiting.settled, open=waiting.open)
+
+
+async def _until_settled(trigger: AmiliTrigger, waiting: Wait, client: AmiliAsyncClient) -> bool:
+    """Poll until all is settled, or the time is up; even a trigger that comes too late asks once."""
+    time, pace = trigger.time, trigger.pace
+    question = trigger.question(client.vocabulary)
+    interval = pace.first_interval(time.now() - trigger.started_at, time.random())
+    told = 0
+    while True:
+        if (still_open := len(waiting.open)) != told:
+            told = still_open
+            log.info("Waiting for %s result(s); the next question is in %.0f s", still_open, interval)
+        left = trigger.deadline - time.now()
+        last = left <= interval
+        await time.sleep(max(min(interval, left), 0.0))
+        try:
+            polled = await _polled(waiting.poll(), client, question, time)
+        except AmiliConnectionError as trouble:
+            if not trigger.silent_fail:
+                raise
+            log.warning("A poll failed and is passed over, as silent_fail says: %s", trouble.message)
+            polled = Polled.OPEN
+        if polled is Polled.SETTLED:
+            return True
+        if last or polled is Polled.TIME_IS_UP or waiting.is_over:
+            return False
+        interval = pace.interval(time.now() - trigger.started_at, time.random())
+
+
+async def _polled(steps: Steps, client: AmiliAsyncClient, question: Question, time: Time) -> Polled:
+    """Follow the steps of a poll on the event loop."""
+    try:
+        step = next(steps)
+        while True:
+            if isinstance(step, list):
+                step = steps.send(await _asked(step, client, question))
+            else:
+                await time.sleep(step)
+                step = next(steps)
+    except StopIteration as end:
+        return cast("Polled", end.value)
+
+
+async def _asked(keys: list[Key], client: AmiliAsyncClient, question: Question) -> Answers:
+    """Ask for *keys*, a few at a time; begin no more requests after one has failed."""
+    waiting, answers = iter(keys), Answers()
+
+    async def ask_on() -> None:
+        for key in waiting:
+            try:
+                found = await question.fetch(client, key)
+                answers[key] = await client.apart(getattr(found, "content", b""), partial(question.read, found))
+            except AmiliError as trouble:
+                answers[key] = trouble
+                for _ in waiting:
+                    pass  # what is not begun never is
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(MOST_IN_FLIGHT, len(keys))):
+            group.create_task(ask_on())
+    return answers
+
+
+class Poller:
+    """
+    One wait of one task process: its client, token and memory are kept from poke to poke.
+
+    Questions are asked in threads. What Airflow raises into a task that is stopped, or whose time is up, strikes the
+    main thread between any two steps; there it only waits for them, and tells Airflow secrets to be masked: from
+    another thread that would block.
+
+    :param settings: the connection, with what the sensor says instead.
+    :param wait: what is waited for.
+    :param trigger: how it is asked for.
+    :raises AmiliArgumentError: if the environment names a proxy that cannot be used.
+    """
+
+    def __init__(self, settings: AmiliSettings, wait: Wait, trigger: AmiliTrigger) -> None:
+        from amili_provider.api.client import AmiliClient
+
+        self.wait = wait
+        self._client = AmiliClient(for_questions(settings), on_token=self._mask, attempts=1)
+        self._question = trigger.question(self._client.vocabulary)
+        self._workers = Workers("amili-poking")
+        self._news = _News()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._client.abort()
+        self._workers.end(_CLOSING_SECONDS)
+        self._client.close()
+
+    def poll(self) -> Polled:
+        """Ask once for everything that is open; see :meth:`~amili_provider.triggers.polling.Wait.poll`."""
+        steps = self.wait.poll()
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, list):
+                    step = steps.send(self._asked(step))
+                else:
+                    self.wait.time.pause(step)
+                    step = next(steps)
+        except StopIteration as end:
+            return cast("Polled", end.value)
+
+    def _asked(self, keys: list[Key]) -> Answers:
+        """Ask for *keys*, a few at a time; begin no more requests after one has failed."""
+        waiting, answers, bug = iter(keys), Answers(), None
+        # Of this poll alone: one that was broken off may have jobs left, which end some time.
+        news = self._news = _News()
+
+        def ask_on() -> None:
+            ended = None
+            try:
+                for key in waiting:
+                    try:
+                        answers[key] = self._question.read(self._question.fetch(self._client, key))
+                    except AmiliError as trouble:
+                        answers[key] = trouble
+                        for _ in waiting:
+                            pass  # as above
+            except Exception as error:  # noqa: BLE001 - raised in the task's own thread
+                ended = error
+            news.put(ended)
+
+        going = min(MOST_IN_FLIGHT, len(keys))
+        try:
+            for number in range(going):
+                self._workers.give(ask_on, number + 1)
+            while going:
+                told = news.get()
+                if isinstance(told, tuple):
+                    mask_secret(told[0])
+                    told[1].put(None)
+                else:
+                    going -= 1
+                    bug = bug or told
+        except BaseException:
+            for _ in waiting:
+                pass  # as above
+            raise
+        if bug is not None:
+            raise bug
+        return answers
+
+    def _mask(self, token: str) -> None:
+        """Have the task's own thread tell Airflow a secret, and wait until it has."""
+        told: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._news.put((token, told))
+        told.get(timeout=_MASKING_SECONDS)

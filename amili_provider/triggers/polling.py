@@ -1,49 +1,51 @@
 """
-Poll until all is settled, or the time is up.
+The rules of a wait: poll until all is settled, or the time is up; and the event that ends it.
 
-:class:`Wait` has the rules, and neither asks nor waits. A trigger follows them on the event loop, and a task with the
-blocking client, so that poke, reschedule and deferrable mode cannot differ.
+:class:`Wait` neither asks nor waits. A trigger follows its steps on the event loop, and a task with the blocking client
+(:mod:`amili_provider.triggers.clients`), so that poke, reschedule and deferrable mode cannot differ. The event crosses
+a database and perhaps an upgrade of this package: it is typed, versioned, and checked again when it arrives.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import queue
 from collections.abc import Generator, Iterable
 from enum import Enum
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Literal, NoReturn
 
-from airflow.providers.common.compat.sdk import mask_secret
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from amili_provider.api.results import Meaning
 from amili_provider.api.transport import LONGEST_WAIT_SECONDS
-from amili_provider.connection.settings import AmiliSettings
-from amili_provider.exceptions import AmiliConnectionError, AmiliError
-from amili_provider.receipts import one_line
-from amili_provider.triggers.amili import MOST_FAILURES, AmiliTrigger, Pace, Time
-from amili_provider.triggers.clients import MOST_IN_FLIGHT, aclient, asettings, for_questions, overridden
-from amili_provider.triggers.questions import (
-    Key,
-    Open,
-    Question,
-    ResultStatus,
-    Settled,
-    WaitEvent,
-    failed,
-    is_doubtful,
+from amili_provider.exceptions import (
+    AmiliArgumentError,
+    AmiliAuthenticationError,
+    AmiliConnectionError,
+    AmiliError,
+    AmiliRequestError,
+    AmiliResponseError,
 )
-from amili_provider.workers import Workers
-
-if TYPE_CHECKING:
-    from amili_provider.api.exchange import AmiliAsyncClient
+from amili_provider.receipts import one_line
+from amili_provider.triggers.amili import MOST_FAILURES, Pace, Time
+from amili_provider.triggers.questions import Key, ResultStatus, is_doubtful
 
 log = logging.getLogger(__name__)
-_CLOSING_SECONDS = 10.0
 Answers = dict[Key, ResultStatus | AmiliError]
 """What came of the keys that were asked for."""
 Steps = Generator[list[Key] | float, Answers, "Polled"]
+VERSION: Literal[1] = 1
+"""Raised whenever an older sensor would misunderstand a newer trigger."""
+_ERRORS: dict[str, type[AmiliError]] = {
+    cls.__name__: cls
+    for cls in (
+        AmiliArgumentError,
+        AmiliAuthenticationError,
+        AmiliConnectionError,
+        AmiliRequestError,
+        AmiliResponseError,
+    )
+}
+CLEAR = "Nothing is assumed: the task fails, and a retry asks Amili again."
 
 
 class Polled(Enum):
@@ -120,7 +122,8 @@ class Wait:
         unanswered = list(self._open)
         failures = 0
         while unanswered:
-            answers = yield unanswered
+            given = yield unanswered
+            answers = {key: given[key] for key in unanswered if key in given}  # in whichever order they came
             troubles = [answer for answer in answers.values() if isinstance(answer, AmiliError)]
             for key, answer in answers.items():
                 if isinstance(answer, ResultStatus):
@@ -129,7 +132,8 @@ class Wait:
             if not troubles:
                 break
             trouble = next((one for one in troubles if not is_transient(one)), troubles[0])
-            failures += 1
+            # What was answered meanwhile shows that asking is of use, however often Amili asks for a pause.
+            failures = 1 if len(troubles) < len(answers) else failures + 1
             if not is_transient(trouble) or failures >= self._attempts:
                 if failures > 1:
                     trouble.message += f" {failures} attempts in a row failed like this."
@@ -183,165 +187,95 @@ def is_transient(error: AmiliError) -> bool:
     return isinstance(error, AmiliConnectionError) or is_doubtful(error)
 
 
-async def wait(trigger: AmiliTrigger) -> WaitEvent:
-    """
-    Wait as *trigger* says.
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    :returns: how it ended; what is no failure of asking, such as a bug or a wrong connection, is raised as it is.
+
+class Settled(_Strict):
+    """A final result."""
+
+    client_no: str
+    id: str
+    """The file's id, or the batch's uuid."""
+    meaning: Literal["accepted", "refused"]
+    status: str | None = None
+    """Amili's words, each as one safe line."""
+    result: str | None = None
+    message: str | None = None
+
+
+class Open(_Strict):
+    """What has no final result."""
+
+    client_no: str
+    id: str
+    said: str | None = None
+    """What Amili said last, as one safe line."""
+
+
+class WaitEvent(_Strict):
+    """How a wait ended."""
+
+    version: Literal[1] = VERSION
+    ending: Literal["settled", "timed_out", "failed"]
+    """Everything has a final result; the time is up; or asking further is of no use."""
+    settled: list[Settled] = []
+    open: list[Open] = []
+    error: (
+        Literal[
+            "AmiliArgumentError",
+            "AmiliAuthenticationError",
+            "AmiliConnectionError",
+            "AmiliRequestError",
+            "AmiliResponseError",
+        ]
+        | None
+    ) = None
+    """The class of the error that ended the wait."""
+    message: str = ""
+    """Its message."""
+    status_code: int | None = None
+    """The HTTP status it comes from."""
+
+    def payload(self) -> dict[str, Any]:
+        """Return the event as plain JSON, for Airflow."""
+        return self.model_dump(mode="json")
+
+    def raise_error(self) -> NoReturn:
+        """Raise the error that ended the wait, as it was raised where the asking was done."""
+        cls = _ERRORS.get(self.error or "")
+        if cls is None:
+            raise AmiliError(f"The trigger failed without saying why. {CLEAR}")
+        raise cls(self.message, **({} if self.status_code is None else {"status_code": self.status_code}))
+
+
+def failed(error: AmiliError, settled: list[Settled], still_open: list[Open]) -> WaitEvent:
+    """Return the event for *error*, one of those that asking for results can raise."""
+    return WaitEvent.model_validate(
+        {
+            "ending": "failed",
+            "settled": settled,
+            "open": still_open,
+            "error": type(error).__name__,
+            "message": error.message,
+            "status_code": getattr(error, "status_code", None),
+        }
+    )
+
+
+def read_event(payload: Any) -> WaitEvent:
     """
-    waiting = Wait(trigger.keys(), trigger.pace, deadline=trigger.deadline, time=trigger.time)
-    settings = overridden(await asettings(trigger.amili_conn_id), trigger)
+    Return what a trigger said.
+
+    :param payload: what Airflow hands over; None if there is nothing.
+    :raises AmiliError: if it is not understood. That is no verdict about any file, so Airflow may retry.
+    """
     try:
-        async with aclient(settings, len(waiting.open)) as client:
-            settled = await _until_settled(trigger, waiting, client)
-    except AmiliError as error:
-        return failed(error, waiting.settled, waiting.open)
-    return WaitEvent(ending="settled" if settled else "timed_out", settled=waiting.settled, open=waiting.open)
-
-
-async def _until_settled(trigger: AmiliTrigger, waiting: Wait, client: AmiliAsyncClient) -> bool:
-    """Poll until all is settled, or the time is up; even a trigger that comes too late asks once."""
-    time, pace = trigger.time, trigger.pace
-    question = trigger.question(client.vocabulary)
-    interval = pace.first_interval(time.now() - trigger.started_at, time.random())
-    told = 0
-    while True:
-        if (still_open := len(waiting.open)) != told:
-            told = still_open
-            log.info("Waiting for %s result(s); the next question is in %.0f s", still_open, interval)
-        left = trigger.deadline - time.now()
-        last = left <= interval
-        await time.sleep(max(min(interval, left), 0.0))
-        try:
-            polled = await _polled(waiting.poll(), client, question, time)
-        except AmiliConnectionError as trouble:
-            if not trigger.silent_fail:
-                raise
-            log.warning("A poll failed and is passed over, as silent_fail says: %s", trouble.message)
-            polled = Polled.OPEN
-        if polled is Polled.SETTLED:
-            return True
-        if last or polled is Polled.TIME_IS_UP or waiting.is_over:
-            return False
-        interval = pace.interval(time.now() - trigger.started_at, time.random())
-
-
-async def _polled(steps: Steps, client: AmiliAsyncClient, question: Question, time: Time) -> Polled:
-    """Follow the steps of a poll on the event loop."""
-    try:
-        step = next(steps)
-        while True:
-            if isinstance(step, list):
-                step = steps.send(await _asked(step, client, question))
-            else:
-                await time.sleep(step)
-                step = next(steps)
-    except StopIteration as end:
-        return cast("Polled", end.value)
-
-
-async def _asked(keys: list[Key], client: AmiliAsyncClient, question: Question) -> Answers:
-    """Ask for *keys*, a few at a time; begin no more requests after one has failed."""
-    waiting, answers = iter(keys), Answers()
-
-    async def ask_on() -> None:
-        for key in waiting:
-            try:
-                answers[key] = question.read(await question.fetch(client, key))
-            except AmiliError as trouble:
-                answers[key] = trouble
-                for _ in waiting:
-                    pass  # what is not begun never is
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(MOST_IN_FLIGHT, len(keys))):
-            group.create_task(ask_on())
-    return answers
-
-
-class Poller:
-    """
-    One wait of one task process: its client, token and memory are kept from poke to poke.
-
-    Questions are asked in threads. What Airflow raises into a task that is stopped, or whose time is up, strikes the
-    main thread between any two steps; there it only waits for them, and tells Airflow secrets to be masked: from
-    another thread that would block.
-
-    :param settings: the connection, with what the sensor says instead.
-    :param wait: what is waited for.
-    :param trigger: how it is asked for.
-    :raises AmiliArgumentError: if the environment names a proxy that cannot be used.
-    """
-
-    def __init__(self, settings: AmiliSettings, wait: Wait, trigger: AmiliTrigger) -> None:
-        from amili_provider.api.client import AmiliClient
-
-        self.wait = wait
-        self._client = AmiliClient(for_questions(settings), on_token=self._mask, attempts=1)
-        self._question = trigger.question(self._client.vocabulary)
-        self._workers = Workers("amili-poking")
-        self._news: queue.SimpleQueue[tuple[str, queue.SimpleQueue[None]] | BaseException | None] = queue.SimpleQueue()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._client.abort()
-        self._workers.end(_CLOSING_SECONDS)
-        self._client.close()
-
-    def poll(self) -> Polled:
-        """Ask once for everything that is open; see :meth:`~amili_provider.triggers.polling.Wait.poll`."""
-        steps = self.wait.poll()
-        try:
-            step = next(steps)
-            while True:
-                if isinstance(step, list):
-                    step = steps.send(self._asked(step))
-                else:
-                    self.wait.time.pause(step)
-                    step = next(steps)
-        except StopIteration as end:
-            return cast("Polled", end.value)
-
-    def _asked(self, keys: list[Key]) -> Answers:
-        """Ask for *keys*, a few at a time; begin no more requests after one has failed."""
-        waiting, answers, bug = iter(keys), Answers(), None
-
-        def ask_on() -> None:
-            ended = None
-            try:
-                for key in waiting:
-                    try:
-                        answers[key] = self._question.read(self._question.fetch(self._client, key))
-                    except AmiliError as trouble:
-                        answers[key] = trouble
-                        for _ in waiting:
-                            pass  # as above
-            except Exception as error:  # noqa: BLE001 - raised in the task's own thread
-                ended = error
-            self._news.put(ended)
-
-        going = min(MOST_IN_FLIGHT, len(keys))
-        for number in range(going):
-            self._workers.give(ask_on, number + 1)
-        while going:
-            news = self._news.get()
-            if isinstance(news, tuple):
-                token, told = news
-                mask_secret(token)
-                told.put(None)
-            else:
-                going -= 1
-                bug = bug or news
-        if bug is not None:
-            raise bug
-        return answers
-
-    def _mask(self, token: str) -> None:
-        """Have the task's own thread tell Airflow a secret, and wait until it has."""
-        told: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._news.put((token, told))
-        told.get(timeout=_CLOSING_SECONDS)
+        return WaitEvent.model_validate(payload)
+    except ValidationError as reason:
+        # The input is not repeated: an event that is not understood may hold anything.
+        fields = sorted({".".join(str(step) for step in error["loc"]) or "event" for error in reason.errors()})
+        raise AmiliError(
+            f"The trigger's event is not understood (see {', '.join(fields)[:200]}); worker and triggerer may "
+            f"run different versions of airflow-provider-amili. {CLEAR}"
+        ) from None

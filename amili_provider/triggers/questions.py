@@ -1,10 +1,8 @@
 """
-The questions of a wait, what the answers mean, and what a trigger tells its sensor at the end.
+What a wait asks Amili, and what the answers mean: one reading for poke, reschedule and triggers.
 
-One reading serves poke, reschedule and triggers. "GET one batch" documents 200, 202 and 206 as codes, and no body.
-Words in the body can take a 200 back, never add to it: one refusal anywhere refuses, and a word that nobody knows is no
-acceptance. The event crosses a database and perhaps an upgrade of this package: it is typed, versioned, and checked
-again when it arrives, and the sensor believes what it understands.
+"GET one batch" documents 200, 202 and 206 as codes, and no body. A word of refusal in the body overrides a 200; no word
+makes another code a success, and a word that nobody knows is no acceptance.
 """
 
 from __future__ import annotations
@@ -12,10 +10,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
+from amili_provider.api.responses import NOT_FOUND, Response
 from amili_provider.api.results import (
     DONE_WORDS,
     FileResult,
@@ -26,127 +23,12 @@ from amili_provider.api.results import (
     without_content,
     word,
 )
-from amili_provider.exceptions import (
-    AmiliArgumentError,
-    AmiliAuthenticationError,
-    AmiliConnectionError,
-    AmiliError,
-    AmiliRequestError,
-    AmiliResponseError,
-)
+from amili_provider.exceptions import AmiliError, AmiliRequestError, AmiliResponseError
 from amili_provider.receipts import one_line
 
-VERSION: Literal[1] = 1
-"""Raised whenever an older sensor would misunderstand a newer trigger."""
-
-_ERRORS: dict[str, type[AmiliError]] = {
-    cls.__name__: cls
-    for cls in (
-        AmiliArgumentError,
-        AmiliAuthenticationError,
-        AmiliConnectionError,
-        AmiliRequestError,
-        AmiliResponseError,
-    )
-}
-CLEAR = "Nothing is assumed: the task fails, and a retry asks Amili again."
 Key = tuple[str, str]
 """A client number, and a file's id or a batch's uuid."""
-_WORKING, _PARTLY, _NOT_FOUND = 202, 206, 404
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Settled(_Strict):
-    """A final result."""
-
-    client_no: str
-    id: str
-    """The file's id, or the batch's uuid."""
-    meaning: Literal["accepted", "refused"]
-    status: str | None = None
-    """Amili's words, each as one safe line."""
-    result: str | None = None
-    message: str | None = None
-
-
-class Open(_Strict):
-    """What has no final result."""
-
-    client_no: str
-    id: str
-    said: str | None = None
-    """What Amili said last, as one safe line."""
-
-
-class WaitEvent(_Strict):
-    """How a wait ended."""
-
-    version: Literal[1] = VERSION
-    ending: Literal["settled", "timed_out", "failed"]
-    """Everything has a final result; the time is up; or asking further is of no use."""
-    settled: list[Settled] = []
-    open: list[Open] = []
-    error: (
-        Literal[
-            "AmiliArgumentError",
-            "AmiliAuthenticationError",
-            "AmiliConnectionError",
-            "AmiliRequestError",
-            "AmiliResponseError",
-        ]
-        | None
-    ) = None
-    """The class of the error that ended the wait."""
-    message: str = ""
-    """Its message."""
-    status_code: int | None = None
-    """The HTTP status it comes from."""
-
-    def payload(self) -> dict[str, Any]:
-        """Return the event as plain JSON, for Airflow."""
-        return self.model_dump(mode="json")
-
-    def raise_error(self) -> NoReturn:
-        """Raise the error that ended the wait, as it was raised where the asking was done."""
-        cls = _ERRORS.get(self.error or "")
-        if cls is None:
-            raise AmiliError(f"The trigger failed without saying why. {CLEAR}")
-        raise cls(self.message, **({} if self.status_code is None else {"status_code": self.status_code}))
-
-
-def failed(error: AmiliError, settled: list[Settled], still_open: list[Open]) -> WaitEvent:
-    """Return the event for *error*, one of those that asking for results can raise."""
-    return WaitEvent.model_validate(
-        {
-            "ending": "failed",
-            "settled": settled,
-            "open": still_open,
-            "error": type(error).__name__,
-            "message": error.message,
-            "status_code": getattr(error, "status_code", None),
-        }
-    )
-
-
-def read_event(payload: Any) -> WaitEvent:
-    """
-    Return what a trigger said.
-
-    :param payload: what Airflow hands over; None if there is nothing.
-    :raises AmiliError: if it is not understood. That is no verdict about any file, so Airflow may retry.
-    """
-    try:
-        return WaitEvent.model_validate(payload)
-    except ValidationError as reason:
-        # The input is not repeated: an event that is not understood may hold anything.
-        fields = sorted({".".join(str(step) for step in error["loc"]) or "event" for error in reason.errors()})
-        raise AmiliError(
-            f"The trigger's event is not understood (see {', '.join(fields)[:200]}); worker and triggerer may "
-            f"run different versions of airflow-provider-amili. {CLEAR}"
-        ) from None
+_WORKING, _PARTLY = 202, 206
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,17 +50,6 @@ class ResultStatus:
         """The words, for messages."""
         shown = [w for w in ("/".join(w for w in (self.status, self.result) if w), self.message) if w]
         return ": ".join(shown) or "nothing that is known"
-
-
-class Response(Protocol):
-    """What came back over HTTP."""
-
-    @property
-    def status_code(self) -> int:
-        """The HTTP status."""
-
-    def json(self) -> Any:
-        """Return the body as JSON, or raise AmiliResponseError."""
 
 
 class Question(NamedTuple):
@@ -301,5 +172,5 @@ def is_doubtful(error: AmiliError) -> bool:
     been given its uuid a moment ago. (A file that is not found has no result yet: that is no error at all.)
     """
     return isinstance(error, AmiliResponseError) or (
-        isinstance(error, AmiliRequestError) and error.status_code == _NOT_FOUND
+        isinstance(error, AmiliRequestError) and error.status_code == NOT_FOUND
     )

@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 from amili_provider.connection.settings import settings_from
 from amili_provider.ledger import Ledger
-from amili_provider.ledger.manual import Person
-from amili_provider.ledger.manual import settle as settle_in
 from amili_provider.ledger.opening import store_from
 from amili_provider.ledger.questions import unknown
+from amili_provider.ledger.settling import Person
+from amili_provider.ledger.settling import settle as settle_in
 from tests.chaos import saboteur
 
 

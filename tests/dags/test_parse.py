@@ -63,8 +63,6 @@ _HEAVY = (
     "amili_provider.storage",
     "amili_provider.triggers.clients",
     "amili_provider.triggers.questions",
-    "amili_provider.triggers.polling",
-    "amili_provider.triggers.questions",
 )
 """What a task, a wait or a triggerer imports when it begins; it would cost each DAG file."""
 

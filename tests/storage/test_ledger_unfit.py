@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from amili_provider.exceptions import AmiliLedgerUnavailable
-from amili_provider.ledger import Disregard, Ledger, LedgerState, manual, transfer
-from amili_provider.ledger.manual import Person
+from amili_provider.ledger import Disregard, Ledger, LedgerState, settling, transfer
+from amili_provider.ledger.settling import Person
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.stores import LedgerStore, Query
 from amili_provider.ledger.table import ddl
@@ -329,9 +329,9 @@ def test_a_word_that_cannot_be_written_settles_nothing(
         else:
             patched.setattr(store, "_changed", lambda: AmiliLedgerUnavailable("denied"))
         with pytest.raises(AmiliLedgerUnavailable):
-            manual.settle(ledger, Person("kari", "asked"), arrived=True, request="1")
+            settling.settle(ledger, Person("kari", "asked"), arrived=True, request="1")
     assert {h.state for h in ledger.look_up(ids).values()} == {LedgerState.UNKNOWN}
-    manual.settle(ledger, Person("kari", "asked"), arrived=True, request="1")
+    settling.settle(ledger, Person("kari", "asked"), arrived=True, request="1")
     assert {h.state for h in ledger.look_up(ids).values()} == {LedgerState.UPLOADED}
 
 
@@ -342,10 +342,10 @@ def test_a_word_about_a_request_is_about_no_other(store: LedgerStore) -> None:
     [file_id] = _unknown(ledger, "a.csv", request="first")
     assert _unknown(ledger, "a.csv", request="second", resend=True) == [file_id]
     for _ in range(2):
-        [row] = manual.settle(ledger, Person("kari", "asked"), arrived=False, request="first")
+        [row] = settling.settle(ledger, Person("kari", "asked"), arrived=False, request="first")
         assert ledger.look_up([file_id])[file_id].state is LedgerState.UNKNOWN
     assert "settled before" in row["note"]
-    [row] = manual.settle(ledger, Person("kari", "asked"), arrived=False, request="second")
+    [row] = settling.settle(ledger, Person("kari", "asked"), arrived=False, request="second")
     assert row["note"] == "settled now"
     assert ledger.look_up([file_id])[file_id].state is LedgerState.FREE
 

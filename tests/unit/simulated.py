@@ -182,7 +182,7 @@ def _reschedule(world: World, sensor: Callable[[], AmiliSensor]) -> Any:
     while True:
         began = _date(world.now)
         try:
-            return sensor().execute(_rescheduled(first))
+            return sensor().execute(rescheduled(first))
         except Exception as again:
             if type(again).__name__ != "AirflowRescheduleException":
                 raise
@@ -190,7 +190,7 @@ def _reschedule(world: World, sensor: Callable[[], AmiliSensor]) -> Any:
             world.now = again.reschedule_date.timestamp()  # type: ignore[attr-defined]
 
 
-def _rescheduled(first: datetime | None) -> Any:
+def rescheduled(first: datetime | None) -> Any:
     """Return a context in which Airflow knows the date of the first poke: by the task instance, on 2.11 by a query."""
     base: Any = sys.modules[BaseSensorOperator.__module__]
     if hasattr(base, "_orig_start_date"):

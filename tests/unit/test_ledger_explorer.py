@@ -13,7 +13,7 @@ from amili_provider.api.upload import UploadBody
 from amili_provider.delivery.ledger_session import LedgerSession
 from amili_provider.delivery.sender import Sender
 from amili_provider.exceptions import AmiliLedgerUnavailable
-from amili_provider.ledger import History, Ledger, LedgerState, SettlingFailed, manual
+from amili_provider.ledger import History, Ledger, LedgerState, SettlingFailed, settling
 from amili_provider.ledger import ledger as ledger_module
 from amili_provider.ledger.attempts import Attempt, AttemptState
 from amili_provider.ledger.stores import MemoryStore
@@ -196,7 +196,7 @@ def _resolve_while_in_flight(patch: pytest.MonkeyPatch) -> None:
         return original(ledger, *args, **more)
 
     _wrap(patch, Ledger, "resolve_all", resolve_all)
-    _wrap(patch, manual, "settle", settle)
+    _wrap(patch, settling, "settle", settle)
 
 
 def _not_in_flight(known: History) -> History:

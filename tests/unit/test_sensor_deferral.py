@@ -22,7 +22,7 @@ from airflow.providers.common.compat.sdk import (
 from amili_provider.exceptions import AmiliAuthenticationError, AmiliConnectionError, AmiliError, AmiliResultFailed
 from amili_provider.report_lines import LOG_WIDTH, MOST_LINES
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
-from amili_provider.triggers.questions import Open, Settled, WaitEvent
+from amili_provider.triggers.polling import Open, Settled, WaitEvent
 from tests.unit.simulated import ACCEPTED, EPOCH, QUEUED, REFUSED, World, first_event, rebuilt, says, settle_in
 from tests.words import across_lines, one_line
 

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import httpx
 import pytest
+from airflow.providers.common.compat.sdk import AirflowSkipException, AirflowTaskTimeout
 
 from amili_provider.api.client import AmiliClient
 from amili_provider.exceptions import AmiliAuthenticationError
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
-from amili_provider.triggers import polling
+from amili_provider.triggers import clients
 from amili_provider.triggers.amili import MOST_FAILURES
 from amili_provider.triggers.clients import MOST_IN_FLIGHT
 from tests.crossed import crossed
-from tests.unit.simulated import ACCEPTED, EPOCH, MODES, QUEUED, REFUSED, Ending, World, run, says, settle_in
+from tests.unit.simulated import (
+    ACCEPTED,
+    EPOCH,
+    MODES,
+    QUEUED,
+    REFUSED,
+    Ending,
+    World,
+    rescheduled,
+    run,
+    says,
+    settle_in,
+)
 
 FAILED, RETRY, SUCCESS, SKIPPED = "failed", "retry", "success", "skipped"
 FLAGS = ("", "soft_fail", "never_fail", "silent_fail")
@@ -331,7 +345,7 @@ def test_results_that_are_there_are_not_given_back_with_the_slot(monkeypatch: py
     """A limit of questions a minute does not keep a poke of many files from ever ending."""
     busy_at = iter([False, False, True, False, False, True, False])
     script = dict.fromkeys("abcde", lambda _: (429, {"Retry-After": "30"}) if next(busy_at, False) else ACCEPTED)
-    monkeypatch.setattr("amili_provider.triggers.polling.MOST_IN_FLIGHT", 1)
+    monkeypatch.setattr("amili_provider.triggers.clients.MOST_IN_FLIGHT", 1)
     ending, world = ends("reschedule", script, AmiliFileResultSensor, monkeypatch, file_ids=list("abcde"))
     assert ending.state == SUCCESS
     assert len(world.requests) == 7
@@ -418,7 +432,7 @@ def test_a_task_tells_airflow_its_token_before_it_asks_and_from_its_own_thread(m
     world, told = World(scripts={"*": [ACCEPTED]}), []
     settle_in(world, monkeypatch)
     monkeypatch.setattr(
-        polling,
+        clients,
         "mask_secret",
         lambda secret: told.append((secret, threading.current_thread(), len(world.requests))),
     )
@@ -434,3 +448,94 @@ def test_no_more_questions_are_begun_once_one_has_failed(monkeypatch: pytest.Mon
     with pytest.raises(AmiliAuthenticationError):
         AmiliFileResultSensor(task_id="wait", file_ids=[f"{number}" for number in range(100)]).execute({})
     assert len(world.requests) <= MOST_IN_FLIGHT
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_result_after_the_time_out_is_too_late_in_every_mode(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last question comes when the time is up, and not a whole interval later."""
+    late = after(7, QUEUED, ACCEPTED)
+    ending, world = ends(
+        mode, {"a": late}, AmiliFileResultSensor, monkeypatch, file_ids=["a"], timeout=6, poke_interval=4
+    )
+    assert (ending.state, ending.error) == (FAILED, TIMEOUT)
+    assert max(moment for moment, _ in world.requests) == pytest.approx(EPOCH + 6, abs=0.1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_amili_is_never_asked_more_often_than_once_a_second(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever poke_interval says, in every mode."""
+    wanted = {"file_ids": ["a"], "timeout": 20, "poke_interval": 0.01}
+    ending, world = ends(mode, {"a": [QUEUED]}, AmiliFileResultSensor, monkeypatch, **wanted)
+    assert ending.error == TIMEOUT
+    assert 15 <= len(world.requests) <= 22
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_intervals_that_grow_for_a_day_end_as_others_do(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's own number overflows at the 1,021st poke, whatever max_wait says."""
+    wanted = {"file_ids": ["a"], "timeout": 24 * HOUR, "exponential_backoff": True, "max_wait": 60}
+    ending, world = ends(mode, {"a": [QUEUED]}, AmiliFileResultSensor, monkeypatch, **wanted)
+    assert (ending.state, ending.error) == (FAILED, TIMEOUT)
+    assert len(world.requests) > 1021
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("flag", "state"), [("", FAILED), ("silent_fail", FAILED), ("soft_fail", SKIPPED), ("never_fail", SKIPPED)]
+)
+def test_execution_timeout_strikes_alike_in_every_mode(
+    mode: str, flag: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow raises it from a signal, into whatever the task does; here into the first question."""
+
+    def strike(_: Any) -> None:
+        raise AirflowTaskTimeout("execution_timeout")
+
+    monkeypatch.setattr(clients.Poller, "poll", strike)
+    settle_in(World(), monkeypatch)
+    chosen: dict[str, Any] = {"deferrable": True} if mode == "deferrable" else {"mode": mode}
+    sensor = AmiliFileResultSensor(task_id="wait", file_ids=["a"], **chosen, **({flag: True} if flag else {}))
+    with pytest.raises(AirflowTaskTimeout if state == FAILED else AirflowSkipException):
+        sensor.execute(rescheduled(None) if mode == "reschedule" else {})
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_limit_of_amili_that_lets_some_through_each_time_ends_no_wait(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten answers a second, then 429: attempts fail in a row only if none of their questions was answered."""
+    seconds: Counter[int] = Counter()
+
+    def limited(elapsed: float) -> Any:
+        seconds[int(elapsed)] += 1
+        return ACCEPTED if seconds[int(elapsed)] <= 10 else (429, {"Retry-After": "1"})
+
+    ids = [f"{number:03}" for number in range(150)]
+    scripts = {"*": limited}
+    ending, _ = ends(mode, scripts, AmiliFileResultSensor, monkeypatch, file_ids=ids, timeout=HOUR, poke_interval=1)
+    assert ending.state == SUCCESS
+    assert len(ending.xcom) == len(ids)
+
+
+@pytest.mark.parametrize("started", [0, 3])
+def test_a_poke_that_may_begin_no_thread_is_made_good_by_the_next(
+    started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is full for a moment: nothing hangs, and no answer of the next poke is lost."""
+    world = World(scripts={"*": [ACCEPTED]})
+    settle_in(world, monkeypatch)
+    real, begun = threading.Thread.start, [0]
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith("amili-poking") and world.now == EPOCH:
+            begun[0] += 1
+            if begun[0] > started:
+                raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    ids = [f"{number}" for number in range(20)]
+    sensor = AmiliFileResultSensor(task_id="wait", file_ids=ids, silent_fail=True, poke_interval=1, timeout=60)
+    assert len(sensor.execute({})) == len(ids)
+    assert len(world.requests) == len(ids)
+    assert (world.now > EPOCH) is (started == 0)

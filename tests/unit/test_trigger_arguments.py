@@ -15,7 +15,7 @@ from amili_provider.exceptions import (
     AmiliResponseError,
 )
 from amili_provider.triggers.amili import AmiliBatchTrigger, AmiliFileResultTrigger
-from amili_provider.triggers.questions import Open, Settled, WaitEvent, failed, read_event
+from amili_provider.triggers.polling import Open, Settled, WaitEvent, failed, read_event
 from tests.unit.simulated import EPOCH, rebuilt
 
 SHARED: dict[str, Any] = {

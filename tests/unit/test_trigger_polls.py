@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseHook, Connection
 
 import amili_provider.api.exchange
+from amili_provider.api import exchange
 from amili_provider.api.exchange import AmiliAsyncClient
+from amili_provider.triggers import questions
 from amili_provider.triggers.amili import MOST_FAILURES, AmiliBatchTrigger, AmiliFileResultTrigger
 from amili_provider.triggers.clients import MOST_IN_FLIGHT
 from tests.unit.simulated import ACCEPTED, EPOCH, QUEUED, World, first_event, settle_in
@@ -383,3 +386,26 @@ def test_a_trigger_only_asks(world: World, monkeypatch: pytest.MonkeyPatch) -> N
     asyncio.run(first_event(file_trigger()))
     assert methods[0] == ("POST", "auth.staging.amili.no")
     assert set(methods[1:]) == {("GET", "api.staging.amili.no")}
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("what", ["file", "batch"])
+def test_a_large_answer_is_read_in_a_thread(
+    what: str, large: bool, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Megabytes of JSON take longer than all other waits of the triggerer may be held up; small ones need no thread."""
+    others = [{"fileId": f"{number:032}", **ACCEPTED} for number in range(2_000 if large else 2)]
+    world.scripts["a"] = [(200, [{"fileId": "a", **ACCEPTED}, *others])]
+    read_in: list[threading.Thread] = []
+    for module, name in ((exchange, "file_result_in"), (questions, "batch_status"), (exchange, "without_secrets")):
+        real = getattr(module, name)
+
+        def read(*arguments: Any, real: Any = real) -> Any:
+            read_in.append(threading.current_thread())
+            return real(*arguments)
+
+        monkeypatch.setattr(module, name, read)
+    event = asyncio.run(first_event(file_trigger() if what == "file" else batch_trigger()))
+    assert event["ending"] == "settled"
+    assert len(read_in) == 2
+    assert all((thread is not threading.main_thread()) is large for thread in read_in)

@@ -1,5 +1,5 @@
 """
-Local files; and the files of any other scheme that Airflow knows, through fsspec, as they are.
+Local files; and, through fsspec, the files of any other scheme that Airflow knows.
 
 A rename of local files replaces nothing, and links are followed as every other program does. Airflow's registry of
 filesystems is the same on Airflow 2.11 to 3.4, but for where it is.

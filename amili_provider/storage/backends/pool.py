@@ -1,4 +1,4 @@
-"""Kept connections: of a server, each for one caller at a time, no more than it lets in; of a session of requests."""
+"""Pools of connections: of a server, each for one caller at a time; and of a session of requests."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ import pytest
 from amili_provider.api.responses import Asked
 from amili_provider.api.results import FileResult, Vocabulary
 from amili_provider.exceptions import AmiliConnectionError, AmiliResponseError, AmiliStorageError
-from amili_provider.ledger import Attempt, ClaimLost, Ledger, LedgerState, Origin, manual, questions, transfer
+from amili_provider.ledger import Attempt, ClaimLost, Ledger, LedgerState, Origin, questions, settling, transfer
 from amili_provider.ledger.attempts import Run, timestamp
 from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.ledger import MARGIN_SECONDS
-from amili_provider.ledger.manual import Person
+from amili_provider.ledger.settling import Person
 from amili_provider.ledger.sql import SqlStore
 from amili_provider.ledger.state import Disregard
 from amili_provider.ledger.stores import LedgerStore, MemoryStore, Query
@@ -99,7 +99,7 @@ def test_unknown_files_are_listed_with_all_that_is_known(ledger: Ledger, clock: 
     lost = _attempt(ledger, b"lost", REFUSED, LOST)
     clock.now += 1
     expired = _attempt(ledger, b"expired", None)
-    manual.settle(ledger, KARI, arrived=True, file_ids=[_attempt(ledger, b"settled", LOST)])
+    settling.settle(ledger, KARI, arrived=True, file_ids=[_attempt(ledger, b"settled", LOST)])
     _attempt(ledger, b"accepted", ACCEPTED)
     clock.now += 600 + MARGIN_SECONDS
     _attempt(ledger, b"live", None)
@@ -140,7 +140,7 @@ def test_a_person_settles_what_they_found_out(
     ledger = ledger_over(any_store, Clock())
     file_id = _attempt(ledger, b"lost", LOST)
     person = Person("kari", " seen in the portal ", login="Airflow user k", run=Run(dag_id="amili_ledger"))
-    (row,) = manual.settle(ledger, person, arrived=arrived, file_ids=[f" {file_id.upper()} "])
+    (row,) = settling.settle(ledger, person, arrived=arrived, file_ids=[f" {file_id.upper()} "])
     assert row == {"file_id": file_id, "name": "lost.csv", "outcome": outcome, "note": "settled now"}
     assert _state(ledger, file_id) is state
     lost, settled = ledger.look_up([file_id])[file_id].attempts
@@ -156,11 +156,11 @@ def test_saying_the_same_again_changes_nothing(any_store: LedgerStore, arrived: 
     """It is no error, and no entry, whoever says it."""
     ledger = ledger_over(any_store, Clock())
     ids = [_attempt(ledger, content, LOST) for content in (b"one", b"two")]
-    manual.settle(ledger, KARI, arrived=arrived, file_ids=ids[:1])
-    rows = manual.settle(ledger, KARI, arrived=arrived, file_ids=ids)
+    settling.settle(ledger, KARI, arrived=arrived, file_ids=ids[:1])
+    rows = settling.settle(ledger, KARI, arrived=arrived, file_ids=ids)
     assert [row["note"].partition(":")[0] for row in rows] == ["settled before", "settled now"]
     before = _entries(any_store)
-    rows = manual.settle(ledger, Person("ola", "asked"), arrived=arrived, file_ids=ids)
+    rows = settling.settle(ledger, Person("ola", "asked"), arrived=arrived, file_ids=ids)
     assert all("settled by kari" in row["note"] for row in rows)
     assert _entries(any_store) == before
 
@@ -172,15 +172,15 @@ def test_a_request_or_a_run_is_settled_whole(any_store: LedgerStore) -> None:
     fine = _attempt(ledger, b"fine", ACCEPTED)
     other = _attempt(ledger, b"other", LOST, run=other_run())
     for times in ("settled now", "settled before"):
-        rows = manual.settle(ledger, KARI, arrived=False, run=("etl", "2026-11-22"))
+        rows = settling.settle(ledger, KARI, arrived=False, run=("etl", "2026-11-22"))
         assert {row["file_id"]: row["note"].partition(":")[0] for row in rows} == dict.fromkeys(lost, times)
     assert [_state(ledger, i) for i in (*lost, fine, other)] == [
         *[LedgerState.FREE] * 2, LedgerState.UPLOADED, LedgerState.UNKNOWN,
     ]  # fmt: skip
-    rows = manual.settle(ledger, KARI, arrived=False, request=facts().request)
+    rows = settling.settle(ledger, KARI, arrived=False, request=facts().request)
     assert sorted(row["file_id"] for row in rows) == sorted([*lost, other])
     with pytest.raises(ValueError, match="Nothing was settled: 2 of 2 .* was settled otherwise before"):
-        manual.settle(ledger, KARI, arrived=True, run=("etl", "2026-11-22"))
+        settling.settle(ledger, KARI, arrived=True, run=("etl", "2026-11-22"))
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -191,16 +191,16 @@ def test_after_some_by_their_ids_the_rest_is_settled_by_request_or_run(
     """What was settled otherwise before stays as it is, in words; but not all of it may be."""
     ledger = ledger_over(any_store, Clock())
     one, two, three = (_attempt(ledger, content, LOST) for content in (b"one", b"two", b"three"))
-    manual.settle(ledger, KARI, arrived=first, file_ids=[one])
+    settling.settle(ledger, KARI, arrived=first, file_ids=[one])
     outcomes = {True: "uploaded", False: "not_sent"}
     for times in ("settled now", "settled before"):
-        rows = {row["file_id"]: row for row in manual.settle(ledger, KARI, arrived=not first, **chosen)}
+        rows = {row["file_id"]: row for row in settling.settle(ledger, KARI, arrived=not first, **chosen)}
         assert {i: row["note"].partition(":")[0] for i, row in rows.items()} == {
             one: "left as it is", two: times, three: times,
         }  # fmt: skip
         assert (rows[one]["outcome"], rows[two]["outcome"]) == (outcomes[first], outcomes[not first])
     before = _entries(any_store)
-    manual.settle(ledger, KARI, arrived=first, **chosen)
+    settling.settle(ledger, KARI, arrived=first, **chosen)
     assert _entries(any_store) == before
 
 
@@ -211,16 +211,16 @@ def test_what_was_sent_once_more_is_not_settled_with_the_request_before(
     """A person who speaks of one request says nothing of another, whose answer was lost, too."""
     ledger = ledger_over(any_store, Clock())
     one, two = (_attempt(ledger, content, LOST) for content in (b"one", b"two"))
-    manual.settle(ledger, KARI, arrived=False, file_ids=[one])
+    settling.settle(ledger, KARI, arrived=False, file_ids=[one])
     _sent_again(ledger, one, b"one", LOST)
     for times in ("settled now", "settled before"):
-        rows = {row["file_id"]: row for row in manual.settle(ledger, KARI, arrived=True, **chosen)}
+        rows = {row["file_id"]: row for row in settling.settle(ledger, KARI, arrived=True, **chosen)}
         assert (rows[one]["outcome"], rows[two]["outcome"]) == ("not_sent", "uploaded")
         words = "left as it is; it stays unknown, for it was also sent with #2: attempt 2 (not_sent"
         assert rows[one]["note"].startswith(words)
         assert rows[two]["note"].partition(":")[0] == times
     assert (_state(ledger, one), ledger.look_up([one])[one].open) == (LedgerState.UNKNOWN, (3,))
-    (row,) = manual.settle(ledger, KARI, arrived=True, request="#2")
+    (row,) = settling.settle(ledger, KARI, arrived=True, request="#2")
     assert (row["note"], _state(ledger, one)) == ("settled now", LedgerState.UPLOADED)
 
 
@@ -231,10 +231,10 @@ def test_said_again_of_a_file_that_was_sent_once_more_it_stays_unknown(any_store
     _sent_again(ledger, one, b"one", LOST)
     stays = "; it stays unknown, for it was also sent with #2"
     for note in (f"settled now{stays}", f"settled before{stays}: attempt 3 (not_sent"):
-        (row,) = manual.settle(ledger, KARI, arrived=False, request="#1")
+        (row,) = settling.settle(ledger, KARI, arrived=False, request="#1")
         assert row["note"].startswith(note)
     with pytest.raises(ValueError, match="was settled otherwise before"):
-        manual.settle(ledger, KARI, arrived=True, request="#1")
+        settling.settle(ledger, KARI, arrived=True, request="#1")
     assert _state(ledger, one) is LedgerState.UNKNOWN
 
 
@@ -249,13 +249,13 @@ def test_equal_bytes_under_two_names_are_settled_name_by_name(
     _sent_again(ledger, both, b"a", end, name="b.csv")
     (row,) = questions.unknown(any_store)
     assert (row["file_id"], "#1" in row["known"]) == (both, True)
-    (row,) = manual.settle(ledger, KARI, arrived=arrived, request="#1")
+    (row,) = settling.settle(ledger, KARI, arrived=arrived, request="#1")
     assert (row["name"], row["note"].partition(";")[0]) == ("a.csv", "settled now")
     known = ledger.look_up([both])[both]
     assert known.open == ((2,) if end is LOST else ())
     assert (known.accepted_elsewhere("a.csv") is None) is (arrived or end is LOST)
     if end is LOST:
-        manual.settle(ledger, KARI, arrived=True, request="#2")
+        settling.settle(ledger, KARI, arrived=True, request="#2")
         assert questions.unknown(any_store) == []
         assert ledger.look_up([both])[both].accepted_elsewhere("b.csv") is None
 
@@ -265,7 +265,7 @@ def test_nothing_of_a_request_is_settled_while_a_file_of_it_is_sent(any_store: L
     ledger = ledger_over(any_store, Clock())
     lost, sending = _attempt(ledger, b"lost", LOST), _attempt(ledger, b"sending", None)
     with pytest.raises(ValueError, match=f"Nothing was settled: 1 of 2 .*{sending} may be on its way"):
-        manual.settle(ledger, KARI, arrived=True, request=facts().request)
+        settling.settle(ledger, KARI, arrived=True, request=facts().request)
     assert _state(ledger, lost) is LedgerState.UNKNOWN
 
 
@@ -286,10 +286,10 @@ def test_all_or_nothing_is_settled(
     ledger = ledger_over(any_store, Clock())
     good, bad = _attempt(ledger, b"good", LOST), _attempt(ledger, b"bad", *ends)
     if arrived is None:
-        manual.settle(ledger, KARI, arrived=False, file_ids=[bad])
+        settling.settle(ledger, KARI, arrived=False, file_ids=[bad])
     before = _entries(any_store)
     with pytest.raises(ValueError, match=rf"Nothing was settled: 1 of 2 file.*{bad} {why}"):
-        manual.settle(ledger, KARI, arrived=arrived is not False, file_ids=[good, bad])
+        settling.settle(ledger, KARI, arrived=arrived is not False, file_ids=[good, bad])
     assert _entries(any_store) == before
 
 
@@ -309,7 +309,7 @@ def test_what_names_no_unknown_file_is_refused(ledger: Ledger, chosen: dict[str,
     """In words, and nothing is written."""
     _attempt(ledger, b"fine", ACCEPTED)
     with pytest.raises(ValueError, match=words):
-        manual.settle(ledger, KARI, arrived=True, **chosen)
+        settling.settle(ledger, KARI, arrived=True, **chosen)
     assert len(_entries(ledger.store)) == 1
 
 
@@ -324,10 +324,10 @@ def test_somebody_else_may_be_faster(ledger: Ledger, monkeypatch: pytest.MonkeyP
     """Two people settle at once: one of them is told."""
     file_id = _attempt(ledger, b"lost", LOST)
     before = ledger.look_up([file_id])
-    manual.settle(ledger, KARI, arrived=True, file_ids=[file_id])
+    settling.settle(ledger, KARI, arrived=True, file_ids=[file_id])
     monkeypatch.setattr(ledger, "look_up", lambda _: before)
     with pytest.raises(ValueError, match="changed by somebody else at this moment"):
-        manual.settle(ledger, KARI, arrived=False, file_ids=[file_id])
+        settling.settle(ledger, KARI, arrived=False, file_ids=[file_id])
 
 
 # Asking Amili
@@ -374,7 +374,7 @@ def test_amili_is_asked_for_what_is_unknown(ledger: Ledger) -> None:
             ids["again"]: _asked("FAILED", "REJECTED"),
         }
     )
-    rows = {row["file_id"]: row for row in questions.check(ledger, amili)}  # type: ignore[arg-type]
+    rows = {row["file_id"]: row for row in settling.check(ledger, amili)}  # type: ignore[arg-type]
     assert {name: rows[i]["outcome"] for name, i in ids.items()} == {
         "arrived": "uploaded", "refused": "rejected", "pending": "unknown", "nowhere": "unknown", "odd": "unknown",
         "again": "unknown",
@@ -397,7 +397,7 @@ def test_an_amili_that_cannot_be_asked_ends_the_check(ledger: Ledger, clock: Clo
     amili = Amili({first: _asked("PROCESSED", "CREATED"), second: AmiliConnectionError("Amili does not answer.")})
     rows: list[Any] = []
     with pytest.raises(AmiliConnectionError, match="does not answer"):
-        rows.extend(questions.check(ledger, amili))  # type: ignore[arg-type]
+        rows.extend(settling.check(ledger, amili))  # type: ignore[arg-type]
     assert [row["file_id"] for row in rows] == [first]
     assert (_state(ledger, first), _state(ledger, second)) == (LedgerState.UPLOADED, LedgerState.UNKNOWN)
 
@@ -431,7 +431,7 @@ def test_each_attempt_says_what_became_of_it(ledger: Ledger, clock: Clock) -> No
     _attempt(ledger, b"a", REFUSED)
     clock.now += 1
     settled = _attempt(ledger, b"a settled", LOST)
-    manual.settle(ledger, KARI, arrived=True, file_ids=[settled])
+    settling.settle(ledger, KARI, arrived=True, file_ids=[settled])
     clock.now += 1
     _attempt(ledger, b"a lost", LOST)
     _attempt(ledger, b"a live", None)
@@ -453,13 +453,13 @@ def test_days_are_counted(ledger: Ledger, clock: Clock) -> None:
     arrived, lost = _attempt(ledger, b"1", LOST), _attempt(ledger, b"22", LOST)
     _attempt(ledger, b"not sent", Verdict(Outcome.NOT_SENT))
     clock.now += 86400
-    manual.settle(ledger, KARI, arrived=True, file_ids=[arrived])
+    settling.settle(ledger, KARI, arrived=True, file_ids=[arrived])
     _attempt(ledger, b"live", None)
     usual = {"day": day, "client_no": "10042", "file_type": FILE_TYPE}
     counts = {"uploaded": 2, "rejected": 1, "unknown": 1, "adopted": 0, "bytes": 6}
     assert questions.report(ledger.store, clock=clock) == [usual | counts]
     assert questions.report(ledger.store, since=day, until=day, clock=clock) == [usual | counts]
-    manual.settle(ledger, KARI, arrived=False, file_ids=[lost])
+    settling.settle(ledger, KARI, arrived=False, file_ids=[lost])
     assert questions.report(ledger.store, since=day, clock=clock)[0]["unknown"] == 0
     assert questions.report(ledger.store, until="2020-01-01", clock=clock) == []
     with pytest.raises(ValueError, match="'yesterday' is no day"):
@@ -479,7 +479,7 @@ def test_adopted_files_are_never_sent(tmp_path: Path, any_store: LedgerStore) ->
     _attempt(ledger, b"two", ACCEPTED)
 
     def adopt(**more: Any) -> list[str]:
-        rows = manual.adopt(ledger, KARI, f"{sent.as_uri()}/*.csv", file_type=FILE_TYPE, **more)
+        rows = transfer.adopt(ledger, KARI, f"{sent.as_uri()}/*.csv", file_type=FILE_TYPE, **more)
         assert json.dumps(rows)
         return sorted(row["outcome"] for row in rows)
 
@@ -498,7 +498,7 @@ def test_adopting_settles_unknowns_and_leaves_live_claims(tmp_path: Path, ledger
     for name in ("lost", "live"):
         (tmp_path / f"{name}.csv").write_bytes(name.encode())
     lost, live = _attempt(ledger, b"lost", LOST), _attempt(ledger, b"live", None)
-    done = manual.adopt(ledger, KARI, f"{tmp_path.as_uri()}/*.csv", file_type=FILE_TYPE)
+    done = transfer.adopt(ledger, KARI, f"{tmp_path.as_uri()}/*.csv", file_type=FILE_TYPE)
     assert {row["file_id"]: row["outcome"] for row in done} == {lost: "adopted", live: "in_flight"}
     assert (_state(ledger, lost), _state(ledger, live)) == (LedgerState.UPLOADED, LedgerState.IN_FLIGHT)
 
@@ -508,7 +508,7 @@ def test_adopting_one_name_leaves_another_of_the_same_bytes_unknown(tmp_path: Pa
     (tmp_path / "a.csv").write_bytes(b"a")
     both = _attempt(ledger, b"a", LOST)
     _sent_again(ledger, both, b"a", LOST, name="b.csv")
-    (row,) = manual.adopt(ledger, KARI, f"{tmp_path.as_uri()}/*.csv", file_type=FILE_TYPE)
+    (row,) = transfer.adopt(ledger, KARI, f"{tmp_path.as_uri()}/*.csv", file_type=FILE_TYPE)
     known = ledger.look_up([both])[both]
     assert (row["outcome"], known.state, known.open) == ("adopted", LedgerState.UPLOADED, (2,))
 
@@ -516,9 +516,9 @@ def test_adopting_one_name_leaves_another_of_the_same_bytes_unknown(tmp_path: Pa
 def test_adopting_nothing_is_an_error_where_nothing_can_be(tmp_path: Path, ledger: Ledger) -> None:
     """A folder that does not exist is not a folder without files, and a type must be named."""
     with pytest.raises((FileNotFoundError, AmiliStorageError)):
-        manual.adopt(ledger, KARI, f"{tmp_path.as_uri()}/missing/*.csv", file_type=FILE_TYPE)
+        transfer.adopt(ledger, KARI, f"{tmp_path.as_uri()}/missing/*.csv", file_type=FILE_TYPE)
     with pytest.raises(ValueError, match="'File type' is empty"):
-        manual.adopt(ledger, KARI, tmp_path.as_uri(), file_type=" ")
+        transfer.adopt(ledger, KARI, tmp_path.as_uri(), file_type=" ")
 
 
 def test_a_race_while_adopting_is_told(tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -532,7 +532,7 @@ def test_a_race_while_adopting_is_told(tmp_path: Path, ledger: Ledger, monkeypat
         return resolve(*args, **more)
 
     monkeypatch.setattr(ledger, "resolve", overtaken)
-    (row,) = manual.adopt(ledger, KARI, f"{tmp_path.as_uri()}/a.csv", file_type=FILE_TYPE)
+    (row,) = transfer.adopt(ledger, KARI, f"{tmp_path.as_uri()}/a.csv", file_type=FILE_TYPE)
     assert row["outcome"] == "in_flight"
     with pytest.raises(ClaimLost):
         _attempt(ledger, b"one", ACCEPTED)
@@ -545,7 +545,7 @@ def _filled(store: LedgerStore) -> Ledger:
     ledger = ledger_over(store, Clock())
     _attempt(ledger, b"a", REFUSED, ACCEPTED)
     _attempt(ledger, b"c", REFUSED)
-    manual.settle(ledger, KARI, arrived=True, file_ids=[_attempt(ledger, b"b", LOST)])
+    settling.settle(ledger, KARI, arrived=True, file_ids=[_attempt(ledger, b"b", LOST)])
     expired = ledger_over(store, Clock(), answer_timeout=-MARGIN_SECONDS, client_no="7")
     _attempt(expired, b"d", None)
     return ledger

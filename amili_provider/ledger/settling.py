@@ -1,32 +1,30 @@
 """
-What a person tells a ledger: what only a person can know about unknown files, and what was delivered by other means.
+Settling files of unknown outcome: by what a person knows, or by what Amili answers.
 
 The command ``amili-ledger`` and the form of the DAG ``amili_ledger`` are made of these. Rows are plain JSON.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from typing import TYPE_CHECKING
 
-from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin, Run, is_file_id, same_name
+from amili_provider.api.results import Meaning
+from amili_provider.exceptions import AmiliAuthenticationError, AmiliConnectionError, AmiliError
+from amili_provider.ledger.attempts import Attempt, ClaimFacts, Origin, Run, is_file_id
 from amili_provider.ledger.ledger import Ledger
-from amili_provider.ledger.questions import Row, facts_of
+from amili_provider.ledger.questions import Row, unknown
 from amili_provider.ledger.state import ClaimLost, History, LedgerState
 from amili_provider.ledger.stores import Query
-from amili_provider.receipts import Outcome, Verdict, escaped, one_line
-from amili_provider.storage.files import StorageFile
-from amili_provider.storage.listing import list_files
-from amili_provider.storage.opening import open_sources
+from amili_provider.receipts import Outcome, Verdict, one_line
+
+if TYPE_CHECKING:
+    from amili_provider.api.client import AmiliClient
 
 _NAMED = 5
-_LONGEST_REASON = 1_000
-_READERS = 4
-_READ_BYTES = 1024 * 1024
+LONGEST_REASON = 1_000
+_FINAL = {Meaning.ACCEPTED: Outcome.UPLOADED, Meaning.REFUSED: Outcome.REJECTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,7 @@ def settle(
             [(h, verdict, facts_of(h.told, person.run), h.told.claimed_at if arrived else None) for h in open_ones],
             origin=Origin.PERSON,
             settled_by=person.on_record,
-            reason=one_line(person.reason, _LONGEST_REASON),
+            reason=one_line(person.reason, LONGEST_REASON),
         )
     except ClaimLost as lost:
         raise ValueError(
@@ -225,90 +223,90 @@ def _in_flight(known: History) -> str:
     return f"may be on its way at this moment: wait until its claim ends ({known.describe()})"
 
 
-def adopt(
-    ledger: Ledger,
-    person: Person,
-    source: str | Sequence[str],
-    source_conn_id: str | None = None,
-    *,
-    file_type: str,
-    dry_run: bool = False,
-    max_files: int = 100_000,
-) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Told:
     """
-    Record all files that match as delivered, without sending them. Only from the task's own thread.
+    What Amili tells of a file.
 
-    For the first day of an installation that delivered by other means: what is adopted is never sent.
+    :param verdict: uploaded or rejected, if that is final and is about what was asked; else None.
+    :param why: why there is no verdict, as a sentence without its full stop.
+    :param not_found: whether Amili does not know the file.
+    """
+
+    verdict: Verdict | None = None
+    why: str = ""
+    not_found: bool = False
+
+
+def ask_amili(client: AmiliClient, client_no: str, known: History) -> Told:
+    """
+    Ask for the result of a file.
+
+    An acceptance is not believed if the bytes were sent under several names without an answer: it may be about either.
+    A refusal is not believed if an earlier attempt was refused, or several are unknown: all attempts at a file have
+    one id at Amili, which may tell the first of two answers, or the last.
+
+    :param client: to ask with.
+    :param client_no: Amili's client number.
+    :param known: what the ledger says of the file.
+    :raises AmiliError: if Amili gives no answer that can be read.
+    """
+    asked = client.ask_for_result(client_no, known.file_id)
+    found = asked.result
+    if asked.not_found:
+        return Told(why="Amili's result endpoint does not know the file", not_found=True)
+    if found is None:
+        return Told(why=f"the answer of the result endpoint, {asked.status_code}, says nothing of the file")
+    outcome = _FINAL.get(client.vocabulary.meaning(found.status, found.result))
+    words = f"Amili's result endpoint says {one_line(f'{found.status}/{found.result}')}, which"
+    if outcome is None:
+        return Told(why=f"{words} is not final")
+    if outcome is Outcome.UPLOADED and len(names := known.unknown_names) > 1:
+        shown = " or ".join(f"'{one_line(name, 60)}'" for name in names)
+        return Told(why=f"{words} does not tell whether it arrived as {shown}. Ask Amili")
+    refused_before = any(attempt.outcome is Outcome.REJECTED for attempt in known.attempts)
+    if outcome is Outcome.REJECTED and (refused_before or len(known.unknown) > 1):
+        return Told(why=f"{words} may be about an earlier attempt. Ask Amili")
+    return Told(Verdict(outcome, found.status, found.result, found.message, per_file=True))
+
+
+def check(ledger: Ledger, client: AmiliClient, run: Run | None = None) -> Iterator[Row]:
+    """
+    Ask Amili for the results of all unknown files, settle those whose result is final, and yield each.
 
     :param ledger: of the client and environment.
-    :param person: who says that they were delivered.
-    :param source: files, folders or patterns, as for the upload operator.
-    :param source_conn_id: the storage's connection.
-    :param file_type: as they were delivered.
-    :param dry_run: read and hash, but write nothing.
-    :param max_files: more than this is an error.
-    :raises AmiliStorageError: if the storage cannot be listed or a file not be read; what was adopted before stays.
-    :raises AmiliLedgerUnavailable: if it cannot be written.
+    :param client: to ask with.
+    :param run: the run in which it is asked.
+    :raises AmiliConnectionError: if Amili cannot be reached; what was settled before stays.
+    :raises AmiliAuthenticationError: if it does not let us in.
+    :raises AmiliLedgerUnavailable: if the ledger cannot be read or written.
     """
-    if not file_type.strip():
-        raise ValueError("'File type' is empty. Name the type as which the files were delivered.")
-    one = partial(_adopt_one, ledger, person, file_type.strip(), dry_run)
-    with closing(open_sources(source, source_conn_id)) as sources:
-        files = list_files(sources, max_files=max_files)
-        if sources.missing:
-            raise FileNotFoundError(f"{', '.join(sources.missing)} does not exist. Correct the path.")
-        pool = ThreadPoolExecutor(_READERS, thread_name_prefix="amili-adopt")
-        try:
-            return list(pool.map(one, files))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    rows = unknown(ledger.store, environment=ledger.environment, client_no=ledger.client_no)
+    for row in rows:
+        known = ledger.look_up([row["file_id"]])[row["file_id"]]
+        outcome, note = "unknown", "changed at this moment"
+        if known.state is LedgerState.UPLOADED and known.open:
+            note = "Amili has accepted it once: its result says nothing of the other time, so settle it"
+        elif known.state is LedgerState.UNKNOWN:
+            try:
+                told = ask_amili(client, ledger.client_no, known)
+            except (AmiliConnectionError, AmiliAuthenticationError):
+                raise
+            except AmiliError as error:
+                note = str(error)
+            else:
+                note = told.why
+                if told.verdict is not None:
+                    try:
+                        ledger.resolve(known, told.verdict, facts_of(known.told, run or Run(), "result asked"))
+                        words = "/".join(w for w in (told.verdict.status, told.verdict.result) if w)
+                        outcome, note = str(told.verdict.outcome), f"{words}: {told.verdict.message or ''}".rstrip(": ")
+                    except ClaimLost as lost:
+                        note = f"changed at this moment: {lost}"
+        yield {"file_id": row["file_id"], "name": row["name"], "outcome": outcome, "note": one_line(note)}
 
 
-def _adopt_one(ledger: Ledger, person: Person, file_type: str, dry_run: bool, file: StorageFile) -> Row:
-    digest = hashlib.sha256()
-    with file.open() as stream:
-        while block := stream.read(_READ_BYTES):
-            digest.update(block)
-    facts = ClaimFacts(
-        file_type=file_type,
-        name=escaped(file.name),
-        source=file.url,
-        size=file.size,
-        sha256=digest.hexdigest(),
-        run=person.run,
-        request="adopted",
-    )
-    verdict = Verdict(Outcome.UPLOADED, message="Adopted: delivered by other means, a person says.")
-    known = _look_up(ledger, facts)
-    while known.state in (LedgerState.FREE, LedgerState.UNKNOWN) and not dry_run:
-        # The same bytes, sent under another name, are nothing that the person speaks of.
-        mine = {a.attempt for a in known.attempts if same_name(a.name, facts.name)}
-        try:
-            ledger.resolve(
-                replace(known, unknown=tuple(n for n in known.unknown if n in mine)),
-                verdict,
-                facts,
-                origin=Origin.ADOPTED,
-                settled_by=person.on_record,
-                reason=one_line(person.reason, _LONGEST_REASON),
-            )
-        except ClaimLost:
-            # The same bytes under another name, or a delivery at this very moment.
-            known = _look_up(ledger, facts)
-        else:
-            break
-    outcome = {LedgerState.UPLOADED: "already_uploaded", LedgerState.IN_FLIGHT: "in_flight"}.get(
-        known.state, "would_be_adopted" if dry_run else "adopted"
-    )
-    note = known.describe() if known.deciding else ""
-    return {"source": file.url, "file_id": known.file_id, "outcome": outcome, "note": note}
-
-
-def _look_up(ledger: Ledger, facts: ClaimFacts) -> History:
-    """Return what the ledger says of a file; of bytes that were delivered under other names, of its own name."""
-    file_id = ledger.file_id(facts.file_type, facts.sha256)
-    known = ledger.look_up([file_id])[file_id]
-    if known.accepted_elsewhere(facts.name) is None:
-        return known
-    file_id = ledger.file_id(facts.file_type, facts.sha256, facts.name)
-    return ledger.look_up([file_id])[file_id]
+def facts_of(told: Attempt, run: Run, request: str = "settled by hand") -> ClaimFacts:
+    """Return what an attempt that settles another says of its file, and which run found out."""
+    fields = {name: getattr(told, name) for name in ("file_type", "name", "source", "size", "sha256")}
+    return ClaimFacts(**fields, run=run, request=request)
