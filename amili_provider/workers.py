@@ -8,6 +8,7 @@ condition) may keep it then, and its workers wait for that lock for ever. A :cla
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -37,9 +38,14 @@ class Workers:
         while len(self._threads) < going:
             thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
             self._threads.append(thread)
+            outer = sys.exception()
             try:
                 thread.start()
-            except RuntimeError:  # the system lets no more threads begin
+            except RuntimeError as error:
+                # A signal's exception can strike within a lock of start(), which then complains of the lock instead.
+                if (signal := error.__context__) is not None and signal is not outer:
+                    raise signal from None
+                # The system lets no more threads begin.
                 self._threads.remove(thread)
                 if not self._threads:
                     raise

@@ -85,8 +85,9 @@ def what_failed(error: Exception | None, flight: InFlight, settings: AmiliSettin
     for_token = request is not None and is_token_request(request)
     peer = "{}:{}".format(*flight.peer) if flight.peer else target or settings.base_url
     if flight.overdue or isinstance(error, httpx.ReadTimeout):
-        see = "" if for_token else f"; see {field_label('answer_timeout')}"
-        return f"{peer} did not answer completely in time{see}"
+        see = f"check {field_label('environment')}, {field_label('host')} and {field_label('auth_url')}"
+        see = see if for_token else f"see {field_label('answer_timeout')}"
+        return f"{peer} did not answer completely in time; {see}"
     if isinstance(error, httpx.ProxyError):
         return (
             f"the proxy {peer} refused to pass the request on ({one_line(error, 60)}); check {proxy_setting(settings)}"
@@ -94,7 +95,7 @@ def what_failed(error: Exception | None, flight: InFlight, settings: AmiliSettin
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
         look = f"{field_label('environment')}, {field_label('host')} and {field_label('port')}"
         if for_token:
-            look = f"{field_label('environment')} and {field_label('auth_url')}"
+            look = f"{field_label('environment')}, {field_label('host')} and {field_label('auth_url')}"
         if request is not None and flight.peer not in (None, transport.origin(request.url)[1:]):
             peer, look = f"the proxy {peer}", proxy_setting(settings)
         return _no_connection(error, peer, target, look, settings)
@@ -176,7 +177,7 @@ def check_status(
         return answer
     transient = status >= 500 or status in (408, 429)
     if status in settings.not_taken_statuses if writes else transient:
-        raise _come_back(answer, what, now)
+        raise _come_back(answer, what, now, taken="Nothing was accepted; " if writes else "")
     if writes and (transient or 300 <= status < 400):
         raise AmiliOutcomeUnknown(f"{_came(answer, what)} It may have been carried out nevertheless.")
     raise _refusal(answer, what, settings)
@@ -260,11 +261,14 @@ def _refused_by_gateway(answer: Response) -> str:
     return f"Refused by {RefusedBy.GATEWAY} (a gateway, firewall or proxy): {status}, {why}; {said}."
 
 
-def _come_back(answer: Response, what: str, now: float, *, early: bool = False) -> AmiliConnectionError:
+def _come_back(
+    answer: Response, what: str, now: float, *, early: bool = False, taken: str = "Nothing was accepted; "
+) -> AmiliConnectionError:
     """Return the error for an answer after which nothing was taken and another attempt may help."""
-    when = " This came before everything was sent." if early else ""
+    when = "This came before everything was sent. " if early else ""
+    advice = f"{taken}this may pass by itself."
     return AmiliConnectionError(
-        f"{_came(answer, what)}{when} Nothing was accepted; this may pass by itself.",
+        f"{_came(answer, what)} {when}{advice[0].upper()}{advice[1:]}",
         retry_after=asked_to_wait(answer.headers, now),
         status_code=answer.status_code,
     )

@@ -20,10 +20,11 @@ from amili_provider.api.errors import NoResponse, check_status, decided_by_code,
 from amili_provider.api.in_flight import Body, InFlight
 from amili_provider.api.responses import (
     NOTHING_YET,
+    Asked,
     Response,
     ResponseUnusable,
     aread_response,
-    file_result_in,
+    asked_about,
     read_response,
 )
 from amili_provider.api.results import FileResult
@@ -293,10 +294,14 @@ class AmiliAsyncClient:
 
         :returns: None if there is no result yet.
         """
+        return (await self.ask_for_result(client_no, file_id)).result
+
+    async def ask_for_result(self, client_no: str, file_id: str) -> Asked:
+        """Ask as :meth:`get_file_result` does, and tell why there is no result yet."""
         number = checked_client_no(client_no, "client_no")
         path = transport.result_path(self.settings, number, file_id)
         answer = await self.get(path, accepted=NOTHING_YET)
-        return await self.apart(answer.content, lambda: file_result_in(answer, file_id, self.vocabulary))
+        return await self.apart(answer.content, lambda: asked_about(answer, file_id, self.vocabulary))
 
     async def apart(self, content: bytes, work: Callable[[], T]) -> T:
         """Do *work* on an answer here, or in a thread if it is so large that all others would wait."""

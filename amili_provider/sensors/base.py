@@ -166,30 +166,26 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
             raise
 
     def _poke(self, poking: Poller) -> bool | PokeReturnValue:
-        from amili_provider.triggers.polling import Polled
+        from amili_provider.triggers.polling import Polled, still_open
 
         polled, wait = poking.poll(), poking.wait
         if polled is Polled.SETTLED:
             return PokeReturnValue(is_done=True, xcom_value=self._judged(wait.settled, []))
         if polled is Polled.TIME_IS_UP or wait.is_over:
             raise self._time_is_up(wait.settled, wait.open)
-        self.log.info(
-            "%s of %s without a final result: %s",
-            len(wait.open),
-            len(wait.open) + len(wait.settled),
-            self._shown(wait.open),
-        )
+        self.log.info("%s", still_open(wait.open, wait.settled, self._names()))
         return False
 
     def _defer_if_open(self, poking: Poller, started: float) -> Any:  # noqa: RET503 - defer raises
         from amili_provider.triggers.polling import is_transient
 
-        wait = poking.wait
+        wait, asked = poking.wait, None
         try:
             done = self._poke(poking)
         except AmiliError as trouble:
             if not is_transient(trouble):
                 self.end_as_poke_would(trouble)
+            asked = getattr(trouble, "retry_after", None)
             self.log.warning("The first question failed, the triggerer asks again: %s", trouble.message)
         except (AirflowSensorTimeout, AirflowTaskTimeout) as late:
             self.end_as_poke_would(late)
@@ -197,6 +193,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
             if isinstance(done, PokeReturnValue):
                 return done.xcom_value
         trigger = self._wait_for([(still.client_no, still.id) for still in wait.open], started)
+        trigger.not_before = None if asked is None else self.time.now() + asked
         self.defer(
             trigger=trigger,
             method_name="execute_complete",
@@ -310,13 +307,9 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
 
     def _time_is_up(self, known: list[Settled], still_open: list[Open]) -> Exception:
         """Return what to raise when no time is left: that something was refused weighs more than that it is late."""
+        from amili_provider.triggers.polling import grouped
+
         refused = [one for one in known if one.meaning == "refused"]
         if refused:
             return self._refused(refused, still_open, len(known) + len(still_open))
-        return AirflowSensorTimeout(laid_out(self._time_is_up_words(self._shown(still_open))))
-
-    def _shown(self, still_open: list[Open]) -> str:
-        names = self._names()
-        shown = [f"{names.get(one.id, one.id)} ({one.said or 'never answered'})" for one in still_open[:_MOST_SHOWN]]
-        more = len(still_open) - len(shown)
-        return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+        return AirflowSensorTimeout(laid_out(self._time_is_up_words(grouped(still_open, self._names()))))

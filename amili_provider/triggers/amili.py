@@ -116,6 +116,7 @@ class AmiliTrigger(BaseTrigger):
     :param accepted_results: words that mean accepted, instead of the connection's.
     :param refused_results: words that mean refused, besides the connection's.
     :param pending_results: words that mean "not yet", instead of the connection's.
+    :param not_before: when Amili wants to be asked again, in seconds since the epoch; None if it said nothing.
     """
 
     time: ClassVar[Time] = Time()
@@ -134,6 +135,7 @@ class AmiliTrigger(BaseTrigger):
         accepted_results: Sequence[str] | str | None = None,
         refused_results: Sequence[str] | str | None = None,
         pending_results: Sequence[str] | str | None = None,
+        not_before: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.amili_conn_id = amili_conn_id
@@ -146,6 +148,7 @@ class AmiliTrigger(BaseTrigger):
         self.accepted_results = accepted_results
         self.refused_results = refused_results
         self.pending_results = pending_results
+        self.not_before = not_before
         self.result_path: str | None = None
 
     @property
@@ -166,6 +169,7 @@ class AmiliTrigger(BaseTrigger):
             "accepted_results": _plain(self.accepted_results),
             "refused_results": _plain(self.refused_results),
             "pending_results": _plain(self.pending_results),
+            **({} if self.not_before is None else {"not_before": self.not_before}),
         }
 
     def serialize(self) -> tuple[str, dict[str, Any]]:

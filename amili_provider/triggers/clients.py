@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import queue
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -26,7 +26,7 @@ from amili_provider.connection.values import as_words, checked_result_path
 from amili_provider.exceptions import AmiliConnectionError, AmiliError
 from amili_provider.hooks.amili import missing_connection, short_extras
 from amili_provider.triggers.amili import AmiliTrigger, Time
-from amili_provider.triggers.polling import Answers, Polled, Steps, Wait, WaitEvent, failed
+from amili_provider.triggers.polling import Answers, Polled, Steps, Wait, WaitEvent, failed, still_open
 from amili_provider.triggers.questions import Key, Question
 from amili_provider.workers import Workers
 
@@ -40,8 +40,7 @@ MOST_IN_FLIGHT = 8
 """Requests of one wait at the same time."""
 _CLOSING_SECONDS = 2.0
 """For the threads of a task to end: Airflow kills one that does not end within five."""
-_MASKING_SECONDS = 10.0
-_News = queue.SimpleQueue[tuple[str, queue.SimpleQueue[None]] | BaseException | None]
+_LOOKS_SECONDS = 0.1
 
 _auths: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[tuple[Any, ...], Any]] = WeakKeyDictionary()
 """Who we are, per event loop and credentials: a thousand waits of one connection share one token."""
@@ -185,14 +184,15 @@ async def _until_settled(trigger: AmiliTrigger, waiting: Wait, client: AmiliAsyn
     time, pace = trigger.time, trigger.pace
     question = trigger.question(client.vocabulary)
     interval = pace.first_interval(time.now() - trigger.started_at, time.random())
-    told = 0
+    if trigger.not_before is not None:
+        interval = max(interval, trigger.not_before - time.now())
     while True:
-        if (still_open := len(waiting.open)) != told:
-            told = still_open
-            log.info("Waiting for %s result(s); the next question is in %.0f s", still_open, interval)
+        log.info("The next question is in %.0f s: %s", interval, still_open(waiting.open, waiting.settled, {}))
         left = trigger.deadline - time.now()
         last = left <= interval
         await time.sleep(max(min(interval, left), 0.0))
+        if trigger.not_before is not None and time.now() < trigger.not_before:
+            return False  # the time is up before Amili wants to be asked
         try:
             polled = await _polled(waiting.poll(), client, question, time)
         except AmiliConnectionError as trouble:
@@ -241,6 +241,15 @@ async def _asked(keys: list[Key], client: AmiliAsyncClient, question: Question) 
     return answers
 
 
+class _Round:
+    """What the threads of one round tell the task's own: tokens to be masked, and that they have ended."""
+
+    def __init__(self) -> None:
+        self.news: queue.SimpleQueue[tuple[str, queue.SimpleQueue[None]] | BaseException | None] = queue.SimpleQueue()
+        self.over = False
+        """Whether nobody listens any more: a round that was broken off may have threads left."""
+
+
 class Poller:
     """
     One wait of one task process: its client, token and memory are kept from poke to poke.
@@ -262,7 +271,7 @@ class Poller:
         self._client = AmiliClient(for_questions(settings), on_token=self._mask, attempts=1)
         self._question = trigger.question(self._client.vocabulary)
         self._workers = Workers("amili-poking")
-        self._news = _News()
+        self._round = _Round()
 
     def __enter__(self) -> Self:
         return self
@@ -270,6 +279,7 @@ class Poller:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._round.over = True
         self._client.abort()
         self._workers.end(_CLOSING_SECONDS)
         self._client.close()
@@ -291,8 +301,7 @@ class Poller:
     def _asked(self, keys: list[Key]) -> Answers:
         """Ask for *keys*, a few at a time; begin no more requests after one has failed."""
         waiting, answers, bug = iter(keys), Answers(), None
-        # Of this poll alone: one that was broken off may have jobs left, which end some time.
-        news = self._news = _News()
+        round_ = self._round = _Round()
 
         def ask_on() -> None:
             ended = None
@@ -306,24 +315,24 @@ class Poller:
                             pass  # as above
             except Exception as error:  # noqa: BLE001 - raised in the task's own thread
                 ended = error
-            news.put(ended)
+            round_.news.put(ended)
 
         going = min(MOST_IN_FLIGHT, len(keys))
         try:
             for number in range(going):
                 self._workers.give(ask_on, number + 1)
             while going:
-                told = news.get()
+                told = round_.news.get()
                 if isinstance(told, tuple):
                     mask_secret(told[0])
                     told[1].put(None)
                 else:
                     going -= 1
                     bug = bug or told
-        except BaseException:
+        finally:
+            round_.over = True
             for _ in waiting:
                 pass  # as above
-            raise
         if bug is not None:
             raise bug
         return answers
@@ -331,5 +340,9 @@ class Poller:
     def _mask(self, token: str) -> None:
         """Have the task's own thread tell Airflow a secret, and wait until it has."""
         told: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._news.put((token, told))
-        told.get(timeout=_MASKING_SECONDS)
+        round_ = self._round
+        round_.news.put((token, told))
+        while not round_.over:
+            with suppress(queue.Empty):
+                return told.get(timeout=_LOOKS_SECONDS)
+        raise AmiliConnectionError("The task was told to stop; nothing was asked.")

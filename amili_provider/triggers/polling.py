@@ -9,7 +9,7 @@ a database and perhaps an upgrade of this package: it is typed, versioned, and c
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Literal, NoReturn
 
@@ -45,6 +45,7 @@ _ERRORS: dict[str, type[AmiliError]] = {
         AmiliResponseError,
     )
 }
+_MOST_NAMED, _MOST_GROUPS = 3, 10
 CLEAR = "Nothing is assumed: the task fails, and a retry asks Amili again."
 
 
@@ -149,8 +150,8 @@ class Wait:
         asked = getattr(trouble, "retry_after", None)
         wait = self._pace.after_failure(failures, asked, self.time.random())
         left = None if self._deadline is None else self._deadline - self.time.now()
-        told = "Asking Amili for results failed (%s of %s attempts): %s"
-        log.warning(told, failures, self._attempts, trouble.message)
+        told = "Asking Amili for results failed (%s of %s attempts): %s The next attempt is in %.0f s."
+        log.warning(told, failures, self._attempts, trouble.message, wait)
         # What this poll has settled already would be asked for again, and perhaps be in the way for ever.
         gives_back = self._gives_back and asked is not None and (not self._settled or wait > LONGEST_WAIT_SECONDS)
         if left is not None and left <= wait:
@@ -170,6 +171,8 @@ class Wait:
     def _take(self, key: Key, said: ResultStatus) -> None:
         if said.meaning in (Meaning.ACCEPTED, Meaning.REFUSED):
             del self._open[key]
+            if said.meaning is Meaning.REFUSED and self._open:
+                log.warning("Amili refused %s (%s). The others are waited for.", key[1], said.words)
             self._settled[key] = Settled(
                 client_no=key[0],
                 id=key[1],
@@ -180,6 +183,31 @@ class Wait:
             )
         else:
             self._open[key] = said.words
+
+
+def still_open(waiting: Sequence[Open], settled: Sequence[Settled], names: Mapping[str, str]) -> str:
+    """
+    Return what has no final result, and what Amili says of it, as one line for a log.
+
+    :param names: of what is waited for, by id, as far as they are known.
+    """
+    refused = sum(one.meaning == "refused" for one in settled)
+    counted = f"{len(waiting)} of {len(waiting) + len(settled)} without a final result"
+    return f"{counted}{f', {refused} refused' if refused else ''}: {grouped(waiting, names)}"
+
+
+def grouped(waiting: Sequence[Open], names: Mapping[str, str]) -> str:
+    """Return names by what Amili said last, the commonest words first; a few names each."""
+    groups: dict[str, list[str]] = {}
+    for one in waiting:
+        groups.setdefault(one.said or "never answered", []).append(names.get(one.id, one.id))
+    commonest = sorted(groups.items(), key=lambda group: -len(group[1]))
+    shown = [
+        f"{', '.join(some[:_MOST_NAMED])}{f' and {len(some) - _MOST_NAMED} more' * (len(some) > _MOST_NAMED)} ({said})"
+        for said, some in commonest[:_MOST_GROUPS]
+    ]
+    rest = sum(len(some) for _, some in commonest[_MOST_GROUPS:])
+    return "; ".join(shown) + (f"; and {rest} more" if rest else "")
 
 
 def is_transient(error: AmiliError) -> bool:

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from amili_provider.api.responses import NOT_FOUND, Response
+from amili_provider.api.responses import NOT_FOUND, Asked, Response
 from amili_provider.api.results import (
     DONE_WORDS,
-    FileResult,
     Meaning,
     Vocabulary,
     everything_in,
@@ -67,13 +66,14 @@ class Question(NamedTuple):
 def about_files(vocabulary: Vocabulary) -> Question:
     """Return the question for the result of a file."""
 
-    def read(found: FileResult | None) -> ResultStatus:
+    def read(asked: Asked) -> ResultStatus:
+        found = asked.result
         if found is None:
-            return ResultStatus(Meaning.PENDING, message="no result yet")
+            return ResultStatus(Meaning.PENDING, message=f"no result yet, {asked.status_code}")
         meaning = vocabulary.meaning(found.status, found.result)
         return ResultStatus(meaning, _shown(found.status), _shown(found.result), _shown(found.message))
 
-    return Question(lambda client, key: client.get_file_result(*key), read)
+    return Question(lambda client, key: client.ask_for_result(*key), read)
 
 
 def about_batches(vocabulary: Vocabulary, if_partial: str) -> Question:

@@ -358,8 +358,17 @@ def test_a_wish_beyond_the_time_out_ends_the_wait(mode: str, monkeypatch: pytest
     script = {"a": [(503, {"Retry-After": "86400"})]}
     ending, world = ends(mode, script, AmiliFileResultSensor, monkeypatch, file_ids=["a"])
     assert ending.error == TIMEOUT
-    assert len(world.requests) == (2 if mode == "deferrable" else 1)
+    assert len(world.requests) == 1
     assert (world.now == EPOCH) is (mode == "reschedule")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_wish_is_kept_in_every_mode(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the worker heard it and the triggerer asks again."""
+    script = {"a": [(429, {"Retry-After": "300"}), ACCEPTED]}
+    ending, world = ends(mode, script, AmiliFileResultSensor, monkeypatch, file_ids=["a"])
+    assert ending.state == SUCCESS
+    assert [moment - EPOCH for moment, _ in world.requests] == [0, pytest.approx(300, abs=1)]
 
 
 HOUR = 3600
@@ -422,7 +431,7 @@ def test_a_bug_of_a_task_comes_out_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     def broken(*_: Any) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(AmiliClient, "get_file_result", broken)
+    monkeypatch.setattr(AmiliClient, "ask_for_result", broken)
     with pytest.raises(KeyError, match="a bug"):
         AmiliFileResultSensor(task_id="wait", file_ids=[f"{number}" for number in range(20)]).execute({})
 
@@ -494,7 +503,8 @@ def test_execution_timeout_strikes_alike_in_every_mode(
     monkeypatch.setattr(clients.Poller, "poll", strike)
     settle_in(World(), monkeypatch)
     chosen: dict[str, Any] = {"deferrable": True} if mode == "deferrable" else {"mode": mode}
-    sensor = AmiliFileResultSensor(task_id="wait", file_ids=["a"], **chosen, **({flag: True} if flag else {}))
+    chosen |= {flag: True} if flag else {}
+    sensor = AmiliFileResultSensor(task_id="wait", file_ids=["a"], **chosen)
     with pytest.raises(AirflowTaskTimeout if state == FAILED else AirflowSkipException):
         sensor.execute(rescheduled(None) if mode == "reschedule" else {})
 
@@ -539,3 +549,27 @@ def test_a_poke_that_may_begin_no_thread_is_made_good_by_the_next(
     assert len(sensor.execute({})) == len(ids)
     assert len(world.requests) == len(ids)
     assert (world.now > EPOCH) is (started == 0)
+
+
+def test_the_log_says_by_words_what_is_open_and_what_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Hundreds of files fit a line; a refusal is told when it is known, not when the last file has its result."""
+    ids = [f"file-{number:03}" for number in range(200)]
+    scripts: dict[str, Any] = {"*": [QUEUED], "file-007": [REFUSED], "file-008": [404], "file-009": [ACCEPTED]}
+    ending, _ = ends("poke", scripts, AmiliFileResultSensor, monkeypatch, file_ids=ids, timeout=1)
+    assert ending.error == REFUSAL
+    told = caplog.text + capsys.readouterr().out
+    assert "198 of 200 without a final result, 1 refused: file-000, file-001, file-002 and 194 more (QUEUED:" in told
+    assert "file-008 (no result yet, 404)" in told
+    assert "Amili refused file-007 (FAILED/REJECTED: Line 7 has no amount). The others are waited for." in told
+
+
+def test_a_trigger_says_at_each_poll_that_it_waits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its log is all that a person has to see that a wait is alive."""
+    ending, world = ends("deferrable", {"a": [QUEUED]}, AmiliFileResultSensor, monkeypatch, file_ids=["a"])
+    assert ending.error == TIMEOUT
+    told = caplog.text + capsys.readouterr().out
+    assert told.count("1 of 1 without a final result: a (") >= len(world.requests) - 1

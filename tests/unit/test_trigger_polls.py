@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import BaseHook, Connection
 import amili_provider.api.exchange
 from amili_provider.api import exchange
 from amili_provider.api.exchange import AmiliAsyncClient
+from amili_provider.api.responses import Asked
 from amili_provider.triggers import questions
 from amili_provider.triggers.amili import MOST_FAILURES, AmiliBatchTrigger, AmiliFileResultTrigger
 from amili_provider.triggers.clients import MOST_IN_FLIGHT
@@ -212,15 +213,16 @@ def test_questions_in_flight_are_bounded(world: World, monkeypatch: pytest.Monke
     """However many files there are, only a few questions are under way at once."""
     under_way = most = 0
 
-    async def slowly(_client: Any, client_no: str, file_id: str) -> None:
+    async def slowly(_client: Any, client_no: str, file_id: str) -> Asked:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
         for _ in range(5):
             await asyncio.sleep(0)
         under_way -= 1
+        return Asked(None, not_found=True, status_code=404)
 
-    monkeypatch.setattr(AmiliAsyncClient, "get_file_result", slowly)
+    monkeypatch.setattr(AmiliAsyncClient, "ask_for_result", slowly)
     ids = [f"file-{n:03}" for n in range(100)]
     asyncio.run(first_event(file_trigger(file_ids={"2218": ids}, deadline=EPOCH + 61)))
     assert most == MOST_IN_FLIGHT
@@ -296,7 +298,7 @@ def test_a_bug_comes_out_as_it_is(world: World, monkeypatch: pytest.MonkeyPatch)
     async def broken(*_: Any) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(AmiliAsyncClient, "get_file_result", broken)
+    monkeypatch.setattr(AmiliAsyncClient, "ask_for_result", broken)
     with pytest.raises(ExceptionGroup) as caught:
         asyncio.run(first_event(file_trigger()))
     assert caught.group_contains(KeyError)
@@ -397,7 +399,7 @@ def test_a_large_answer_is_read_in_a_thread(
     others = [{"fileId": f"{number:032}", **ACCEPTED} for number in range(2_000 if large else 2)]
     world.scripts["a"] = [(200, [{"fileId": "a", **ACCEPTED}, *others])]
     read_in: list[threading.Thread] = []
-    for module, name in ((exchange, "file_result_in"), (questions, "batch_status"), (exchange, "without_secrets")):
+    for module, name in ((exchange, "asked_about"), (questions, "batch_status"), (exchange, "without_secrets")):
         real = getattr(module, name)
 
         def read(*arguments: Any, real: Any = real) -> Any:

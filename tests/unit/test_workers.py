@@ -80,3 +80,49 @@ def test_a_job_that_hangs_is_left_behind() -> None:
     assert all(thread.daemon for thread in threading.enumerate() if thread.name.startswith("amili-test"))
     go_on.set()
     assert crew.end(20)
+
+
+def test_a_signal_that_strikes_within_the_start_of_a_thread_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There Python complains of its own lock instead, which an except for errors would swallow."""
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        real(thread)
+        try:
+            raise Timeout
+        finally:
+            raise RuntimeError("release unlocked lock")
+
+    crew, done = Workers("amili-test"), list[int]()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(Timeout):
+            crew.give(partial(done.append, 1), 1)
+    crew.give(partial(done.append, 2), 1)
+    assert crew.end(20)
+    assert done == [1, 2]
+
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_a_system_that_lets_no_more_threads_begin(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one thread all jobs are done nevertheless; with none it is said, and made good by the next job."""
+    real, begun = threading.Thread.start, list[threading.Thread]()
+
+    def start(thread: threading.Thread) -> None:
+        if len(begun) >= least:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        real(thread)
+
+    crew, done = Workers("amili-test"), list[int]()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        for number in range(3):
+            if least:
+                crew.give(partial(done.append, number), number + 1)
+            else:
+                with pytest.raises(RuntimeError, match="can't start"):
+                    crew.give(partial(done.append, number), number + 1)
+    crew.give(partial(done.append, 3), 1)
+    assert crew.end(20)
+    assert done == [0, 1, 2, 3]

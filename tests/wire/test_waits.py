@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, TaskDeferred
 
 import amili_provider.api.transport
+import amili_provider.triggers.clients
 from amili_provider.exceptions import AmiliConnectionError
 from amili_provider.sandbox.server import SandboxServer
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
@@ -294,36 +297,78 @@ def test_no_secret_is_told_to_anybody(
         assert secret not in told
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.001, 0.01, 0.1])
-def test_a_task_that_is_stopped_ends_its_wait(moment: float, amili_sandbox: SandboxServer) -> None:
-    """What Airflow raises into a task that it stops, or whose time is up, is never swallowed while the task polls."""
+class StoppedError(BaseException):
+    """What a signal handler raises."""
 
-    class StoppedError(BaseException):
-        """What a signal handler raises."""
 
-    amili_sandbox.faults.add("result", delay=20, times=None)
-    sensor = AmiliFileResultSensor(task_id="wait", file_ids=["a"])
+@contextlib.contextmanager
+def _stopped(when: Callable[[], bool], later: float) -> Iterator[None]:
+    """Raise into this thread, by a signal, some seconds after something is so; and expect it to come out soon."""
 
     def stop(*_: Any) -> None:
         raise StoppedError
 
-    before = signal.signal(signal.SIGUSR1, stop)
-
     def kill() -> None:
-        while not amili_sandbox.count("result"):
+        until = time.monotonic() + 20
+        while not when() and time.monotonic() < until:
             time.sleep(0.0005)
-        time.sleep(moment)
+        time.sleep(later)
+        struck.append(time.monotonic())
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
-    killer = threading.Thread(target=kill)
+    struck: list[float] = []
+    before, killer = signal.signal(signal.SIGUSR1, stop), threading.Thread(target=kill)
     killer.start()
     try:
         with pytest.raises(StoppedError):
-            sensor.execute({})
+            yield
+        assert time.monotonic() - struck[0] < 5, "Airflow kills a task that takes longer"
     finally:
         killer.join()
         signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.001, 0.01, 0.1])
+def test_a_task_that_is_stopped_ends_its_wait(moment: float, amili_sandbox: SandboxServer) -> None:
+    """What Airflow raises into a task that it stops, or whose time is up, is never swallowed while the task polls."""
+    amili_sandbox.faults.add("result", delay=20, times=None)
+    with _stopped(lambda: amili_sandbox.count("result") > 0, moment):
+        AmiliFileResultSensor(task_id="wait", file_ids=["a"]).execute({})
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("amili-poking")]
+
+
+def test_a_task_that_is_stopped_while_airflow_takes_its_token_ends(
+    amili_sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that waits until its token is masked is told that nobody will do it."""
+    masking: list[str] = []
+
+    def slowly(token: str) -> None:
+        masking.append(token)
+        time.sleep(20)
+
+    monkeypatch.setattr(amili_provider.triggers.clients, "mask_secret", slowly)
+    with _stopped(lambda: bool(masking), 0.05):
+        AmiliFileResultSensor(task_id="wait", file_ids=[f"{number}" for number in range(20)]).execute({})
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("amili-poking")]
+    assert not amili_sandbox.count("result")
+
+
+def test_a_task_that_is_stopped_while_it_connects_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is being made cannot be cut, and is not waited for."""
+    with socket.socket() as full, contextlib.ExitStack() as others:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # so that the next ones wait
+            waiting = others.enter_context(socket.socket())
+            waiting.setblocking(False)  # noqa: FBT003
+            waiting.connect_ex(full.getsockname())
+        address = {"host": "http://127.0.0.1/arm/v1", "port": full.getsockname()[1]}
+        extra = {"client_no": "2218", "access_token": "a-ready-made-token"}
+        connection = {"conn_type": "amili", **address, "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_AMILI_DEFAULT", json.dumps(connection))
+        with _stopped(lambda: any(t.name.startswith("amili-poking") for t in threading.enumerate()), 0.5):
+            AmiliFileResultSensor(task_id="wait", file_ids=["a"]).execute({})
 
 
 def test_an_outage_in_poke_mode_ends_with_an_error_that_airflow_retries(amili_sandbox: SandboxServer) -> None:
