@@ -7,6 +7,7 @@ import getpass
 import logging
 import os
 import secrets
+import shutil
 import stat
 import sys
 import warnings
@@ -180,8 +181,21 @@ def _import(options: argparse.Namespace, desk: Desk) -> None:
 def _show(rows: Sequence[Row], fields: Sequence[str], options: argparse.Namespace, nothing: str) -> None:
     if options.csv:
         print(as_csv(fields, rows), end="", file=options.out)
-    else:
-        print("\n".join(_table(rows, fields)) or nothing, file=options.out)
+        return
+    lines = list(_table(rows, fields))
+    if options.out.isatty() and shutil.get_terminal_size().columns < max(map(len, lines), default=0):
+        lines = list(_records(rows, fields))
+    print("\n".join(lines) or nothing, file=options.out)
+
+
+def _records(rows: Sequence[Row], fields: Sequence[str]) -> Iterator[str]:
+    """Yield a line for each value, for a terminal that is too narrow for a table: there each row would be torn."""
+    for number, row in enumerate(rows):
+        first, *others = (name for name in fields if row[name] not in (None, ""))
+        width = max(map(len, others), default=0)
+        yield from [""] * (number > 0)
+        yield one_line(row[first])
+        yield from (f"  {name.ljust(width)}  {one_line(row[name])}" for name in others)
 
 
 def _table(rows: Sequence[Row], fields: Sequence[str]) -> Iterator[str]:

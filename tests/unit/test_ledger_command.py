@@ -181,6 +181,23 @@ def test_accounting_finds_a_file(desk: Desk, ledger: Ledger) -> None:
     assert "'monday' is no day" in desk.run("find", "invoice-1", "--from", "monday")[2]
 
 
+def test_a_narrow_terminal_shows_a_line_for_each_value(
+    desk: Desk, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of eighteen columns would be torn into five lines; in a pipe it stays a row."""
+    _, table, _ = desk.run("find", "invoice-1")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert desk.run("find", "invoice-1")[1] == table, "of a pipe the width does not count"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    _, narrow, _ = desk.run("find", "invoice-1")
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert desk.run("find", "invoice-1")[1] == table
+    names = table.splitlines()[0].split()
+    lines = narrow.splitlines()
+    assert lines[0] == table.splitlines()[1].split()[0]
+    assert [line.split()[0] for line in lines[1 : len(names)]] == names[1:]
+
+
 def test_no_cell_is_a_formula(desk: Desk, ledger: Ledger) -> None:
     """A name or a message that a spreadsheet would run begins with an apostrophe."""
     (row,) = _csv(desk.run("find", "=cmd", "--csv")[1])
