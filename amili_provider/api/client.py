@@ -10,13 +10,13 @@ from typing import Any, Self
 
 import httpx
 
-from amili_provider.api import transport
 from amili_provider.api.auth import ClientCredentialsAuth, OnToken, auth_of, vocabulary_of
 from amili_provider.api.errors import NoResponse, check_status, check_upload
 from amili_provider.api.exchange import Exchange
 from amili_provider.api.in_flight import Body
 from amili_provider.api.responses import NOTHING_YET, Asked, Response, UploadReply, asked_about
 from amili_provider.api.results import FileResult
+from amili_provider.api.transport import batch_path, files_path, headers_for, next_page, result_path, url_of
 from amili_provider.api.upload import takes_something
 from amili_provider.connection.settings import AmiliSettings
 from amili_provider.connection.values import as_count, checked_client_no
@@ -96,9 +96,9 @@ class AmiliClient:
         :raises AmiliOutcomeUnknown: all was sent, but no complete answer came, or one that does not tell what was
             taken: a redirect, 202, 204, 408, 409, 5xx.
         """
-        path = transport.files_path(checked_client_no(client_no, "client_no"))
-        url, what = transport.url_of(self.settings, path), f"POST {path}"
-        headers = transport.headers_for({"Content-Type": "application/json"})
+        path = files_path(checked_client_no(client_no, "client_no"))
+        url, what = url_of(self.settings, path), f"POST {path}"
+        headers = headers_for({"Content-Type": "application/json"})
         headers["Content-Length"] = str(body.content_length)
 
         def once() -> UploadReply:
@@ -146,7 +146,7 @@ class AmiliClient:
         :raises AmiliRequestError: any other 4xx, or reading met a redirect.
         :raises AmiliOutcomeUnknown: something was written, but no complete answer came, or a redirect or a 5xx.
         """
-        url = transport.url_of(self.settings, path)
+        url = url_of(self.settings, path)
         return self._call(method.upper(), url, params=params, json=json, headers=headers)
 
     def paginate(
@@ -165,7 +165,7 @@ class AmiliClient:
             that may be read names another one.
         """
         max_pages = as_count(max_pages, "max_pages")
-        first = transport.url_of(self.settings, path)
+        first = url_of(self.settings, path)
         # It may be named again, with its parameters.
         seen = {str(httpx.URL(first, params=params))} if params else set()
         url: str | None = first
@@ -176,7 +176,7 @@ class AmiliClient:
             if not isinstance(page, dict):
                 raise AmiliResponseError(f"GET {path}: the answer is JSON, but not an object with a page in it.")
             yield page
-            url = transport.next_page(self.settings, url, page)
+            url = next_page(self.settings, url, page)
             if url in seen:
                 raise AmiliResponseError(f"GET {path}: summary.nextPage leads back to a page that was read already.")
             max_pages -= 1
@@ -188,7 +188,7 @@ class AmiliClient:
 
     def get_batch(self, client_no: str, batch_uuid: str) -> Response:
         """Ask for a batch: 200, 202 (still working) or 206 (partly done). Source: "GET one batch"."""
-        return self.request("GET", transport.batch_path(checked_client_no(client_no, "client_no"), batch_uuid))
+        return self.request("GET", batch_path(checked_client_no(client_no, "client_no"), batch_uuid))
 
     def get_file_result(self, client_no: str, file_id: str) -> FileResult | None:
         """
@@ -201,7 +201,7 @@ class AmiliClient:
     def ask_for_result(self, client_no: str, file_id: str) -> Asked:
         """Ask as :meth:`get_file_result` does, and tell "not yet" from "there is no such file"."""
         number = checked_client_no(client_no, "client_no")
-        url = transport.url_of(self.settings, transport.result_path(self.settings, number, file_id))
+        url = url_of(self.settings, result_path(self.settings, number, file_id))
         return asked_about(self._call("GET", url, accepted=NOTHING_YET), file_id, self.vocabulary)
 
     def sign_in(self) -> float | None:
@@ -236,7 +236,7 @@ class AmiliClient:
         accepted: tuple[int, ...] = (),
     ) -> Response:
         writes, what = method not in _READING, f"{method} {httpx.URL(url).path}"
-        sent_headers = transport.headers_for(headers)
+        sent_headers = headers_for(headers)
         content = None
         if json is not None:
             content = json_module.dumps(json).encode()

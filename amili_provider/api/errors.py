@@ -11,12 +11,11 @@ from collections.abc import Collection, Iterator
 
 import httpx
 
-from amili_provider.api import transport
 from amili_provider.api.in_flight import InFlight
 from amili_provider.api.responses import RefusedBy, Response, ResponseUnusable, UploadReply
 from amili_provider.api.results import Vocabulary, read_message
 from amili_provider.api.tokens import is_token_request
-from amili_provider.api.transport import asked_to_wait, proxy_setting
+from amili_provider.api.transport import asked_to_wait, origin, proxy_setting
 from amili_provider.api.upload import takes_something
 from amili_provider.connection.fields import label as field_label
 from amili_provider.connection.settings import AmiliSettings
@@ -96,7 +95,7 @@ def what_failed(error: Exception | None, flight: InFlight, settings: AmiliSettin
         look = f"{field_label('environment')}, {field_label('host')} and {field_label('port')}"
         if for_token:
             look = f"{field_label('environment')}, {field_label('host')} and {field_label('auth_url')}"
-        if request is not None and flight.peer not in (None, transport.origin(request.url)[1:]):
+        if request is not None and flight.peer not in (None, origin(request.url)[1:]):
             peer, look = f"the proxy {peer}", proxy_setting(settings)
         return _no_connection(error, peer, target, look, settings)
     if isinstance(error, httpx.WriteTimeout):

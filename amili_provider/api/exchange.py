@@ -14,7 +14,6 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from amili_provider.api import transport
 from amili_provider.api.auth import BearerAuth, ClientCredentialsAuth, OnToken, auth_of, vocabulary_of, without_secrets
 from amili_provider.api.errors import NoResponse, check_status, decided_by_code, translate_errors
 from amili_provider.api.in_flight import Body, InFlight
@@ -31,10 +30,14 @@ from amili_provider.api.results import FileResult
 from amili_provider.api.transport import (
     Backoff,
     aset_location_aside,
+    batch_path,
+    headers_for,
     http_options,
     plain_headers,
+    result_path,
     set_location_aside,
     ssl_context,
+    url_of,
 )
 from amili_provider.connection.settings import AmiliSettings
 from amili_provider.connection.values import checked_client_no
@@ -272,7 +275,7 @@ class AmiliAsyncClient:
         :raises AmiliAuthenticationError: 401 after one renewal of the token, or 403.
         :raises AmiliRequestError: any other 3xx or 4xx.
         """
-        url, backoff = transport.url_of(self.settings, path), Backoff(self._attempts)
+        url, backoff = url_of(self.settings, path), Backoff(self._attempts)
         while True:
             try:
                 return await self._once(url, accepted)
@@ -286,7 +289,7 @@ class AmiliAsyncClient:
 
     async def get_batch(self, client_no: str, batch_uuid: str) -> Response:
         """Ask for a batch: 200, 202 (still working) or 206 (partly done). Source: "GET one batch"."""
-        return await self.get(transport.batch_path(checked_client_no(client_no, "client_no"), batch_uuid))
+        return await self.get(batch_path(checked_client_no(client_no, "client_no"), batch_uuid))
 
     async def get_file_result(self, client_no: str, file_id: str) -> FileResult | None:
         """
@@ -299,7 +302,7 @@ class AmiliAsyncClient:
     async def ask_for_result(self, client_no: str, file_id: str) -> Asked:
         """Ask as :meth:`get_file_result` does, and tell why there is no result yet."""
         number = checked_client_no(client_no, "client_no")
-        path = transport.result_path(self.settings, number, file_id)
+        path = result_path(self.settings, number, file_id)
         answer = await self.get(path, accepted=NOTHING_YET)
         return await self.apart(answer.content, lambda: asked_about(answer, file_id, self.vocabulary))
 
@@ -310,9 +313,7 @@ class AmiliAsyncClient:
     async def _once(self, url: str, accepted: tuple[int, ...]) -> Response:
         what = f"GET {httpx.URL(url).path}"
         flight = InFlight(connect_seconds=self.settings.connect_timeout)
-        request = self._http.build_request(
-            "GET", url, headers=transport.headers_for(), extensions={"trace": flight.atrace}
-        )
+        request = self._http.build_request("GET", url, headers=headers_for(), extensions={"trace": flight.atrace})
         bound = self.settings.connect_timeout + self.settings.answer_timeout
         try:
             with translate_errors(flight, self.settings):
