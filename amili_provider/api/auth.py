@@ -17,7 +17,7 @@ from urllib.parse import quote_plus
 import httpx
 
 from amili_provider.api.responses import take_body
-from amili_provider.api.results import Vocabulary, read_json
+from amili_provider.api.results import read_json
 from amili_provider.api.tokens import TOKEN_TIMEOUT_SECONDS, Token, TokenService, atoken_answer, token_answer
 from amili_provider.api.transport import USER_AGENT
 from amili_provider.connection.fields import label as field_label
@@ -206,16 +206,6 @@ def _drop_body(response: httpx.Response) -> Any:
 
 _SHORTEST_SECRET = 8
 """What is shorter may be a part of any word, so that taking it out would change what an answer says."""
-
-
-def vocabulary_of(settings: AmiliSettings) -> Vocabulary:
-    """Return which words mean accepted, refused or pending for this connection."""
-    words = Vocabulary()
-    return Vocabulary(
-        accepted=words.accepted if settings.accepted_results is None else settings.accepted_results,
-        refused=settings.refused_results or (),
-        pending=words.pending if settings.pending_results is None else settings.pending_results,
-    )
 
 
 def without_secrets(content: bytes, request: httpx.Request, settings: AmiliSettings) -> bytes:

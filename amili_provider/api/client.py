@@ -10,12 +10,12 @@ from typing import Any, Self
 
 import httpx
 
-from amili_provider.api.auth import ClientCredentialsAuth, OnToken, auth_of, vocabulary_of
+from amili_provider.api.auth import ClientCredentialsAuth, OnToken, auth_of
 from amili_provider.api.errors import NoResponse, check_status, check_upload
 from amili_provider.api.exchange import Exchange
 from amili_provider.api.in_flight import Body
 from amili_provider.api.responses import NOTHING_YET, Asked, Response, UploadReply, asked_about
-from amili_provider.api.results import FileResult
+from amili_provider.api.results import FileResult, vocabulary_of
 from amili_provider.api.transport import batch_path, files_path, headers_for, next_page, result_path, url_of
 from amili_provider.api.upload import takes_something
 from amili_provider.connection.settings import AmiliSettings

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from amili_provider.api.auth import BearerAuth, ClientCredentialsAuth, OnToken, auth_of, vocabulary_of, without_secrets
+from amili_provider.api.auth import BearerAuth, ClientCredentialsAuth, OnToken, auth_of, without_secrets
 from amili_provider.api.errors import NoResponse, check_status, decided_by_code, translate_errors
 from amili_provider.api.in_flight import Body, InFlight
 from amili_provider.api.responses import (
@@ -26,7 +26,7 @@ from amili_provider.api.responses import (
     asked_about,
     read_response,
 )
-from amili_provider.api.results import FileResult
+from amili_provider.api.results import FileResult, vocabulary_of
 from amili_provider.api.transport import (
     Backoff,
     aset_location_aside,

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import from_json
 
+from amili_provider.connection.settings import AmiliSettings
 from amili_provider.receipts import Outcome, Verdict, one_line
 
 DEFAULT_ACCEPTED = ("PROCESSED/CREATED",)
@@ -319,3 +320,13 @@ def _judge_one(
 
 def _shown(value: str | None) -> str | None:
     return None if value is None else one_line(value)
+
+
+def vocabulary_of(settings: AmiliSettings) -> Vocabulary:
+    """Return which words mean accepted, refused or pending for this connection."""
+    words = Vocabulary()
+    return Vocabulary(
+        accepted=words.accepted if settings.accepted_results is None else settings.accepted_results,
+        refused=settings.refused_results or (),
+        pending=words.pending if settings.pending_results is None else settings.pending_results,
+    )
