@@ -8,7 +8,6 @@ it is read in pieces must not come out as a mixture of two.
 from __future__ import annotations
 
 import builtins
-import io
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -17,7 +16,7 @@ from functools import partial
 from typing import BinaryIO, cast
 
 from amili_provider.exceptions import AmiliStorageSettingsError
-from amili_provider.storage.base import Entry, NotAsListedError
+from amili_provider.storage.base import Entry, NotAsListedError, ReadStream
 from amili_provider.storage.errors import explain
 from amili_provider.storage.locations import Location
 
@@ -29,7 +28,7 @@ STREAM_MEMORY_BYTES = (BLOCKS_AHEAD + 1) * BLOCK_BYTES
 """Memory that one open stream of a large object takes."""
 
 
-class WholeFile(io.RawIOBase):
+class WholeFile(ReadStream):
     """
     A stream that gives exactly the listed number of bytes, or raises.
 
@@ -53,10 +52,6 @@ class WholeFile(io.RawIOBase):
         self._ended = False
         self._still_the_same = still_the_same
         self._wrap = wrap
-
-    def readable(self) -> bool:
-        """Return True: it is for reading."""
-        return True
 
     def tell(self) -> int:
         """Return how many bytes were read."""
@@ -89,12 +84,6 @@ class WholeFile(io.RawIOBase):
             self._still_the_same()
         return data
 
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
-        """Read into *buffer*; return how many bytes."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
     def close(self) -> None:
         """Close what is underneath; an error in that changes nothing about what was read."""
         if not self.closed:
@@ -106,7 +95,7 @@ class WholeFile(io.RawIOBase):
                 super().close()
 
 
-class Blocks(io.RawIOBase):
+class Blocks(ReadStream):
     """
     An object read block by block, each with one ranged request: no request that only asks for the size.
 
@@ -133,10 +122,6 @@ class Blocks(io.RawIOBase):
         self._ahead: deque[tuple[int, Future[bytes]]] = deque()
         self._block = memoryview(b"")
 
-    def readable(self) -> bool:
-        """Return True: it is for reading."""
-        return True
-
     def read(self, size: int | None = -1, /) -> bytes:
         """Return at most *size* bytes; none at the end."""
         if not self._block:
@@ -160,12 +145,6 @@ class Blocks(io.RawIOBase):
         if start + len(data) < end:
             raise NotAsListedError(f"it ended after {start + len(data)} of {self._size} bytes")
         return data
-
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
-        """Read into *buffer*; return how many bytes."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
     def close(self) -> None:
         """Give up what was asked for and not used."""

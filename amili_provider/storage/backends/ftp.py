@@ -20,7 +20,7 @@ from typing import Any
 
 from amili_provider.storage.backends.ftp_protocol import logged_in, read_facts, read_list, read_mlsd, read_moment
 from amili_provider.storage.backends.server import ServerFiles
-from amili_provider.storage.base import broken_link
+from amili_provider.storage.base import ReadStream, broken_link
 from amili_provider.storage.connections import StorageConnection
 from amili_provider.storage.errors import MISSING, WrongSettings
 
@@ -264,7 +264,7 @@ class _Writer:
         self._data.sendall(block)
 
 
-class _Retrieval(io.RawIOBase):
+class _Retrieval(ReadStream):
     """
     The bytes of a ``RETR``, ended only by the server's word that the transfer is complete.
 
@@ -277,10 +277,6 @@ class _Retrieval(io.RawIOBase):
         self._connection = connection
         self._data = data
         self._ended = False
-
-    def readable(self) -> bool:
-        """Return True: it is for reading."""
-        return True
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return at most *size* bytes; none at the end."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import ssl
 import zlib
 from datetime import UTC
@@ -16,7 +15,7 @@ import requests
 from amili_provider.connection.addresses import environment_proxy
 from amili_provider.receipts import one_line
 from amili_provider.storage.backends.pool import close_session
-from amili_provider.storage.base import Entry, object_entry
+from amili_provider.storage.base import Entry, ReadStream, object_entry
 from amili_provider.storage.connections import StorageConnection
 from amili_provider.storage.errors import WrongSettings
 
@@ -200,7 +199,7 @@ def _content(answer: requests.Response) -> BinaryIO:
     return content
 
 
-class _Body(io.RawIOBase):
+class _Body(ReadStream):
     """
     What an answer holds, as it comes.
 
@@ -210,10 +209,6 @@ class _Body(io.RawIOBase):
     def __init__(self, answer: requests.Response) -> None:
         super().__init__()
         self._answer = answer
-
-    def readable(self) -> bool:
-        """Return True: it is for reading."""
-        return True
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return at most *size* bytes; none at the end."""
@@ -227,7 +222,7 @@ class _Body(io.RawIOBase):
             self._answer.close()
 
 
-class _Unpacked(io.RawIOBase):
+class _Unpacked(ReadStream):
     """
     What was packed with gzip, to its end: urllib3 takes one that is cut off for whole.
 
@@ -238,10 +233,6 @@ class _Unpacked(io.RawIOBase):
         super().__init__()
         self._packed = packed
         self._content = gzip.GzipFile(fileobj=packed, mode="rb")
-
-    def readable(self) -> bool:
-        """Return True: it is for reading."""
-        return True
 
     def read(self, size: int | None = -1, /) -> bytes:
         """

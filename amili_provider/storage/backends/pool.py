@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 import requests
 from requests.adapters import HTTPAdapter
 
+from amili_provider.storage.base import ReadStream
+
 IDLE_SECONDS = 10.0
 """A connection that was idle for longer is asked whether it lives before it is used again."""
 WAIT_SECONDS = 600.0
@@ -152,7 +154,7 @@ class Pool(Generic[C]):
                 self._close(connection)
 
 
-class Download(io.RawIOBase):
+class Download(ReadStream):
     """
     A stream with a connection of its own, which goes back to the pool when the file was read to its end.
 
@@ -168,10 +170,6 @@ class Download(io.RawIOBase):
         self._connection: Any = connection
         self._complete = False
 
-    def readable(self) -> bool:
-        """Return True: it is for reading."""
-        return True
-
     def read(self, size: int | None = -1, /) -> bytes:
         """Return the next bytes; none at the end, and only there."""
         if size is None or size < 0:
@@ -179,12 +177,6 @@ class Download(io.RawIOBase):
         data = self._raw.read(size) or b""
         self._complete = not data and size > 0
         return data
-
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
-        """Read into *buffer*; return how many bytes."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
     def close(self) -> None:
         """Give the connection back, or close it if the file was left in the middle."""

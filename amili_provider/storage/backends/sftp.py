@@ -20,7 +20,7 @@ import paramiko
 from airflow.providers.ssh.hooks.ssh import SSHHook
 
 from amili_provider.storage.backends.server import ServerFiles, quiet
-from amili_provider.storage.base import broken_link
+from amili_provider.storage.base import ReadStream, broken_link
 from amili_provider.storage.connections import StorageConnection
 from amili_provider.storage.errors import WrongSettings
 
@@ -267,7 +267,7 @@ def _ask_quietly(file: paramiko.SFTPFile) -> None:
     file._prefetch_thread = ask_or_tell  # noqa: SLF001
 
 
-class _Windows(io.RawIOBase):
+class _Windows(ReadStream):
     """
     A remote file read in windows, each asked for at once: fast over a long way, and bounded in memory.
 
@@ -281,10 +281,6 @@ class _Windows(io.RawIOBase):
         self._size = file.stat().st_size or 0
         self._next = 0
         self._window: list[bytes] = []
-
-    def readable(self) -> bool:
-        """Return True: it is for reading."""
-        return True
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return at most *size* bytes; none at the end."""

@@ -24,7 +24,7 @@ from smbprotocol.exceptions import (
 from smbprotocol.session import Session
 
 from amili_provider.storage.backends.server import ServerFiles, quiet
-from amili_provider.storage.base import broken_link
+from amili_provider.storage.base import ReadStream, broken_link
 from amili_provider.storage.connections import StorageConnection
 from amili_provider.storage.errors import WrongSettings
 
@@ -264,7 +264,7 @@ def _refusals(path: str) -> Iterator[None]:
         raise OSError(_short(error)) from None
 
 
-class _Reader(io.RawIOBase):
+class _Reader(ReadStream):
     """
     A remote file.
 
@@ -276,10 +276,6 @@ class _Reader(io.RawIOBase):
         super().__init__()
         self._file = file
         self._path = path
-
-    def readable(self) -> bool:
-        """Return True: it is for reading."""
-        return True
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return at most *size* bytes; none at the end."""
