@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from amili_provider.command import desk
-from amili_provider.ledger import Ledger, LedgerState, settling
+from amili_provider.ledger import Ledger, LedgerState, settling, transfer
 from amili_provider.ledger.dialects import sqlite_engine
 from amili_provider.ledger.opening import create_in_file
 from amili_provider.ledger.sql import SqlStore
@@ -158,7 +158,7 @@ def test_the_form_and_its_messages_name_the_same_fields() -> None:
     params = _params()
     assert tuple(params["action"].schema["enum"]) == desk.ACTIONS
     titles = {param.schema["title"] for param in params.values()}
-    code = "".join(inspect.getsource(module) for module in (desk, settling))
+    code = "".join(inspect.getsource(module) for module in (desk, settling, transfer))
     named = set(re.findall(r"""_filled\(form, "\w+", "([^"]+)\"""", code))
     named |= set(re.findall(r"'([A-Z][a-z ]+)' is (?:empty|'none')", code))
     named |= set(re.findall(r"""\("([A-Z][a-z ]+)", self\.""", code))
