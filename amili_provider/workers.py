@@ -56,7 +56,8 @@ class Workers:
         Wait until the jobs are done and the threads have ended.
 
         :param seconds: for how long at most; None for as long as it takes.
-        :returns: whether they have. If not, they end when their job does, and hold up nothing.
+        :returns: whether they have. If not, they end when their job does, and hold up nothing. Nor does a thread whose
+            start a signal's exception broke off: it may stay, is not seen here, and does no job.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         for _ in self._threads:

@@ -11,7 +11,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowTaskTimeout, PokeReturnValue, conf
+from airflow.providers.common.compat.sdk import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    PokeReturnValue,
+    conf,
+)
 
 from amili_provider.exceptions import AmiliError, AmiliResultFailed, wrong_arguments_are_permanent
 from amili_provider.report_lines import laid_out, laid_out_errors
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT_SECONDS = 60 * 60
 _GRACE_SECONDS = 120
 """Airflow's own time-out comes this much later than the trigger's, which knows what is missing."""
+_AIRFLOWS_OWN = "Sensor has timed out"
+"""What BaseSensorOperator says of a time-out that it finds by itself."""
 _MOST_SHOWN = 20
 
 
@@ -145,6 +153,11 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
             self._poking = poking
             try:
                 return self._defer_if_open(poking, started) if self.deferrable else super().execute(context)
+            except (AirflowSensorTimeout, AirflowSkipException) as late:
+                if not str(late).startswith(_AIRFLOWS_OWN):
+                    raise
+                # Airflow looked at its own clock after the last poke, and does not know what was refused.
+                self.end_as_poke_would(self._time_is_up(poking.wait.settled, poking.wait.open))
             except Exception as again:
                 # Airflow gives the slot back by an exception with the date of the next poke.
                 if (not_before := poking.wait.not_before) is not None and hasattr(again, "reschedule_date"):
@@ -172,6 +185,8 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
         if polled is Polled.SETTLED:
             return PokeReturnValue(is_done=True, xcom_value=self._judged(wait.settled, []))
         if polled is Polled.TIME_IS_UP or wait.is_over:
+            raise self._time_is_up(wait.settled, wait.open)
+        if wait.forgets and any(one.meaning == "refused" for one in wait.settled):
             raise self._time_is_up(wait.settled, wait.open)
         self.log.info("%s", still_open(wait.open, wait.settled, self._names()))
         return False
@@ -264,7 +279,7 @@ class AmiliSensor(SensorThatEndsAsPokeWould):
             time=self.time,
             # Deferrable: the triggerer tries again, and no worker waits for it.
             attempts=1 if self.deferrable else MOST_FAILURES,
-            gives_back=self.reschedule and not self.deferrable,
+            forgets=self.reschedule and not self.deferrable,
         )
         return Poller(overridden(hook.settings, trigger), wait, trigger)
 

@@ -184,15 +184,16 @@ async def _until_settled(trigger: AmiliTrigger, waiting: Wait, client: AmiliAsyn
     time, pace = trigger.time, trigger.pace
     question = trigger.question(client.vocabulary)
     interval = pace.first_interval(time.now() - trigger.started_at, time.random())
-    if trigger.not_before is not None:
-        interval = max(interval, trigger.not_before - time.now())
+    if (asked := trigger.not_before) is not None:
+        interval = max(asked - time.now(), 0.0)
     while True:
-        log.info("The next question is in %.0f s: %s", interval, still_open(waiting.open, waiting.settled, {}))
         left = trigger.deadline - time.now()
         last = left <= interval
-        await time.sleep(max(min(interval, left), 0.0))
-        if trigger.not_before is not None and time.now() < trigger.not_before:
-            return False  # the time is up before Amili wants to be asked
+        seconds = max(min(interval, left), 0.0)
+        log.info("The next question is in %.0f s: %s", seconds, still_open(waiting.open, waiting.settled, {}))
+        await time.sleep(seconds)
+        if asked is not None and trigger.deadline < asked:
+            return False  # Amili wants to be asked when the time is up
         try:
             polled = await _polled(waiting.poll(), client, question, time)
         except AmiliConnectionError as trouble:

@@ -70,8 +70,8 @@ class Wait:
     :param deadline: when there is no time left, in seconds since the epoch; None if nobody knows.
     :param time: the clock.
     :param attempts: how often a poll is tried in a row.
-    :param gives_back: whether whoever polls can come back later, and is not to wait when Amili says when
-        (``Retry-After``): :attr:`not_before` is that moment then.
+    :param forgets: whether whoever polls comes back later, and remembers nothing then: it is not to wait for long when
+        Amili says when (``Retry-After``), :attr:`not_before` is that moment, and a refusal is not to be put off.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Wait:
         deadline: float | None = None,
         time: Time | None = None,
         attempts: int = MOST_FAILURES,
-        gives_back: bool = False,
+        forgets: bool = False,
     ) -> None:
         self.not_before: float | None = None
         """When Amili wants to be asked again, in seconds since the epoch; None if it said nothing."""
-        self._gives_back = gives_back
+        self.forgets = forgets
         self._open: dict[Key, str | None] = dict.fromkeys(keys)
         self._settled: dict[Key, Settled] = {}
         self._pace = pace
@@ -120,7 +120,7 @@ class Wait:
         :raises AmiliConnectionError: if it failed for transient causes as often as it may.
         :raises AmiliPermanentError: if asking is of no use.
         """
-        unanswered = list(self._open)
+        unanswered = asked = list(self._open)
         failures = 0
         while unanswered:
             given = yield unanswered
@@ -133,40 +133,45 @@ class Wait:
             if not troubles:
                 break
             trouble = next((one for one in troubles if not is_transient(one)), troubles[0])
-            # What was answered meanwhile shows that asking is of use, however often Amili asks for a pause.
-            failures = 1 if len(troubles) < len(answers) else failures + 1
-            if not is_transient(trouble) or failures >= self._attempts:
+            # What was answered meanwhile shows that asking is of use, and so does a long pause that Amili asks for.
+            pause = getattr(trouble, "retry_after", None) or 0.0
+            if len(troubles) < len(answers):
+                failures = 1
+            elif pause <= LONGEST_WAIT_SECONDS:
+                failures += 1
+            if not is_transient(trouble) or max(failures, 1) >= self._attempts:
                 if failures > 1:
                     trouble.message += f" {failures} attempts in a row failed like this."
                 raise trouble
-            if not (yield from self._paused(trouble, failures)):
+            # What this poll has heard would be asked for again, and what it has not heard perhaps never.
+            gives_back = self.forgets and pause > LONGEST_WAIT_SECONDS and len(unanswered) == len(asked)
+            if not (yield from self._paused(trouble, max(failures, 1), unanswered, gives_back=gives_back)):
                 return Polled.TIME_IS_UP
             if self.not_before is not None:
                 return Polled.OPEN
         return Polled.OPEN if self._open else Polled.SETTLED
 
-    def _paused(self, trouble: AmiliError, failures: int) -> Generator[float, Any, bool]:
+    def _paused(
+        self, trouble: AmiliError, failures: int, unanswered: Iterable[Key], *, gives_back: bool
+    ) -> Generator[float, Any, bool]:
         """Wait before the next attempt; False if the time is up first."""
         asked = getattr(trouble, "retry_after", None)
         wait = self._pace.after_failure(failures, asked, self.time.random())
         left = None if self._deadline is None else self._deadline - self.time.now()
-        told = "Asking Amili for results failed (%s of %s attempts): %s The next attempt is in %.0f s."
-        log.warning(told, failures, self._attempts, trouble.message, wait)
-        # What this poll has settled already would be asked for again, and perhaps be in the way for ever.
-        gives_back = self._gives_back and asked is not None and (not self._settled or wait > LONGEST_WAIT_SECONDS)
-        if left is not None and left <= wait:
-            self._note(trouble)
-            yield 0.0 if gives_back else max(left, 0.0)
+        late = left is not None and left <= wait
+        then = "No time is left for another one." if late else f"The next attempt is in {wait:.0f} s."
+        told = "Asking Amili for results failed (%s of %s attempts): %s %s"
+        log.warning(told, failures, self._attempts, trouble.message, then)
+        if late or gives_back:
+            self._open.update(dict.fromkeys(unanswered, one_line(f"the last question failed: {trouble.message}")))
+        if late:
+            yield 0.0 if gives_back else max(left or 0.0, 0.0)
             return False
         if gives_back:
-            self._note(trouble)
             self.not_before = self.time.now() + wait
             return True
         yield wait
         return True
-
-    def _note(self, trouble: AmiliError) -> None:
-        self._open = {key: one_line(f"the last question failed: {trouble.message}") for key in self._open}
 
     def _take(self, key: Key, said: ResultStatus) -> None:
         if said.meaning in (Meaning.ACCEPTED, Meaning.REFUSED):
@@ -200,7 +205,7 @@ def grouped(waiting: Sequence[Open], names: Mapping[str, str]) -> str:
     """Return names by what Amili said last, the commonest words first; a few names each."""
     groups: dict[str, list[str]] = {}
     for one in waiting:
-        groups.setdefault(one.said or "never answered", []).append(names.get(one.id, one.id))
+        groups.setdefault(one.said or "no final answer", []).append(names.get(one.id, one.id))
     commonest = sorted(groups.items(), key=lambda group: -len(group[1]))
     shown = [
         f"{', '.join(some[:_MOST_NAMED])}{f' and {len(some) - _MOST_NAMED} more' * (len(some) > _MOST_NAMED)} ({said})"

@@ -10,14 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
-from airflow.providers.common.compat.sdk import AirflowSkipException, AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, AirflowTaskTimeout
 
 from amili_provider.api.client import AmiliClient
-from amili_provider.exceptions import AmiliAuthenticationError
+from amili_provider.exceptions import AmiliAuthenticationError, AmiliResultFailed
 from amili_provider.sensors.amili import AmiliBatchSensor, AmiliFileResultSensor
 from amili_provider.triggers import clients
 from amili_provider.triggers.amili import MOST_FAILURES
 from amili_provider.triggers.clients import MOST_IN_FLIGHT
+from amili_provider.triggers.polling import Wait
 from tests.crossed import crossed
 from tests.unit.simulated import (
     ACCEPTED,
@@ -331,14 +332,13 @@ def test_what_is_settled_is_not_asked_for_again(mode: str, monkeypatch: pytest.M
 
 
 def test_a_wait_that_amili_asks_for_gives_the_slot_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In reschedule mode Retry-After is waited for outside the worker, never shortened, and then the wait goes on."""
+    """In reschedule mode more than a minute is waited for outside the worker, never shortened, and the wait goes on."""
     script = {"a": [BUSY, (503, {"Retry-After": "7"}), QUEUED, ACCEPTED]}
     ending, world = ends("reschedule", script, AmiliFileResultSensor, monkeypatch, file_ids=["a"])
     assert ending.state == SUCCESS
-    # Nobody slept in the worker; a shorter wish than the interval does not hurry the sensor.
-    assert world.slept == 0
+    assert world.slept == 1
     moments = [moment - EPOCH for moment, _ in world.requests]
-    assert moments == [0, 120, 180, 240]
+    assert moments == [0, 120, 127, 187]
 
 
 def test_results_that_are_there_are_not_given_back_with_the_slot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -573,3 +573,66 @@ def test_a_trigger_says_at_each_poll_that_it_waits(
     assert ending.error == TIMEOUT
     told = caplog.text + capsys.readouterr().out
     assert told.count("1 of 1 without a final result: a (") >= len(world.requests) - 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("pause", [2, 70])
+def test_a_limit_hides_no_refusal_in_any_mode(mode: str, pause: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten answers in a row, then a pause: what has been heard is not given up for it, so the last file is asked for."""
+    heard = Counter[int]()
+
+    def limited(answer: Any) -> Callable[[float], Any]:
+        def script(elapsed: float) -> Any:
+            heard[int(elapsed) // pause] += 1
+            return answer if heard[int(elapsed) // pause] <= 10 else (429, {"Retry-After": str(pause)})
+
+        return script
+
+    ids = [f"{number:02}" for number in range(20)]
+    scripts = {"*": limited(QUEUED), "15": limited(REFUSED)}
+    wanted = {"file_ids": ids, "timeout": 600, "poke_interval": 60, "soft_fail": True}
+    ending, _ = ends(mode, scripts, AmiliFileResultSensor, monkeypatch, **wanted)
+    assert (ending.state, ending.error) == (FAILED, REFUSAL)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("pause", "end"), [("1", PASSING), ("60", PASSING), ("61", TIMEOUT)])
+def test_an_outage_that_asks_for_pauses_ends_alike_in_every_mode(
+    mode: str, pause: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pauses of up to a minute count as attempts; longer ones are waited for until the time is up."""
+    script = {"a": [(503, {"Retry-After": pause})]}
+    ending, _ = ends(mode, script, AmiliFileResultSensor, monkeypatch, file_ids=["a"], timeout=HOUR)
+    assert ending.error == end
+
+
+@pytest.mark.parametrize(("soft_fail", "flags"), [(False, {}), (True, {"soft_fail": True})])
+def test_a_time_out_that_airflow_finds_first_hides_no_refusal(
+    soft_fail: bool, flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks at its own clock after a poke, when ours said that there was time left."""
+    world = World(scripts={"a": [QUEUED], "b": [REFUSED]})
+    settle_in(world, monkeypatch)
+    monkeypatch.setattr(Wait, "is_over", property(lambda _: False))
+    sensor = AmiliFileResultSensor(task_id="wait", file_ids=["a", "b"], timeout=3, poke_interval=1, **flags)
+    with pytest.raises(AmiliResultFailed, match="refused 1 of 2"):
+        sensor.execute({})
+    sensor = AmiliFileResultSensor(task_id="wait", file_ids=["a"], timeout=3, poke_interval=1, **flags)
+    with pytest.raises(AirflowSkipException if soft_fail else AirflowSensorTimeout):
+        sensor.execute({})
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_what_was_answered_keeps_its_words_when_another_question_failed(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names what Amili said of each file last, and the failure only where it was one."""
+    world = World(scripts={"a": [QUEUED], "b": [(429, {"Retry-After": "400"})]})
+    settle_in(world, monkeypatch)
+    monkeypatch.setattr("amili_provider.triggers.clients.MOST_IN_FLIGHT", 1)
+    chosen: dict[str, Any] = {"mode": mode}
+    sensor = AmiliFileResultSensor(task_id="wait", file_ids=["a", "b"], timeout=300, **chosen)
+    with pytest.raises(AirflowSensorTimeout) as caught:
+        sensor.execute(rescheduled(None) if mode == "reschedule" else {})
+    assert "a (QUEUED" in str(caught.value)
+    assert "b (the last question failed: " in str(caught.value).replace("\n", " ")
