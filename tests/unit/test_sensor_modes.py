@@ -579,6 +579,7 @@ def test_a_trigger_says_at_each_poll_that_it_waits(
 @pytest.mark.parametrize("pause", [2, 70])
 def test_a_limit_hides_no_refusal_in_any_mode(mode: str, pause: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten answers in a row, then a pause: what has been heard is not given up for it, so the last file is asked for."""
+    monkeypatch.setattr("amili_provider.triggers.clients.MOST_IN_FLIGHT", 1)
     heard = Counter[int]()
 
     def limited(answer: Any) -> Callable[[float], Any]:
