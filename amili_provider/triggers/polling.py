@@ -176,7 +176,7 @@ class Wait:
     def _take(self, key: Key, said: ResultStatus) -> None:
         if said.meaning in (Meaning.ACCEPTED, Meaning.REFUSED):
             del self._open[key]
-            if said.meaning is Meaning.REFUSED and self._open:
+            if said.meaning is Meaning.REFUSED and self._open and not self.forgets:
                 log.warning("Amili refused %s (%s). The others are waited for.", key[1], said.words)
             self._settled[key] = Settled(
                 client_no=key[0],
