@@ -63,3 +63,12 @@ def test_the_licence_is_where_tools_look() -> None:
     assert told.get_all("License-File") == PROJECT["license-files"] == ["LICENSE"]
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "[Apache-2.0](LICENSE)" in README.read_text(encoding="utf-8")
+
+
+def test_the_tests_that_are_named_elsewhere_are_there() -> None:
+    """Where the matrix and the guides name a test file, it is called so."""
+    named: set[str] = set()
+    for file in (*(ROOT / ".ci").iterdir(), ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        named |= set(re.findall(r"\btests/[\w/]+\.py\b", file.read_text(encoding="utf-8")))
+    assert len(named) > 50
+    assert sorted(name for name in named if not (ROOT / name).is_file()) == []
