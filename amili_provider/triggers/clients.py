@@ -184,8 +184,9 @@ async def _until_settled(trigger: AmiliTrigger, waiting: Wait, client: AmiliAsyn
     time, pace = trigger.time, trigger.pace
     question = trigger.question(client.vocabulary)
     interval = pace.first_interval(time.now() - trigger.started_at, time.random())
-    if (asked := trigger.not_before) is not None:
-        interval = max(asked - time.now(), 0.0)
+    # Past it is after a restart, when all triggers begin at once: then their questions are spread as ever.
+    if (asked := trigger.not_before) is not None and asked > time.now():
+        interval = asked - time.now()
     while True:
         left = trigger.deadline - time.now()
         last = left <= interval

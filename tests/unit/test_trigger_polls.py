@@ -411,3 +411,11 @@ def test_a_large_answer_is_read_in_a_thread(
     assert event["ending"] == "settled"
     assert len(read_in) == 2
     assert all((thread is not threading.main_thread()) is large for thread in read_in)
+
+
+@pytest.mark.parametrize(("not_before", "first"), [(EPOCH + 300, 300), (EPOCH - 300, 30)])
+def test_a_pause_that_has_passed_hurries_nobody(not_before: float, first: float, world: World) -> None:
+    """A triggerer that restarts has all its triggers at once; what Amili asked for long ago is no reason to ask now."""
+    world.scripts["a"] = [ACCEPTED]
+    asyncio.run(first_event(file_trigger(started_at=EPOCH - 600, not_before=not_before)))
+    assert [moment - EPOCH for moment, _ in world.requests] == [first]
